@@ -1,0 +1,1 @@
+"""popgrad: train neural networks with any optimizer, and compare them honestly."""
