@@ -1,0 +1,213 @@
+#include "api.h"
+
+#include <algorithm>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "cpu/detect.h"
+#include "cpu/threads.h"
+
+namespace popgrad {
+namespace {
+
+template <class T>
+const NetworkFns<T>& network() {
+  if constexpr (sizeof(T) == sizeof(float))
+    return *kernels().network_f32;
+  else
+    return *kernels().network_f64;
+}
+
+template <class T>
+const RowFns<T>& row_fns() {
+  if constexpr (sizeof(T) == sizeof(float))
+    return *kernels().rows_f32;
+  else
+    return *kernels().rows_f64;
+}
+
+template <class T, class Rule>
+auto fn(const Rule& rule) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return rule.f32;
+  else
+    return rule.f64;
+}
+
+// Memory aligned to a cache line.
+template <class T>
+std::unique_ptr<T[], void (*)(T*)> allocate(size_t count) {
+  constexpr auto line = std::align_val_t{64};
+  return {static_cast<T*>(::operator new(std::max<size_t>(count, 1) * sizeof(T), line)),
+          [](T* p) { ::operator delete(p, line); }};
+}
+
+// This thread's scratch memory, which grows and is kept: a step on a small network must not pay for it.
+template <class T>
+T* scratch(size_t count) {
+  static thread_local auto memory = allocate<T>(0);
+  static thread_local size_t size = 0;
+  if (count > size) {
+    memory = allocate<T>(count);
+    size = count;
+  }
+  return memory.get();
+}
+
+// A range of n elements in pieces of whole cache lines.
+constexpr size_t piece = 1 << 14;
+
+template <class F>
+void parallel_range(size_t n, double operations_each, const F& body) {
+  parallel(int64_t((n + piece - 1) / piece), double(n) * operations_each,
+           [&](int64_t i) { body(size_t(i) * piece, std::min(n, size_t(i + 1) * piece)); });
+}
+
+template <class T>
+void step_any(const StepRule& rule, const double* fields, const StepArgs<T>& args) {
+  parallel_range(args.n, 2 + rule.states, [&](size_t begin, size_t end) { fn<T>(rule)(fields, args, begin, end); });
+}
+
+template <class T>
+void move_any(const MoveRule& rule, const MoveArgs<T>& args, size_t members) {
+  const size_t pieces = (args.n + piece - 1) / piece;
+  parallel(int64_t(members * pieces), double(members) * double(args.n) * 10, [&](int64_t item) {
+    const size_t member = size_t(item) / pieces, begin = size_t(item) % pieces * piece;
+    fn<T>(rule)(args, member, begin, std::min(args.n, begin + piece));
+  });
+}
+
+template <class T>
+void combine_any(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out) {
+  // Narrow columns, so that the running sums stay in the first cache level while the rows stream by.
+  constexpr size_t columns = 1024;
+  parallel(int64_t((n + columns - 1) / columns), 2.0 * double(count) * double(n), [&](int64_t i) {
+    const size_t begin = size_t(i) * columns;
+    row_fns<T>().combine(weights, rows, centre, count, n, out, begin, std::min(n, begin + columns));
+  });
+}
+
+template <class T>
+void spread_any(const T* rows, size_t count, size_t n, T* out) {
+  constexpr size_t columns = 64;
+  parallel(int64_t((n + columns - 1) / columns), 2.0 * double(count) * double(count) * double(n), [&](int64_t i) {
+    const size_t begin = size_t(i) * columns;
+    row_fns<T>().spread(rows, count, n, out, begin, std::min(n, begin + columns));
+  });
+}
+
+template <class T>
+double total_weight(const Batch<T>& batch) {
+  if (!batch.weight) return double(batch.samples);
+  double total = 0;
+  for (int64_t i = 0; i < batch.samples; ++i) total += double(batch.weight[batch.rows ? batch.rows[i] : i]);
+  return total;
+}
+
+int64_t block_count(int64_t samples) { return (samples + block_samples - 1) / block_samples; }
+
+template <class T>
+PackedData<T> pack_any(const Batch<T>& batch) {
+  const int64_t blocks = block_count(batch.samples), lanes = blocks * block_samples;
+  auto memory = allocate<T>(size_t(lanes * (batch.inputs + batch.y_width + 1)));
+  T* const X = memory.get();
+  T* const y = X + lanes * batch.inputs;
+  T* const weight = y + lanes * batch.y_width;
+  parallel(blocks, double(lanes) * double(batch.inputs),
+           [&](int64_t b) { network<T>().pack(batch, b, X, y, weight); });
+  return {{X, y, weight, batch.samples, batch.inputs, batch.y_width}, total_weight(batch), std::move(memory)};
+}
+
+template <class T>
+void evaluate_any(const Shape& shape, int score, const T* population, size_t members, const PackedData<T>& data,
+                  double* out) {
+  // Long data is cut into parts of fixed length, whose sums are added in order.
+  constexpr int64_t part_blocks = 16;
+  const int64_t n = parameter_count(shape), blocks = block_count(data.view.samples);
+  const int64_t parts = (blocks + part_blocks - 1) / part_blocks;
+  std::vector<double> sums(size_t(parts) * members);
+  const size_t need = network<T>().scratch(shape);
+  parallel(int64_t(sums.size()), double(members) * double(n) * double(data.view.samples), [&](int64_t item) {
+    const int64_t member = item / parts, first = item % parts * part_blocks;
+    sums[size_t(item)] =
+        network<T>().evaluate(shape, score, population + member * n, data.view, first,
+                              std::min(blocks, first + part_blocks), scratch<T>(need));
+  });
+  for (size_t p = 0; p < members; ++p) {
+    double total = 0;
+    for (int64_t k = 0; k < parts; ++k) total += sums[p * size_t(parts) + size_t(k)];
+    out[p] = total / data.total_weight;
+  }
+}
+
+template <class T>
+void forward_any(const Shape& shape, const T* w, const Batch<T>& batch, T* out) {
+  const size_t need = network<T>().scratch(shape);
+  parallel(block_count(batch.samples), double(parameter_count(shape)) * double(batch.samples), [&](int64_t b) {
+    network<T>().forward(shape, w, batch, b * block_samples, std::min(batch.samples, (b + 1) * block_samples), out,
+                         scratch<T>(need));
+  });
+}
+
+template <class T>
+double gradient_any(const Shape& shape, int score, const T* w, const Batch<T>& batch, const Dropout& dropout, T* out) {
+  // Parts of the batch, as many as the batch is long but at most sixteen: each sums into a gradient of its
+  // own, and those are added in order.
+  const int64_t n = parameter_count(shape), blocks = block_count(batch.samples);
+  const int64_t part_blocks = std::max<int64_t>(4, (blocks + 15) / 16);
+  const int64_t parts = (blocks + part_blocks - 1) / part_blocks, length = part_blocks * block_samples;
+  const double weight = total_weight(batch), scale = 1 / weight;
+  const size_t need = network<T>().scratch(shape);
+  double sums[16];
+  const auto own = allocate<T>(size_t(n) * size_t(parts - 1));
+  parallel(parts, 6.0 * double(n) * double(batch.samples), [&](int64_t k) {
+    T* const g = k == 0 ? out : own.get() + (k - 1) * n;
+    std::memset(g, 0, size_t(n) * sizeof(T));
+    sums[k] = network<T>().gradient(shape, score, w, batch, k * length, std::min(batch.samples, (k + 1) * length),
+                                    scale, dropout, g, scratch<T>(need));
+  });
+  double total = 0;
+  for (int64_t k = 0; k < parts; ++k) total += sums[k];
+  if (parts > 1)
+    parallel_range(size_t(n), double(parts), [&](size_t begin, size_t end) {
+      for (int64_t k = 0; k + 1 < parts; ++k)
+        for (size_t i = begin; i < end; ++i) out[i] += own[size_t(k * n) + i];
+    });
+  return total * scale;
+}
+
+}  // namespace
+
+const Kernels& kernels() {
+  static const Kernels& picked = pick_kernels();
+  return picked;
+}
+
+int64_t parameter_count(const Shape& shape) {
+  int64_t n = 0;
+  for (int l = 0; l < shape.layers; ++l) n += (shape.sizes[l] + 1) * shape.sizes[l + 1];
+  return n;
+}
+
+#define POPGRAD_BOTH(T)                                                                                              \
+  void step(const StepRule& rule, const double* fields, const StepArgs<T>& args) { step_any(rule, fields, args); }    \
+  void move(const MoveRule& rule, const MoveArgs<T>& args, size_t members) { move_any(rule, args, members); }         \
+  void combine(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out) {               \
+    combine_any(weights, rows, centre, count, n, out);                                                                \
+  }                                                                                                                   \
+  void spread(const T* rows, size_t count, size_t n, T* out) { spread_any(rows, count, n, out); }                     \
+  PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch); }                                               \
+  void evaluate(const Shape& shape, int score, const T* population, size_t members, const PackedData<T>& data,        \
+                double* out) {                                                                                        \
+    evaluate_any(shape, score, population, members, data, out);                                                       \
+  }                                                                                                                   \
+  void forward(const Shape& shape, const T* w, const Batch<T>& batch, T* out) { forward_any(shape, w, batch, out); }  \
+  double gradient(const Shape& shape, int score, const T* w, const Batch<T>& batch, const Dropout& dropout, T* out) { \
+    return gradient_any(shape, score, w, batch, dropout, out);                                                        \
+  }
+POPGRAD_BOTH(float)
+POPGRAD_BOTH(double)
+#undef POPGRAD_BOTH
+
+}  // namespace popgrad

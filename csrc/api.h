@@ -1,0 +1,54 @@
+// The narrow waist: every native operation, once for float and once for double. It checks sizes, picks the
+// table of the instruction set in use and splits the work over threads. Pointers are trusted: their shapes,
+// types and alignment are the bindings' affair. Everything here may be called without the GIL.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "table.h"
+
+namespace popgrad {
+
+// The table in use. Picked at the first call; throws std::runtime_error for a POPGRAD_ISA that cannot be had.
+const Kernels& kernels();
+
+void step(const StepRule&, const double* fields, const StepArgs<float>&);
+void step(const StepRule&, const double* fields, const StepArgs<double>&);
+
+void move(const MoveRule&, const MoveArgs<float>&, size_t members);
+void move(const MoveRule&, const MoveArgs<double>&, size_t members);
+
+void combine(const double* weights, const float* rows, const float* centre, size_t count, size_t n, float* out);
+void combine(const double* weights, const double* rows, const double* centre, size_t count, size_t n, double* out);
+
+void spread(const float* rows, size_t count, size_t n, float* out);
+void spread(const double* rows, size_t count, size_t n, double* out);
+
+int64_t parameter_count(const Shape&);
+
+// A batch in the layout of the population kernels, made once and evaluated many times.
+template <class T>
+struct PackedData {
+  Packed<T> view;
+  double total_weight;
+  std::unique_ptr<T[], void (*)(T*)> memory;
+};
+PackedData<float> pack(const Batch<float>&);
+PackedData<double> pack(const Batch<double>&);
+
+// out[p] = weighted mean of the score of the network whose parameters are row p of (members, parameter_count).
+void evaluate(const Shape&, int score, const float* population, size_t members, const PackedData<float>&, double* out);
+void evaluate(const Shape&, int score, const double* population, size_t members, const PackedData<double>&,
+              double* out);
+
+void forward(const Shape&, const float* w, const Batch<float>&, float* out);
+void forward(const Shape&, const double* w, const Batch<double>&, double* out);
+
+// The weighted mean loss; its gradient is written to out (parameter_count).
+double gradient(const Shape&, int score, const float* w, const Batch<float>&, const Dropout&, float* out);
+double gradient(const Shape&, int score, const double* w, const Batch<double>&, const Dropout&, double* out);
+
+}  // namespace popgrad

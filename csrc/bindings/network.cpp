@@ -1,0 +1,166 @@
+// Network(sizes, activation): forward, gradient and population sums of a multilayer perceptron.
+// activations(): {name: has a gradient}; scores(): {name: (targets are labels, has a gradient)}
+//   X: (rows, inputs)   y: (rows, y_width), labels as whole numbers   all float32 or all float64
+#include "../api.h"
+#include "arrays.h"
+#include "module.h"
+
+namespace popgrad::bindings {
+
+namespace {
+
+struct AnyPacked {
+  std::unique_ptr<PackedData<float>> f32;
+  std::unique_ptr<PackedData<double>> f64;
+  int64_t inputs, y_width, samples;
+};
+
+class Network {
+ public:
+  Network(std::vector<int64_t> sizes, const std::string& activation) : sizes_(std::move(sizes)) {
+    if (sizes_.size() < 2) throw py::value_error("[_core.Network] expected at least two sizes");
+    for (const int64_t size : sizes_)
+      if (size < 1 || size > int64_t(1) << 24) throw py::value_error("[_core.Network] a size is not in [1, 2^24]");
+    for (int k = 0; k < kernels().activation_count; ++k)
+      if (activation == kernels().activations[k].name) activation_ = k;
+    if (activation_ < 0) throw py::value_error("[_core.Network] unknown activation " + activation);
+  }
+
+  Shape shape() const { return {sizes_.data(), int(sizes_.size()) - 1, activation_}; }
+  int64_t n() const { return parameter_count(shape()); }
+
+  AnyPacked pack(const py::object& X, const py::object& y, const py::object& weight, const py::object& rows) const {
+    return with_type("X", X, [&](auto type) {
+      using T = decltype(type);
+      const Batch<T> batch = batch_of<T>(X, y, weight, rows);
+      AnyPacked packed{nullptr, nullptr, batch.inputs, batch.y_width, batch.samples};
+      const py::gil_scoped_release release;
+      auto data = std::make_unique<PackedData<T>>(popgrad::pack(batch));
+      if constexpr (sizeof(T) == sizeof(float))
+        packed.f32 = std::move(data);
+      else
+        packed.f64 = std::move(data);
+      return packed;
+    });
+  }
+
+  void evaluate(const std::string& score, const py::object& population, const AnyPacked& packed,
+                const py::object& out) const {
+    const int index = score_index(score);
+    check_targets(index, packed.y_width);
+    if (packed.inputs != sizes_.front()) throw py::value_error("[_core.evaluate] packed for other inputs");
+    with_type("population", population, [&](auto type) {
+      using T = decltype(type);
+      const py::ssize_t members = length("population", population);
+      const T* const p = input<T>("population", population, {members, n()});
+      double* const o = output<double>("out", out, {members});
+      const PackedData<T>* data;
+      if constexpr (sizeof(T) == sizeof(float))
+        data = packed.f32.get();
+      else
+        data = packed.f64.get();
+      if (!data) throw py::value_error("[_core.evaluate] population and packed data differ in type");
+      const py::gil_scoped_release release;
+      popgrad::evaluate(shape(), index, p, size_t(members), *data, o);
+    });
+  }
+
+  void forward(const py::object& w, const py::object& X, const py::object& out) const {
+    with_type("w", w, [&](auto type) {
+      using T = decltype(type);
+      const T* const parameters = input<T>("w", w, {n()});
+      const py::ssize_t samples = length("X", X);
+      const Batch<T> batch{input<T>("X", X, {samples, sizes_.front()}), nullptr, nullptr, nullptr, samples,
+                           sizes_.front(), 0};
+      T* const o = output<T>("out", out, {samples, sizes_.back()});
+      const py::gil_scoped_release release;
+      popgrad::forward(shape(), parameters, batch, o);
+    });
+  }
+
+  double gradient(const std::string& score, const py::object& w, const py::object& X, const py::object& y,
+                  const py::object& weight, const py::object& rows, const py::object& out, double dropout,
+                  uint64_t seed, uint32_t step) const {
+    const int index = score_index(score);
+    if (!kernels().scores[index].differentiable || !kernels().activations[activation_].differentiable)
+      throw py::value_error("[_core.gradient] this network or loss has no gradient");
+    return with_type("w", w, [&](auto type) {
+      using T = decltype(type);
+      const T* const parameters = input<T>("w", w, {n()});
+      T* const o = output<T>("out", out, {n()});
+      const Batch<T> batch = batch_of<T>(X, y, weight, rows);
+      check_targets(index, batch.y_width);
+      const py::gil_scoped_release release;
+      return popgrad::gradient(shape(), index, parameters, batch, Dropout{dropout, seed, step}, o);
+    });
+  }
+
+ private:
+  static int score_index(const std::string& name) {
+    for (int k = 0; k < kernels().score_count; ++k)
+      if (name == kernels().scores[k].name) return k;
+    throw py::value_error("[_core.Network] unknown score " + name);
+  }
+
+  void check_targets(int score, int64_t y_width) const {
+    const int64_t wanted = kernels().scores[score].labels ? 1 : sizes_.back();
+    if (y_width != wanted)
+      throw py::value_error("[_core.Network] y must have " + std::to_string(wanted) + " columns, got " +
+                            std::to_string(y_width));
+  }
+
+  template <class T>
+  Batch<T> batch_of(const py::object& X, const py::object& y, const py::object& weight, const py::object& rows) const {
+    const py::ssize_t have = length("X", X);
+    Batch<T> batch{input<T>("X", X, {have, sizes_.front()}), input<T>("y", y, {have, any}),
+                   optional_input<T>("weight", weight, {have}), nullptr, have, sizes_.front(), length("y", y, 1)};
+    if (!rows.is_none()) {
+      batch.samples = length("rows", rows);
+      batch.rows = input<int64_t>("rows", rows, {any});
+      for (int64_t i = 0; i < batch.samples; ++i)
+        if (batch.rows[i] < 0 || batch.rows[i] >= have) throw py::index_error("[_core.Network] row out of range");
+    }
+    if (batch.samples < 1) throw py::value_error("[_core.Network] no samples");
+    return batch;
+  }
+
+  std::vector<int64_t> sizes_;
+  int activation_ = -1;
+};
+
+}  // namespace
+
+void bind_network(py::module_& m) {
+  m.def("activations", [] {
+    py::dict all;
+    for (int k = 0; k < kernels().activation_count; ++k)
+      all[kernels().activations[k].name] = kernels().activations[k].differentiable;
+    return all;
+  });
+  m.def("scores", [] {
+    py::dict all;
+    for (int k = 0; k < kernels().score_count; ++k) {
+      const Score& score = kernels().scores[k];
+      all[score.name] = py::make_tuple(score.labels, score.differentiable);
+    }
+    return all;
+  });
+  py::class_<AnyPacked>(m, "Packed").def_readonly("samples", &AnyPacked::samples);
+  py::class_<Network>(m, "Network")
+      .def(py::init([](const py::sequence& sizes, const std::string& activation) {
+             std::vector<int64_t> values;
+             for (const py::handle size : sizes) values.push_back(size.cast<int64_t>());
+             return Network(std::move(values), activation);
+           }),
+           py::arg("sizes"), py::arg("activation"))
+      .def_property_readonly("n", &Network::n)
+      .def("pack", &Network::pack, py::arg("X"), py::arg("y"), py::arg("weight") = py::none(),
+           py::arg("rows") = py::none())
+      .def("evaluate", &Network::evaluate, py::arg("score"), py::arg("population"), py::arg("packed"), py::arg("out"))
+      .def("forward", &Network::forward, py::arg("w"), py::arg("X"), py::arg("out"))
+      .def("gradient", &Network::gradient, py::arg("score"), py::arg("w"), py::arg("X"), py::arg("y"),
+           py::arg("weight"), py::arg("rows"), py::arg("out"), py::arg("dropout") = 0.0, py::arg("seed") = 0,
+           py::arg("step") = 0);
+}
+
+}  // namespace popgrad::bindings

@@ -1,0 +1,29 @@
+// isa(), isas(), threads(), set_threads(count), cuda_built(), cuda_devices(): what this build is and runs on.
+#include "../cpu/detect.h"
+#include "../cpu/threads.h"
+#include "../cuda/cuda.h"
+#include "../api.h"
+#include "module.h"
+
+namespace py = pybind11;
+
+namespace popgrad::bindings {
+
+void bind_runtime(py::module_& m) {
+  // Here and not at the first use: a forced instruction set or thread count that cannot be had is an error of
+  // the import.
+  kernels();
+  thread_count();
+  m.def("isa", [] { return kernels().name; });
+  m.def("isas", [] {
+    py::dict all;
+    for (const Target& target : targets()) all[target.kernels->name] = target.supported;
+    return all;
+  });
+  m.def("threads", &thread_count);
+  m.def("set_threads", &set_thread_count, py::arg("count"));
+  m.def("cuda_built", [] { return cuda::built; });
+  m.def("cuda_devices", &cuda::device_count);
+}
+
+}  // namespace popgrad::bindings

@@ -1,0 +1,22 @@
+// Which tables this build holds and this processor can run.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "../table.h"
+
+namespace popgrad {
+
+struct Target {
+  const Kernels* kernels;
+  bool supported;
+};
+
+const std::vector<Target>& targets();  // built into this library, in increasing order of preference
+
+// The best supported target, or the one that POPGRAD_ISA names; throws std::runtime_error where that one was
+// not built or does not run here.
+const Kernels& pick_kernels();
+
+}  // namespace popgrad

@@ -1,0 +1,300 @@
+// Forward, backward and population sums of a multilayer perceptron. Compiled once per instruction set, with
+// contraction: products and activations promise the same bits per instruction set only.
+//
+// Samples lie side by side, `lanes` of them to a block, so a layer with three outputs fills a vector as well
+// as one with three hundred. No standard headers with inline bodies here, see ARCHITECTURE.md.
+#include "../kernels/random.h"
+#include "product.h"
+#include "tables.h"
+
+namespace popgrad::POPGRAD_TARGET {
+namespace {
+
+static_assert(max_lanes == block_samples);
+
+template <template <class> class F, class T>
+void activate(const T* z, T* a, int64_t count) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) a[i] = F<T>::value(z[i]);
+}
+
+template <template <class> class F, class T>
+void chain(const T* z, const T* a, T* delta, int64_t count) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < count; ++i) delta[i] *= F<T>::slope(z[i], a[i]);
+}
+
+template <template <class> class F, class T>
+void score(const T* z, const T* y, int outputs, int lanes, T* value, T* slope) {
+  // Two calls, so that each inlined copy knows whether it has slopes to write.
+  if (slope && F<T>::differentiable)
+    F<T>::score(z, y, outputs, lanes, value, slope);
+  else
+    F<T>::score(z, y, outputs, lanes, value, nullptr);
+}
+
+template <class T>
+struct ActivationFns {
+  void (*activate)(const T*, T*, int64_t);
+  void (*chain)(const T*, const T*, T*, int64_t);
+};
+template <class T>
+using ScoreFn = void (*)(const T*, const T*, int, int, T*, T*);
+
+#define X(F, name, differentiable) {activate<F, T>, chain<F, T>},
+template <class T>
+constexpr ActivationFns<T> activation_fns[] = {ACTIVATIONS(X)};
+#undef X
+#define X(F, name) score<F, T>,
+template <class T>
+constexpr ScoreFn<T> score_fns[] = {SCORES(X)};
+#undef X
+
+template <class T>
+constexpr int64_t pad(int64_t count) {
+  constexpr int64_t width = Vectors<T>::width;
+  return (count + width - 1) / width * width;
+}
+
+int64_t widest(const Shape& shape) {
+  int64_t widest = 0;
+  for (int l = 0; l <= shape.layers; ++l) widest = widest < shape.sizes[l] ? shape.sizes[l] : widest;
+  return widest;
+}
+
+// The sum of `lanes` values, by halves: the order is that of the vector width.
+template <class T>
+T sum_lanes(const T* values, int64_t lanes) {
+  using V = Vectors<T>;
+  typename V::Vec total{};
+  for (int64_t i = 0; i < lanes; i += V::width) total += V::load(values + i);
+  alignas(POPGRAD_VECTOR_BYTES) T part[V::width];
+  V::store(part, total);
+  for (int half = V::width / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  return part[0];
+}
+
+// One layer for a block: z (outputs, lanes) = W x + b, weights and bias at w.
+template <class T>
+void layer(const T* w, int64_t inputs, int64_t outputs, const T* x, int64_t lanes, T* z) {
+  product(Product<T>{.A = w, .row_stride = inputs, .depth_stride = 1, .B = x, .b_stride = lanes, .C = z,
+                     .c_stride = lanes, .start = w + inputs * outputs, .add = false, .rows = outputs,
+                     .depth = inputs, .columns = lanes});
+}
+
+// Samples [begin, begin + count) side by side in `lanes` >= count lanes; the rest repeats zero.
+template <class T>
+void pack_lanes(const T* from, const int64_t* rows, int64_t width, int64_t begin, int64_t count, int64_t lanes, T* to) {
+  for (int64_t s = 0; s < count; ++s) {
+    const T* const sample = from + (rows ? rows[begin + s] : begin + s) * width;
+    for (int64_t i = 0; i < width; ++i) to[i * lanes + s] = sample[i];
+  }
+  if (count < lanes)
+    for (int64_t i = 0; i < width; ++i)
+      for (int64_t s = count; s < lanes; ++s) to[i * lanes + s] = T(0);
+}
+
+template <class T>
+void pack_weight(const Batch<T>& batch, int64_t begin, int64_t count, int64_t lanes, T* to) {
+  for (int64_t s = 0; s < lanes; ++s) to[s] = s < count ? T(1) : T(0);
+  if (batch.weight)
+    for (int64_t s = 0; s < count; ++s) to[s] = batch.weight[batch.rows ? batch.rows[begin + s] : begin + s];
+}
+
+template <class T>
+void pack(const Batch<T>& batch, int64_t block, T* X, T* y, T* weight) {
+  const int64_t begin = block * block_samples, left = batch.samples - begin;
+  const int64_t count = left < block_samples ? left : block_samples;
+  pack_lanes(batch.X, batch.rows, batch.inputs, begin, count, block_samples, X + begin * batch.inputs);
+  pack_lanes(batch.y, batch.rows, batch.y_width, begin, count, block_samples, y + begin * batch.y_width);
+  pack_weight(batch, begin, count, block_samples, weight + begin);
+}
+
+template <class T>
+size_t scratch(const Shape& shape) {
+  // gradient() needs most: every layer's z and a, one layer with dropout, rows of one layer, two deltas.
+  int64_t units = 0;
+  for (int l = 0; l <= shape.layers; ++l) units += shape.sizes[l];
+  const int64_t wide = pad<T>(widest(shape));
+  return size_t(block_samples) * size_t(3 * units + 3 * wide + shape.sizes[shape.layers] + 4);
+}
+
+// Raw outputs of one block, through two buffers that take turns.
+template <class T>
+const T* outputs_of(const Shape& shape, const T* w, const T* x, int64_t lanes, T* buffer) {
+  T* turn[2] = {buffer, buffer + widest(shape) * lanes};
+  for (int l = 0; l < shape.layers; ++l) {
+    const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1];
+    T* const z = turn[l % 2];
+    layer(w, inputs, outputs, x, lanes, z);
+    if (l + 1 < shape.layers) activation_fns<T>[shape.activation].activate(z, z, outputs * lanes);
+    w += (inputs + 1) * outputs;
+    x = z;
+  }
+  return x;
+}
+
+template <class T>
+double evaluate(const Shape& shape, int score, const T* w, const Packed<T>& packed, int64_t first, int64_t last,
+                T* scratch) {
+  double total = 0;
+  for (int64_t b = first; b < last; ++b) {
+    const int64_t begin = b * block_samples, left = packed.samples - begin;
+    // Whole vectors suffice for the last block: the lanes past the end carry no weight.
+    alignas(64) T value[block_samples], weighted[block_samples];
+    const T* const z = outputs_of(shape, w, packed.X + begin * packed.inputs, block_samples, scratch);
+    score_fns<T>[score](z, packed.y + begin * packed.y_width, int(shape.sizes[shape.layers]), block_samples, value,
+                        nullptr);
+    const int64_t count = left < block_samples ? left : block_samples;
+    for (int64_t s = 0; s < block_samples; ++s) weighted[s] = s < count ? packed.weight[begin + s] * value[s] : T(0);
+    total += double(sum_lanes(weighted, block_samples));
+  }
+  return total;
+}
+
+template <class T>
+void forward(const Shape& shape, const T* w, const Batch<T>& batch, int64_t begin, int64_t end, T* out, T* scratch) {
+  const int64_t inputs = shape.sizes[0], outputs = shape.sizes[shape.layers];
+  for (int64_t b = begin; b < end; b += block_samples) {
+    const int64_t count = end - b < block_samples ? end - b : block_samples, lanes = pad<T>(count);
+    pack_lanes(batch.X, batch.rows, inputs, b, count, lanes, scratch);
+    const T* const z = outputs_of(shape, w, scratch, lanes, scratch + inputs * lanes);
+    for (int64_t s = 0; s < count; ++s)
+      for (int64_t o = 0; o < outputs; ++o) out[(b + s) * outputs + o] = z[o * lanes + s];
+  }
+}
+
+// Rows (lanes, pad(units)) from columns (units, lanes): the right-hand side of a weight gradient.
+template <class T>
+void to_rows(const T* columns, int64_t units, int64_t lanes, T* rows) {
+  const int64_t stride = pad<T>(units);
+  for (int64_t i = 0; i < units; ++i)
+    for (int64_t s = 0; s < lanes; ++s) rows[s * stride + i] = columns[i * lanes + s];
+  for (int64_t s = 0; s < lanes; ++s)
+    for (int64_t i = units; i < stride; ++i) rows[s * stride + i] = T(0);
+}
+
+// Inverted dropout: the mask of unit u of sample s is a function of (seed, step, layer, s, u) alone.
+template <class T>
+void drop(const Dropout& dropout, int l, int64_t begin, int64_t units, int64_t lanes, T* a) {
+  const float rate = float(dropout.rate);
+  const T keep = T(1 / (1 - dropout.rate));
+  for (int64_t u = 0; u < units; ++u)
+#pragma GCC ivdep
+    for (int64_t s = 0; s < lanes; ++s) {
+      const Draws draws(dropout.seed, 0xD0000000u + uint32_t(l), dropout.step, uint32_t(begin + s), uint32_t(u));
+      a[u * lanes + s] *= draws.uniform(0) < rate ? T(0) : keep;
+    }
+}
+
+template <class T>
+double gradient(const Shape& shape, int score, const T* w, const Batch<T>& batch, int64_t begin, int64_t end,
+                double scale, const Dropout& dropout, T* gradient, T* scratch) {
+  const int layers = shape.layers;
+  const int64_t* const sizes = shape.sizes;
+  const ActivationFns<T>& act = activation_fns<T>[shape.activation];
+  const int64_t wide = pad<T>(widest(shape));
+  double total = 0;
+  for (int64_t b = begin; b < end; b += block_samples) {
+    const int64_t count = end - b < block_samples ? end - b : block_samples, lanes = pad<T>(count);
+    // Forward. z[l] and a[l] of all layers follow one another; a[0] is the batch itself.
+    T* free = scratch;
+    const auto take = [&free, lanes](int64_t rows) { return free += rows * lanes, free - rows * lanes; };
+    T* const value = take(1);
+    T* const weight = take(1);
+    T* const y = take(batch.y_width);
+    T* const x = take(sizes[0]);
+    pack_lanes(batch.X, batch.rows, batch.inputs, b, count, lanes, x);
+    pack_lanes(batch.y, batch.rows, batch.y_width, b, count, lanes, y);
+    pack_weight(batch, b, count, lanes, weight);
+    T* const z0 = free;  // z, a and (with dropout) the masked a of layer l begin at 3 * (units before it)
+    const T* in = x;
+    const T* wl = w;
+    int64_t before = 0;
+    for (int l = 0; l < layers; ++l) {
+      T* const z = z0 + 3 * before * lanes;
+      const int64_t units = sizes[l + 1];
+      layer(wl, sizes[l], units, in, lanes, z);
+      if (l + 1 == layers) break;
+      T* const a = z + units * lanes;
+      act.activate(z, a, units * lanes);
+      in = a;
+      if (dropout.rate > 0) {
+        T* const masked = a + units * lanes;
+        for (int64_t i = 0; i < units * lanes; ++i) masked[i] = a[i];
+        drop(dropout, l, b, units, lanes, masked);
+        in = masked;
+      }
+      wl += (sizes[l] + 1) * units;
+      before += units;
+    }
+    const T* const z = z0 + 3 * before * lanes;
+    free = z0 + 3 * (before + sizes[layers]) * lanes;
+    T* const rows = take(wide);
+    T* delta = take(wide);
+    T* next = take(wide);
+    score_fns<T>[score](z, y, int(sizes[layers]), int(lanes), value, delta);
+    for (int64_t s = 0; s < lanes; ++s) value[s] = s < count ? value[s] * weight[s] : T(0);
+    total += double(sum_lanes(value, lanes));
+    for (int64_t s = 0; s < lanes; ++s) weight[s] *= T(scale);
+    for (int64_t o = 0; o < sizes[layers]; ++o)
+      for (int64_t s = 0; s < lanes; ++s) delta[o * lanes + s] = s < count ? delta[o * lanes + s] * weight[s] : T(0);
+    // Backward, from the last layer to the first; wl is at the last layer's weights.
+    for (int l = layers - 1;; --l) {
+      const int64_t inputs = sizes[l], outputs = sizes[l + 1];
+      T* const gl = gradient + (wl - w);
+      const T* const zl = l > 0 ? z0 + 3 * (before - inputs) * lanes : nullptr;
+      const T* const al = l > 0 ? zl + inputs * lanes : x;
+      to_rows(l > 0 && dropout.rate > 0 ? al + inputs * lanes : al, inputs, lanes, rows);
+      product(Product<T>{.A = delta, .row_stride = lanes, .depth_stride = 1, .B = rows, .b_stride = pad<T>(inputs),
+                         .C = gl, .c_stride = inputs, .start = nullptr, .add = true, .rows = outputs, .depth = count,
+                         .columns = inputs});
+      for (int64_t o = 0; o < outputs; ++o) gl[inputs * outputs + o] += sum_lanes(delta + o * lanes, lanes);
+      if (l == 0) break;
+      product(Product<T>{.A = wl, .row_stride = 1, .depth_stride = inputs, .B = delta, .b_stride = lanes, .C = next,
+                         .c_stride = lanes, .start = nullptr, .add = false, .rows = inputs, .depth = outputs,
+                         .columns = lanes});
+      if (dropout.rate > 0) drop(dropout, l - 1, b, inputs, lanes, next);
+      act.chain(zl, al, next, inputs * lanes);
+      T* const done = delta;
+      delta = next;
+      next = done;
+      before -= inputs;
+      wl -= (sizes[l - 1] + 1) * inputs;
+    }
+  }
+  return total;
+}
+
+template <class T>
+constexpr NetworkFns<T> network = {scratch<T>, pack<T>, evaluate<T>, forward<T>, gradient<T>};
+
+#define X(F, name, differentiable) {name, differentiable},
+constexpr Activation activations[] = {ACTIVATIONS(X)};
+#undef X
+#define X(F, name) {name, F<float>::labels, F<float>::differentiable},
+constexpr Score scores[] = {SCORES(X)};
+#undef X
+
+}  // namespace
+
+#define POPGRAD_STRING(x) #x
+#define POPGRAD_NAME(x) POPGRAD_STRING(x)
+extern constinit const Kernels kernels = {
+    .name = POPGRAD_NAME(POPGRAD_TARGET),
+    .steps = step_rules,
+    .step_count = step_count,
+    .moves = move_rules,
+    .move_count = move_count,
+    .activations = activations,
+    .activation_count = activation_count,
+    .scores = scores,
+    .score_count = score_count,
+    .network_f32 = &network<float>,
+    .network_f64 = &network<double>,
+    .rows_f32 = &rows_f32,
+    .rows_f64 = &rows_f64,
+};
+
+}  // namespace popgrad::POPGRAD_TARGET

@@ -1,0 +1,94 @@
+// The one product kernel: C (rows, columns) = start + A B, with B's and C's columns side by side in memory.
+//
+// Forward, backward and weight gradient are all this product with other strides of A. Every element of C is
+// summed over `depth` in order, by one accumulator, so its value depends neither on the tile nor on threads.
+#pragma once
+
+#include "../kernels/config.h"
+
+namespace popgrad::POPGRAD_TARGET {
+
+template <class T>
+struct Vectors {
+  static constexpr int width = POPGRAD_VECTOR_BYTES / sizeof(T);
+  typedef T Vec __attribute__((vector_size(POPGRAD_VECTOR_BYTES)));
+  typedef T Loose __attribute__((vector_size(POPGRAD_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
+  static POPGRAD_HD Vec load(const T* p) { return *reinterpret_cast<const Loose*>(p); }
+  static POPGRAD_HD void store(T* p, Vec v) { *reinterpret_cast<Loose*>(p) = v; }
+};
+
+template <class T>
+struct Product {
+  const T* A;
+  int64_t row_stride, depth_stride;  // A(r, k) = A[r * row_stride + k * depth_stride]
+  const T* B;
+  int64_t b_stride;  // B(k, j) = B[k * b_stride + j]; rows padded to whole vectors
+  T* C;
+  int64_t c_stride;
+  const T* start;  // one value per row of C; null: what C holds (add), or zero
+  bool add;
+  int64_t rows, depth, columns;
+};
+
+template <class T, int R, int C>
+POPGRAD_HD void product_tile(const Product<T>& p, int64_t r0, int64_t j) {
+  using V = Vectors<T>;
+  typename V::Vec sum[R][C];
+  // A last vector that is not whole: B is padded, C is not.
+  const bool whole = j + C * V::width <= p.columns;
+  alignas(POPGRAD_VECTOR_BYTES) T edge[V::width] = {};
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) {
+      T* const at = p.C + (r0 + r) * p.c_stride + j + c * V::width;
+      if (p.start) {
+        sum[r][c] = typename V::Vec{} + p.start[r0 + r];
+      } else if (!p.add) {
+        sum[r][c] = typename V::Vec{};
+      } else if (whole) {
+        sum[r][c] = V::load(at);
+      } else {
+        for (int64_t i = 0; j + i < p.columns; ++i) edge[i] = at[i];
+        sum[r][c] = V::load(edge);
+      }
+    }
+  const T* a = p.A + r0 * p.row_stride;
+  const T* b = p.B + j;
+  for (int64_t k = 0; k < p.depth; ++k) {
+    typename V::Vec right[C];
+    for (int c = 0; c < C; ++c) right[c] = V::load(b + c * V::width);
+    for (int r = 0; r < R; ++r) {
+      const T left = a[r * p.row_stride];
+      for (int c = 0; c < C; ++c) sum[r][c] += left * right[c];
+    }
+    a += p.depth_stride;
+    b += p.b_stride;
+  }
+  for (int r = 0; r < R; ++r)
+    for (int c = 0; c < C; ++c) {
+      T* const at = p.C + (r0 + r) * p.c_stride + j + c * V::width;
+      if (whole) {
+        V::store(at, sum[r][c]);
+      } else {
+        V::store(edge, sum[r][c]);
+        for (int64_t i = 0; j + i < p.columns; ++i) at[i] = edge[i];
+      }
+    }
+}
+
+template <class T, int R>
+POPGRAD_HD void product_rows(const Product<T>& p, int64_t r0) {
+  constexpr int C = POPGRAD_TILE_VECTORS, width = Vectors<T>::width;
+  int64_t j = 0;
+  for (; j + C * width <= p.columns; j += C * width) product_tile<T, R, C>(p, r0, j);
+  for (; j < p.columns; j += width) product_tile<T, R, 1>(p, r0, j);
+}
+
+template <class T>
+void product(const Product<T>& p) {
+  int64_t r = 0;
+  for (; r + POPGRAD_TILE_ROWS <= p.rows; r += POPGRAD_TILE_ROWS) product_rows<T, POPGRAD_TILE_ROWS>(p, r);
+  for (; r + 2 <= p.rows; r += 2) product_rows<T, 2>(p, r);
+  for (; r < p.rows; ++r) product_rows<T, 1>(p, r);
+}
+
+}  // namespace popgrad::POPGRAD_TARGET

@@ -1,0 +1,156 @@
+#include "threads.h"
+
+#include <pthread.h>
+#if defined(__linux__)
+#include <sched.h>
+#endif
+
+#include <atomic>
+#include <charconv>
+#include <condition_variable>
+#include <cstdlib>
+#include <cstring>
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace popgrad {
+namespace {
+
+int available_cores() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+#endif
+  const unsigned cores = std::thread::hardware_concurrency();
+  return cores > 0 ? int(cores) : 1;
+}
+
+int first_count() {
+  const char* const text = std::getenv("POPGRAD_NUM_THREADS");
+  if (!text || !*text) return available_cores();
+  int count = 0;
+  const char* const end = text + std::strlen(text);
+  const auto [stop, error] = std::from_chars(text, end, count);
+  if (error != std::errc() || stop != end || count < 1 || count > 1024)
+    throw std::invalid_argument("[popgrad] POPGRAD_NUM_THREADS must be a whole number from 1 to 1024, got '" +
+                                std::string(text) + "'");
+  return count;
+}
+
+std::atomic<int>& count_setting() {
+  static std::atomic<int> count{first_count()};
+  return count;
+}
+
+struct Job {
+  int64_t items;
+  Body body;
+  const void* context;
+  std::atomic<int64_t> next{0};
+  std::exception_ptr error;
+  std::mutex error_lock;
+
+  void work() {
+    try {
+      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) body(context, i);
+    } catch (...) {
+      const std::lock_guard lock(error_lock);
+      if (!error) error = std::current_exception();
+      next = items;
+    }
+  }
+};
+
+class Pool {
+ public:
+  std::mutex use;  // one job at a time
+
+  void run(Job& job, int helpers) {
+    {
+      const std::lock_guard lock(mutex_);
+      while (int(threads_.size()) < helpers) {
+        const int number = int(threads_.size());
+        threads_.emplace_back([this, number] { serve(number); });
+        threads_.back().detach();
+      }
+      job_ = &job;
+      invited_ = helpers;
+      busy_ = helpers;
+      ++ticket_;
+    }
+    wake_.notify_all();
+    job.work();
+    std::unique_lock lock(mutex_);
+    done_.wait(lock, [this] { return busy_ == 0; });
+    job_ = nullptr;
+  }
+
+ private:
+  void serve(int number) {
+    uint64_t seen = 0;
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      wake_.wait(lock, [&] { return ticket_ != seen; });
+      seen = ticket_;
+      if (number >= invited_) continue;
+      Job* const job = job_;
+      lock.unlock();
+      job->work();
+      lock.lock();
+      if (--busy_ == 0) done_.notify_one();
+    }
+  }
+
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  std::vector<std::thread> threads_;
+  Job* job_ = nullptr;
+  uint64_t ticket_ = 0;
+  int invited_ = 0, busy_ = 0;
+};
+
+// Never destroyed: its threads may still wait when the process ends. A forked child has none of the threads
+// and perhaps locked mutexes, so it starts with a pool of its own and leaves the old one where it is.
+std::atomic<Pool*> pool{nullptr};
+
+Pool& current_pool() {
+  static const int registered = pthread_atfork(nullptr, nullptr, [] { pool = nullptr; });
+  (void)registered;
+  Pool* found = pool.load();
+  if (found) return *found;
+  Pool* const made = new Pool;
+  if (pool.compare_exchange_strong(found, made)) return *made;
+  delete made;
+  return *found;
+}
+
+}  // namespace
+
+int thread_count() { return count_setting().load(); }
+
+void set_thread_count(int count) {
+  if (count < 1 || count > 1024)
+    throw std::invalid_argument("[set_num_threads] expected a whole number from 1 to 1024, got " +
+                                std::to_string(count));
+  count_setting() = count;
+}
+
+void run_items(int64_t items, Body body, const void* context, bool threaded) {
+  const int64_t wanted = std::min<int64_t>(thread_count(), items);
+  if (threaded && wanted > 1) {
+    Pool& shared = current_pool();
+    if (std::unique_lock use(shared.use, std::try_to_lock); use.owns_lock()) {
+      Job job{.items = items, .body = body, .context = context, .next = 0, .error = nullptr, .error_lock = {}};
+      shared.run(job, int(wanted) - 1);
+      if (job.error) std::rethrow_exception(job.error);
+      return;
+    }
+  }
+  for (int64_t i = 0; i < items; ++i) body(context, i);
+}
+
+}  // namespace popgrad

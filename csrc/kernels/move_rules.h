@@ -1,0 +1,105 @@
+// Moves of a population, in order of increasing complexity. One struct is one elementwise move.
+//   x[k]     coordinate of the k-th array that the move writes (x[0] is the member itself)
+//   s[k]     the same coordinate of the k-th source: another member's row, a centre, a bound
+//   draws    the random numbers of this coordinate of this member in this generation
+//   chosen   whether this is the coordinate that was picked for this member
+// The members are the words of `fields`, in that order, the same for all or one row of them per member.
+// To add one: write the struct, add it to MOVE_RULES, then see CONTRIBUTING.md, "A metaheuristic".
+#pragma once
+
+#include "random.h"
+
+namespace popgrad::POPGRAD_TARGET {
+
+// A uniform point between two bounds. s = {lower, upper}.
+template <class T>
+struct Uniform {
+  static constexpr int outputs = 1, sources = 2;
+  static constexpr const char* fields = "";
+  POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
+    x[0] = s[0] + (s[1] - s[0]) * T(draws.uniform(0));
+  }
+};
+
+// An isotropic normal step from a centre; a negative sigma mirrors the same step. s = {centre}.
+template <class T>
+struct Gaussian {
+  static constexpr int outputs = 1, sources = 1;
+  static constexpr const char* fields = "sigma";
+  T sigma;
+  POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
+    x[0] = s[0] + sigma * T(draws.normal(0));
+  }
+};
+
+// A normal step whose width differs by coordinate. s = {centre, spread}.
+// Socha & Dorigo 2008, "Ant colony optimization for continuous domains", eq. 5 and 7 (width is xi).
+template <class T>
+struct SpreadGaussian {
+  static constexpr int outputs = 1, sources = 2;
+  static constexpr const char* fields = "width";
+  T width;
+  POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
+    x[0] = s[0] + width * s[1] * T(draws.normal(0));
+  }
+};
+
+// A point of the crown inner < |x - centre| <= outer in the maximum norm: all coordinates are uniform within
+// outer, and the chosen one is put between the two radii, so that the point is never in the inner box.
+// Chelouah & Siarry 2000, "Tabu search applied to global optimization", section 3.2. s = {centre}.
+template <class T>
+struct Crown {
+  static constexpr int outputs = 1, sources = 1;
+  static constexpr const char* fields = "inner outer";
+  T inner, outer;
+  POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool chosen) const {
+    const T u = T(draws.uniform(0));
+    const T size = chosen ? outer - (outer - inner) * u : outer * u;
+    x[0] = draws.uniform(1) < 0.5f ? s[0] - size : s[0] + size;
+  }
+};
+
+// Uniform crossover (Syswerda 1989), then Gaussian mutation of a fraction `rate` of the genes.
+// s = {mother, father}.
+template <class T>
+struct Crossover {
+  static constexpr int outputs = 1, sources = 2;
+  static constexpr const char* fields = "rate sigma";
+  T rate, sigma;
+  POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
+    const T gene = draws.uniform(0) < 0.5f ? s[0] : s[1];
+    const T step = sigma * T(draws.normal(1));
+    x[0] = T(draws.uniform(1)) < rate ? gene + step : gene;
+  }
+};
+
+// DE/rand/1/bin. Storn & Price 1997, eq. 2 to 5. s = {own, a, b, c}; the chosen coordinate always crosses.
+template <class T>
+struct Differential {
+  static constexpr int outputs = 1, sources = 4;
+  static constexpr const char* fields = "factor crossover_rate";
+  T factor, crossover_rate;
+  POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool chosen) const {
+    const T mutant = s[1] + factor * (s[2] - s[3]);
+    x[0] = T(draws.uniform(0)) < crossover_rate || chosen ? mutant : s[0];
+  }
+};
+
+// Particle swarm. Kennedy & Eberhart 1995 with the inertia weight of Shi & Eberhart 1998, eq. 1 and 2.
+// x = {position, velocity}, s = {own best, best of the neighbourhood}; fresh random numbers per coordinate.
+template <class T>
+struct ParticleSwarm {
+  static constexpr int outputs = 2, sources = 2;
+  static constexpr const char* fields = "inertia cognitive social";
+  T inertia, cognitive, social;
+  POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
+    x[1] = inertia * x[1] + cognitive * T(draws.uniform(0)) * (s[0] - x[0]) +
+           social * T(draws.uniform(1)) * (s[1] - x[0]);
+    x[0] += x[1];
+  }
+};
+
+}  // namespace popgrad::POPGRAD_TARGET
+
+#define MOVE_RULES(X) \
+  X(Uniform) X(Gaussian) X(SpreadGaussian) X(Crown) X(Crossover) X(Differential) X(ParticleSwarm)

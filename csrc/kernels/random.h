@@ -1,0 +1,49 @@
+// Random numbers as a pure function of (seed, stream, generation, member, index): no state, so any thread,
+// any order and any backend draws the same ones.
+#pragma once
+
+#include "math.h"
+
+namespace popgrad::POPGRAD_TARGET {
+
+// The four 32-bit words that belong to one coordinate (index) of one member in one generation.
+//
+// Philox 4x32-10. Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section
+// 3.3 and Random123's constants: ten rounds of two multiplications, keyed by the seed.
+struct Draws {
+  uint32_t word[4];
+
+  POPGRAD_HD Draws(uint64_t seed, uint32_t stream, uint32_t generation, uint32_t member, uint32_t index) {
+    uint32_t c0 = index, c1 = member, c2 = generation, c3 = stream;
+    uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+    for (int round = 0; round < 10; ++round) {
+      const uint64_t p0 = uint64_t(0xD2511F53u) * c0, p1 = uint64_t(0xCD9E8D57u) * c2;
+      c0 = uint32_t(p1 >> 32) ^ c1 ^ k0;
+      c1 = uint32_t(p1);
+      c2 = uint32_t(p0 >> 32) ^ c3 ^ k1;
+      c3 = uint32_t(p0);
+      k0 += 0x9E3779B9u;  // the golden ratio and sqrt(3) - 1, as Weyl sequences
+      k1 += 0xBB67AE85u;
+    }
+    word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
+  }
+
+  // Uniform in [0, 1), from word k (0 to 3): 24 bits. The same number in float and in double.
+  POPGRAD_HD float uniform(int k) const { return float(int32_t(word[k] >> 8)) * 0x1p-24f; }
+
+  // Standard normal, from words 2 k and 2 k + 1 (k is 0 or 1). The same number in float and in double.
+  //
+  // Box & Muller 1958. The radius comes from 32 bits, so the tails reach 6.66; the angle's two top bits pick
+  // a quadrant exactly and the rest an angle in [-pi/4, pi/4), where the polynomials need no reduction.
+  POPGRAD_HD float normal(int k) const {
+    const uint32_t u = word[2 * k], v = word[2 * k + 1];
+    // u / 2^32 in (0, 1), in two exact halves: a single conversion would round the small ones alike.
+    const float high = float(int32_t(u >> 16)), low = float(int32_t(u & 0xFFFFu));
+    const float radius = sqrt(-2.0f * log((high * 65536.0f + (low + 0.5f)) * 0x1p-32f));
+    const float angle = (float(int32_t((v & 0x3FFFFFFFu) >> 6)) * 0x1p-24f - 0.5f) * 1.57079632679f;
+    const float side = (v >> 30) & 1u ? sin_polynomial(angle) : cos_polynomial(angle);
+    return (v >> 31) ? -radius * side : radius * side;
+  }
+};
+
+}  // namespace popgrad::POPGRAD_TARGET

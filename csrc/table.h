@@ -1,0 +1,140 @@
+// What a backend offers: one constant table of function pointers, filled from the lists in csrc/kernels.
+// Only plain pointers and plain structs cross this boundary.
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+namespace popgrad {
+
+// One update of n parameters in place. state holds (states, n), row after row.
+template <class T>
+struct StepArgs {
+  T* w;
+  const T* g;
+  T* state;
+  size_t n;
+};
+
+template <class T>
+using StepFn = void (*)(const double* fields, const StepArgs<T>&, size_t begin, size_t end);
+
+struct StepRule {
+  const char* name;
+  const char* fields;
+  int states;
+  StepFn<float> f32;
+  StepFn<double> f64;
+};
+
+// One move of a population of `members` rows with n coordinates.
+template <class T>
+struct MoveArgs {
+  T* out[2];
+  const T* source[4];
+  size_t source_stride[4];   // n, or 0 where one row serves every member
+  const int64_t* row[4];     // which row of the source a member uses; null: the one with its own number
+  const double* fields;
+  size_t field_stride;       // fields per member, or 0 where all share them
+  const int64_t* chosen;     // one coordinate per member, or null
+  const uint32_t* identity;  // what stands for the member in the random numbers; null: its own number
+  uint64_t seed;
+  uint32_t stream, generation;
+  size_t n;
+};
+
+template <class T>
+using MoveFn = void (*)(const MoveArgs<T>&, size_t member, size_t begin, size_t end);
+
+struct MoveRule {
+  const char* name;
+  const char* fields;
+  int outputs, sources;
+  MoveFn<float> f32;
+  MoveFn<double> f64;
+};
+
+// A multilayer perceptron: sizes[0] inputs, ..., sizes[layers] raw outputs; activation between them.
+struct Shape {
+  const int64_t* sizes;
+  int layers;
+  int activation;  // index into Kernels::activations
+};
+
+// Samples, read where they lie: sample i is row rows[i] (or i, where rows is null) of X and y.
+template <class T>
+struct Batch {
+  const T* X;
+  const T* y;       // (., y_width): a class index as a number, or one target per output
+  const T* weight;  // one per row of X, or null
+  const int64_t* rows;
+  int64_t samples, inputs, y_width;
+};
+
+struct Dropout {
+  double rate;
+  uint64_t seed;
+  uint32_t step;
+};
+
+// Population sums over samples that are packed in blocks of `block` samples side by side, X[i * block + lane].
+template <class T>
+struct Packed {
+  const T* X;       // (blocks, inputs, block)
+  const T* y;       // (blocks, y_width, block)
+  const T* weight;  // (blocks, block); zero for lanes past the end
+  int64_t samples, inputs, y_width;
+};
+
+template <class T>
+struct NetworkFns {
+  // Elements of scratch, aligned to 64 bytes, that the calls below need.
+  size_t (*scratch)(const Shape&);
+  void (*pack)(const Batch<T>&, int64_t block, T* X, T* y, T* weight);
+  // Sum of weight * score over the blocks [first, last).
+  double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
+  // Raw outputs (samples, sizes[layers]) of the rows [begin, end).
+  void (*forward)(const Shape&, const T* w, const Batch<T>&, int64_t begin, int64_t end, T* out, T* scratch);
+  // Adds d(scale * sum of weight * loss) / d w over the samples [begin, end); returns the sum, not scaled.
+  double (*gradient)(const Shape&, int score, const T* w, const Batch<T>&, int64_t begin, int64_t end, double scale,
+                     const Dropout&, T* gradient, T* scratch);
+};
+
+struct Activation {
+  const char* name;
+  bool differentiable;
+};
+
+struct Score {
+  const char* name;
+  bool labels, differentiable;
+};
+
+template <class T>
+struct RowFns {
+  // out[i] = sum over rows of weights[p] * (rows[p][i] - centre[i]), in the order of the rows.
+  void (*combine)(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out, size_t begin,
+                  size_t end);
+  // out[l][i] = mean over the other rows e of |rows[e][i] - rows[l][i]|.
+  void (*spread)(const T* rows, size_t count, size_t n, T* out, size_t begin, size_t end);
+};
+
+inline constexpr int64_t block_samples = 64;  // samples side by side; part of the order in which sums are taken
+
+struct Kernels {
+  const char* name;
+  const StepRule* steps;
+  int step_count;
+  const MoveRule* moves;
+  int move_count;
+  const Activation* activations;
+  int activation_count;
+  const Score* scores;
+  int score_count;
+  const NetworkFns<float>* network_f32;
+  const NetworkFns<double>* network_f64;
+  const RowFns<float>* rows_f32;
+  const RowFns<double>* rows_f64;
+};
+
+}  // namespace popgrad
