@@ -1,0 +1,76 @@
+"""Ant colony optimization for continuous domains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from popgrad import _core
+from popgrad.checks import positive, positive_int
+from popgrad.search._base import Array, Fitness, Run, Search
+
+
+@final
+@dataclass(frozen=True)
+class ACOR(Search):
+    r"""ACO_R: ants sample around the solutions of an archive, which keeps the best ever found.
+
+    An ant picks the archive's l-th best solution with probability proportional to
+
+    .. math:: w_l = \exp\left(-\frac{(l-1)^2}{2 q^2 k^2}\right)
+
+    and draws every coordinate i from a normal distribution around it, whose standard deviation is xi times the
+    mean distance of the archive's other solutions in that coordinate.
+
+    Args:
+        popsize: ants per generation, >= 1; m in the paper.
+        archive: solutions kept, >= 2; k.
+        q: locality of the choice, > 0: small values prefer the best.
+        xi: speed of convergence, > 0: large values search widely.
+        init_sigma: standard deviation of the first archive around x0, > 0; not used with bounds.
+
+    State: ``archive`` (k, n), best first, and ``fitness`` (k,).
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Reference: Socha & Dorigo, European Journal of Operational Research 185 (2008), eq. 3 to 7 and table 1.
+    """
+
+    popsize: int = 10
+    archive: int = 50
+    q: float = 0.1
+    xi: float = 0.85
+    init_sigma: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive_int(self, "archive", self.archive, 2)
+        positive(self, "q", "xi", "init_sigma")
+
+    def begin(self, run: Run) -> None:
+        """An archive that the first generation measures."""
+        run.state["archive"] = run.first_population(self.archive, self.init_sigma)
+        run.state["fitness"] = np.full(self.archive, np.inf)
+
+    def propose(self, run: Run) -> Array:
+        """The first generation is the archive; then one sample per ant."""
+        archive: Array = run.state["archive"]
+        if run.generation == 0:
+            return archive.copy()
+        weights = np.exp(-0.5 * (np.arange(self.archive) / (self.q * self.archive)) ** 2)
+        guides = run.random().choice(self.archive, size=self.popsize, p=weights / weights.sum()).astype(np.int64)
+        spread, out = run.empty(self.popsize), run.empty(self.popsize)
+        _core.spread(archive, guides, spread)
+        run.move("SpreadGaussian", out, [archive, spread], rows=[guides, None], width=self.xi)
+        return out
+
+    def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
+        """Keep the best of the archive and the ants, sorted."""
+        if run.generation > 0:
+            population = np.concatenate([run.state["archive"], population])
+            fitness = np.concatenate([run.state["fitness"], fitness])
+        best = fitness.argsort(kind="stable")[: self.archive]
+        run.state["archive"], run.state["fitness"] = population[best], fitness[best]

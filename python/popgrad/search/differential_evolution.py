@@ -1,0 +1,95 @@
+"""Differential evolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popgrad.checks import fail, positive
+from popgrad.search._base import Array, Fitness, Run, Search
+
+
+@final
+@dataclass(frozen=True)
+class DE(Search):
+    r"""DE/rand/1/bin: members try steps along the differences of others, and move where that is no worse.
+
+    .. math:: u_i = x_a + F (x_b - x_c) \text{ with probability } CR \text{ per coordinate, at least once; else } x_i
+
+    a, b, c and i are distinct.
+
+    Args:
+        popsize: members, >= 4.
+        factor: F, > 0.
+        crossover: CR, in [0, 1].
+        init_sigma: standard deviation of the first population around x0, > 0; not used with bounds.
+
+    State: ``x`` (popsize, n) and ``fitness`` (popsize,).
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Reference: Storn & Price, Journal of Global Optimization 11 (1997), eq. 2 to 6.
+    """
+
+    popsize: int = 64
+    factor: float = 0.5
+    crossover: float = 0.9
+    init_sigma: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "factor", "init_sigma")
+        if not 0 <= self.crossover <= 1:
+            fail(self, f"crossover must be in [0, 1], got {self.crossover!r}")
+
+    def least_popsize(self) -> int:
+        """A member and three distinct others."""
+        return 4
+
+    def begin(self, run: Run) -> None:
+        """The first population, not yet measured."""
+        run.state["x"] = run.first_population(self.popsize, self.init_sigma)
+        run.state["fitness"] = np.full(self.popsize, np.inf)
+
+    def propose(self, run: Run) -> Array:
+        """A trial for every member."""
+        x: Array = run.state["x"]
+        if run.generation == 0:
+            return x.copy()
+        random, out = run.random(), run.empty(self.popsize)
+        donors = distinct_others(random, self.popsize, 3)
+        chosen = random.integers(run.n, size=self.popsize)
+        run.move(
+            "Differential",
+            out,
+            [x, x, x, x],
+            rows=[None, *donors],
+            chosen=chosen,
+            factor=self.factor,
+            crossover_rate=self.crossover,
+        )
+        return out
+
+    def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
+        """A trial that is no worse replaces its member."""
+        better = fitness <= run.state["fitness"]
+        run.state["x"][better] = population[better]
+        run.state["fitness"][better] = fitness[better]
+
+
+def distinct_others(random: np.random.Generator, count: int, wanted: int) -> NDArray[np.int64]:
+    """For every i in 0..count-1, `wanted` indices that differ from i and from one another, (wanted, count).
+
+    Every such tuple is equally likely: the k-th is drawn from the count - k that are left, by their rank.
+    """
+    taken = np.arange(count)[None]
+    for k in range(1, wanted + 1):
+        pick = random.integers(count - k, size=count)
+        for used in np.sort(taken, axis=0):  # from rank to index: step over what is taken, smallest first
+            pick = pick + (pick >= used)
+        taken = np.concatenate([taken, pick[None]])
+    return np.ascontiguousarray(taken[1:], np.int64)

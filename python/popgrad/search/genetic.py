@@ -1,0 +1,88 @@
+"""The genetic algorithm, real-coded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from popgrad.checks import fail, positive, positive_int
+from popgrad.search._base import Array, Fitness, Run, Search
+
+
+@final
+@dataclass(frozen=True)
+class GeneticAlgorithm(Search):
+    r"""Tournament selection, uniform crossover, Gaussian mutation, and elites that survive.
+
+    Each child has two parents, each the best of `tournament` random members. With probability `crossover`
+    every gene comes from either parent with equal chance, else all from the first; then every gene mutates
+    with probability `mutation` by sigma z, z ~ N(0, 1). The `elites` best members replace the worst children.
+
+    Args:
+        popsize: members, >= 2.
+        tournament: members that compete to be a parent, >= 1.
+        crossover: probability that a child has two parents, in [0, 1].
+        mutation: probability that a gene mutates, in (0, 1].
+        sigma: standard deviation of a mutation, > 0, in units of x.
+        elites: members that survive unchanged, in [0, popsize).
+        init_sigma: standard deviation of the first population around x0, > 0; not used with bounds.
+
+    State: ``population`` (popsize, n) and ``fitness`` (popsize,).
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Reference: Holland, Adaptation in Natural and Artificial Systems (1975); Goldberg & Deb, FOGA 1 (1991), for
+    tournaments; Syswerda, ICGA 1989, for uniform crossover; De Jong (1975) for elites.
+    """
+
+    popsize: int = 64
+    tournament: int = 2
+    crossover: float = 0.9
+    mutation: float = 0.05
+    sigma: float = 0.3
+    elites: int = 2
+    init_sigma: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "sigma", "init_sigma", "mutation")
+        positive_int(self, "tournament", self.tournament)
+        for name in ("crossover", "mutation"):
+            if not 0 <= getattr(self, name) <= 1:
+                fail(self, f"{name} must be in [0, 1], got {getattr(self, name)!r}")
+        if positive_int(self, "elites", self.elites, 0) >= self.popsize:
+            fail(self, f"elites must be fewer than popsize {self.popsize}, got {self.elites}")
+
+    def least_popsize(self) -> int:
+        """Two parents."""
+        return 2
+
+    def begin(self, run: Run) -> None:
+        """An empty population: the first generation fills it."""
+        run.state["population"] = np.tile(run.x0, (self.popsize, 1))
+        run.state["fitness"] = np.full(self.popsize, np.inf)
+
+    def propose(self, run: Run) -> Array:
+        """The children of this generation."""
+        if run.generation == 0:
+            return run.first_population(self.popsize, self.init_sigma)
+        random, fitness = run.random(), run.state["fitness"]
+        rivals = random.integers(self.popsize, size=(2, self.popsize, self.tournament))
+        winners = np.take_along_axis(rivals, fitness[rivals].argmin(axis=2)[..., None], axis=2)[..., 0]
+        mother, father = np.ascontiguousarray(winners, np.int64)
+        father = np.where(random.random(self.popsize) < self.crossover, father, mother)
+        out, old = run.empty(self.popsize), run.state["population"]
+        run.move("Crossover", out, [old, old], rows=[mother, father], rate=self.mutation, sigma=self.sigma)
+        return out
+
+    def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
+        """The children are the next population, but for the elites."""
+        population, fitness = population.copy(), fitness.copy()
+        if self.elites and run.generation > 0:
+            best = run.state["fitness"].argsort(kind="stable")[: self.elites]
+            worst = fitness.argsort(kind="stable")[-self.elites :]
+            population[worst], fitness[worst] = run.state["population"][best], run.state["fitness"][best]
+        run.state["population"], run.state["fitness"] = population, fitness

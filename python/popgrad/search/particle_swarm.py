@@ -1,0 +1,79 @@
+"""Particle swarm optimization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+
+from popgrad.checks import positive
+from popgrad.search._base import Array, Fitness, Run, Search
+
+
+@final
+@dataclass(frozen=True)
+class PSO(Search):
+    r"""A swarm whose members are drawn to their own best place and to the swarm's.
+
+    .. math:: v \leftarrow \omega v + c_1 r_1 (p - x) + c_2 r_2 (g - x), \quad x \leftarrow x + v
+
+    with fresh uniform numbers r for every coordinate. Velocities start at zero (Engelbrecht, 2012).
+
+    Args:
+        popsize: particles, >= 1.
+        inertia: omega, > 0.
+        cognitive, social: c1 and c2, > 0.
+        init_sigma: standard deviation of the first positions around x0, > 0; not used with bounds.
+
+    State: ``x``, ``v``, ``best`` (popsize, n) and ``best_fitness`` (popsize,).
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Reference: Kennedy & Eberhart, ICNN 1995; Shi & Eberhart, CEC 1998, eq. 1 and 2; the default constants are
+    those of Clerc & Kennedy, IEEE TEC 6 (2002), for which the swarm contracts.
+    """
+
+    popsize: int = 32
+    inertia: float = 0.7298
+    cognitive: float = 1.49618
+    social: float = 1.49618
+    init_sigma: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "inertia", "cognitive", "social", "init_sigma")
+
+    def begin(self, run: Run) -> None:
+        """Every particle at its first place, at rest."""
+        run.state["x"] = run.first_population(self.popsize, self.init_sigma)
+        run.state["v"] = np.zeros_like(run.state["x"])
+        run.state["best"] = run.state["x"].copy()
+        run.state["best_fitness"] = np.full(self.popsize, np.inf)
+
+    def propose(self, run: Run) -> Array:
+        """The places after the next move."""
+        state = run.state
+        x: Array = state["x"].copy()
+        if run.generation > 0:
+            leader = state["best"][state["best_fitness"].argmin()]
+            run.move(
+                "ParticleSwarm",
+                [x, state["v"].copy()],
+                [state["best"], leader],
+                inertia=self.inertia,
+                cognitive=self.cognitive,
+                social=self.social,
+            )
+        return x
+
+    def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
+        """Move there, and remember the better places."""
+        state = run.state
+        better = fitness < state["best_fitness"]
+        state["best"][better] = population[better]
+        state["best_fitness"][better] = fitness[better]
+        # The way really gone: a particle that a bound stopped has no velocity into the wall.
+        state["v"] = population - state["x"]
+        state["x"] = population.copy()

@@ -1,0 +1,52 @@
+"""Random search: the measure of every other search."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from popgrad.backends import Stream
+from popgrad.checks import positive
+from popgrad.search._base import Array, Fitness, Run, Search
+
+
+@final
+@dataclass(frozen=True)
+class RandomSearch(Search):
+    r"""Independent draws; nothing is learned but the best.
+
+    .. math:: x = x_0 + \sigma z, \quad z \sim N(0, I), \qquad \text{or uniform within the bounds}
+
+    Args:
+        popsize: candidates per generation, >= 1.
+        sigma: standard deviation around x0, > 0, in units of x; not used with bounds.
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Reference: Brooks, Operations Research 6 (1958).
+    """
+
+    popsize: int = 64
+    sigma: float = 0.3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "sigma")
+
+    def begin(self, run: Run) -> None:
+        """No state."""
+
+    def propose(self, run: Run) -> Array:
+        """Fresh draws; in the first generation x0 is one of them."""
+        if run.generation == 0:
+            return run.first_population(self.popsize, self.sigma)
+        out = run.empty(self.popsize)
+        if run.bounds is not None:
+            run.move("Uniform", out, list(run.bounds), stream=Stream.START)
+        else:
+            run.move("Gaussian", out, [run.x0], sigma=self.sigma, stream=Stream.START)
+        return out
+
+    def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
+        """The base keeps the best."""

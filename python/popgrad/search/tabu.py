@@ -1,0 +1,96 @@
+"""Tabu search for continuous domains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from scipy.spatial.distance import cdist
+
+from popgrad.checks import fraction, positive, positive_int
+from popgrad.search._base import Array, Fitness, Run, Search
+
+
+@final
+@dataclass(frozen=True)
+class TabuSearch(Search):
+    r"""Always to the best neighbour that is not tabu, even if it is worse; places just left are tabu.
+
+    The neighbours lie in concentric crowns around the current point, one in each: the k-th of P between the
+    radii R 2^{-(P-k+1)} and R 2^{-(P-k)} (maximum norm; the radii halve, eq. 1 of the paper, down to R / 2^16). A
+    neighbour within `tabu_radius` of one of the last `tenure` points is tabu, unless it is the best ever
+    (aspiration). After `patience` generations without a new best the search goes back to the best, with half
+    the radius: the paper's intensification.
+
+    Args:
+        popsize: neighbours per generation, >= 1.
+        radius: R, the outer radius of the neighbourhood, > 0, in units of x.
+        tabu_radius: > 0, as a share of the current radius.
+        tenure: points in the tabu list, >= 1.
+        patience: generations without a new best before the radius is halved, >= 1.
+        shrink: the factor of the radius then, in [0, 1).
+
+    State: ``x`` (n,), ``radius``, ``tabu`` (tenure, n; infinite where there is none yet), ``waited``.
+
+    Raises:
+        InputError: a setting is out of range.
+
+    Reference: Chelouah & Siarry, European Journal of Operational Research 123 (2000), section 3; Glover, ORSA
+    Journal on Computing 1 (1989), for aspiration.
+    """
+
+    popsize: int = 16
+    radius: float = 0.1
+    tabu_radius: float = 0.01
+    tenure: int = 10
+    patience: int = 10
+    shrink: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive(self, "radius", "tabu_radius", "shrink")
+        fraction(self, "shrink")
+        positive_int(self, "tenure", self.tenure)
+        positive_int(self, "patience", self.patience)
+
+    def begin(self, run: Run) -> None:
+        """At x0, with an empty list."""
+        run.state["x"] = run.x0.copy()
+        run.state["radius"] = self.radius
+        run.state["tabu"] = np.full((self.tenure, run.n), np.inf, run.x0.dtype)
+        run.state["waited"] = 0
+
+    def propose(self, run: Run) -> Array:
+        """One neighbour in each crown; the first generation measures x0."""
+        x: Array = run.state["x"]
+        if run.generation == 0:
+            return x[None].copy()
+        out = run.empty(self.popsize)
+        halvings = np.minimum(np.arange(self.popsize)[::-1], 15)
+        outer = run.state["radius"] * 0.5**halvings
+        chosen = run.random().integers(run.n, size=self.popsize)
+        run.move("Crown", out, [x], inner=outer / 2, outer=outer, chosen=chosen)
+        return out
+
+    def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
+        """To the best allowed neighbour; the place that is left becomes tabu."""
+        state = run.state
+        improved = fitness.min() <= run.best_f  # the base has already taken in this generation's best
+        held = state["tabu"][: min(run.generation, self.tenure)]
+        allowed = np.isfinite(fitness)
+        if len(held):
+            near = cdist(population, held, "chebyshev").min(axis=1) < self.tabu_radius * state["radius"]
+            allowed &= ~near | (fitness <= run.best_f)
+        state["tabu"] = np.concatenate([state["x"][None], state["tabu"][:-1]])
+        if allowed.any():
+            state["x"] = population[np.where(allowed, fitness, np.inf).argmin()].copy()
+        state["waited"] = 0 if improved else state["waited"] + 1
+        if state["waited"] >= self.patience:
+            state["x"], state["waited"] = run.best_x.copy(), 0
+            state["radius"] *= self.shrink
+
+    def finished(self, run: Run) -> str | None:
+        """The neighbourhood has shrunk to rounding."""
+        smallest = np.finfo(run.x0.dtype).eps * max(1.0, float(np.abs(run.state["x"]).max()))
+        return "the neighbourhood has shrunk to rounding" if run.state["radius"] < smallest else None
