@@ -39,11 +39,11 @@ class ACOR(Search):
     Reference: Socha & Dorigo, European Journal of Operational Research 185 (2008), eq. 3 to 7 and table 1.
     """
 
-    popsize: int = 10
-    archive: int = 50
+    popsize: int = 5
+    archive: int = 20
     q: float = 0.1
     xi: float = 0.85
-    init_sigma: float = 0.3
+    init_sigma: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -35,10 +35,10 @@ class DE(Search):
     Reference: Storn & Price, Journal of Global Optimization 11 (1997), eq. 2 to 6.
     """
 
-    popsize: int = 64
+    popsize: int = 32
     factor: float = 0.5
     crossover: float = 0.9
-    init_sigma: float = 0.3
+    init_sigma: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

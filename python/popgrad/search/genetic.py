@@ -38,13 +38,13 @@ class GeneticAlgorithm(Search):
     tournaments; Syswerda, ICGA 1989, for uniform crossover; De Jong (1975) for elites.
     """
 
-    popsize: int = 64
+    popsize: int = 32
     tournament: int = 2
     crossover: float = 0.9
-    mutation: float = 0.05
-    sigma: float = 0.3
+    mutation: float = 0.1
+    sigma: float = 0.1
     elites: int = 2
-    init_sigma: float = 0.3
+    init_sigma: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -39,7 +39,7 @@ class PSO(Search):
     inertia: float = 0.7298
     cognitive: float = 1.49618
     social: float = 1.49618
-    init_sigma: float = 0.3
+    init_sigma: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,8 +27,8 @@ class RandomSearch(Search):
     Reference: Brooks, Operations Research 6 (1958).
     """
 
-    popsize: int = 64
-    sigma: float = 0.3
+    popsize: int = 32
+    sigma: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()

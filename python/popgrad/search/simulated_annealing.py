@@ -33,7 +33,7 @@ class SimulatedAnnealing(Search):
     """
 
     popsize: int = 1
-    temperature: float = 0.1
+    temperature: float = 0.01
     cooling: float = 0.998
     sigma: float = 0.02
 

@@ -40,7 +40,7 @@ class TabuSearch(Search):
     Journal on Computing 1 (1989), for aspiration.
     """
 
-    popsize: int = 16
+    popsize: int = 8
     radius: float = 0.1
     tabu_radius: float = 0.01
     tenure: int = 10

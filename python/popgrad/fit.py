@@ -1,0 +1,285 @@
+"""The training loop: the only file that knows both kinds of optimizer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from popgrad.backends import Stream, aligned, random_generator
+from popgrad.budget import GRADIENT_FORWARDS, Budget
+from popgrad.checks import fail, positive_int
+from popgrad.model import MLP, Data
+from popgrad.optim import Optimizer
+from popgrad.search import Search
+
+__all__ = ["Callback", "History", "fit"]
+
+Array = NDArray[Any]
+
+
+@dataclass
+class History:
+    """What happened, record by record; the first one is the untrained model.
+
+    Attributes:
+        metric_name: what ``metric`` and ``validation_metric`` are, "error_rate" or "mse"; smaller is better.
+        forwards: samples through the network so far (`popgrad.Budget` says how they are counted).
+        evaluations: candidates evaluated so far; a gradient counts as one.
+        seconds: wall time of the steps so far, without the measuring of records.
+        loss, metric: over all training samples.
+        validation_loss, validation_metric: over the validation samples; empty without any.
+        best: index of the record with the smallest validation loss (or metric, if that is the objective); over
+            the training samples where there are no others.
+        best_params: (n,) the parameters at that record, which the model has after `fit`.
+        nonfinite: losses or fitnesses that were NaN or infinite.
+        reason: why the run ended.
+    """
+
+    metric_name: str
+    forwards: list[int] = field(default_factory=list)
+    evaluations: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    metric: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_metric: list[float] = field(default_factory=list)
+    best: int = 0
+    best_params: Array = field(default_factory=lambda: np.empty(0), repr=False)
+    nonfinite: int = 0
+    reason: str = ""
+
+
+Callback = Callable[[MLP, History], Any]
+
+
+def fit(
+    model: MLP,
+    X: ArrayLike,
+    y: ArrayLike,
+    *,
+    optimizer: Optimizer | Search,
+    epochs: int | None = None,
+    batch_size: int | Literal["auto"] | None = "auto",
+    validation: float | tuple[ArrayLike, ArrayLike] | None = None,
+    budget: Budget | None = None,
+    callbacks: Iterable[Callback] = (),
+    seed: int = 0,
+    sample_weight: ArrayLike | None = None,
+    objective: Literal["loss", "error_rate", "mse", "mae"] = "loss",
+    record_every: int | None = None,
+) -> History:
+    """Train a model, by gradients or by a search.
+
+    Args:
+        model: starts from its present parameters, and has the best recorded ones afterwards.
+        X: (N, inputs), without NaN. y: (N,) labels or (N,) or (N, outputs) numbers.
+        optimizer: one of `popgrad.optim` or `popgrad.search`.
+        epochs: the work of so many passes of gradients over the training samples (3 forwards a sample), for
+            either kind. Default 20 if there is no budget, else no limit.
+        batch_size: samples of a step; None means all. "auto": 32 for gradients, all for a search. A search
+            measures a whole generation on the same samples.
+        validation: share of the samples to hold back, in (0, 1), or a pair (X, y).
+        budget: when to stop; the last step ends within it.
+        callbacks: called as ``callback(model, history)`` after every record, with the parameters of that record;
+            one that returns True ends the run.
+        seed: of shuffling, of the validation share and of the search.
+        sample_weight: (N,) weights >= 0.
+        objective: what a search minimises, and what picks the best record. Gradient methods always descend
+            the loss.
+        record_every: forwards between records; default those of one epoch.
+
+    Returns:
+        The history; its first record is the untrained model.
+
+    Raises:
+        InputError: an argument does not fit; nothing was changed.
+    """
+    if not isinstance(model, MLP):
+        fail("fit", f"model must be a popgrad.MLP, got {type(model).__name__}")
+    if not isinstance(optimizer, (Optimizer, Search)):
+        fail("fit", f"optimizer must be one of popgrad.optim or popgrad.search, such as pg.optim.Adam(), got {optimizer!r}")
+    if isinstance(optimizer, Optimizer):
+        model.check_gradient("fit")
+    score = model.score_name("fit", objective)
+    metric_name = "error_rate" if "cross_entropy" in model.loss_name else "mse"
+    seed = positive_int("fit", "seed", seed, 0)
+    train, held = _divide(model, X, y, sample_weight, validation, seed)
+    if batch_size == "auto":
+        batch_size = 32 if isinstance(optimizer, Optimizer) else None
+    batch = len(train) if batch_size is None else min(positive_int("fit", "batch_size", batch_size), len(train))
+    epoch = GRADIENT_FORWARDS * len(train)
+    if epochs is not None or budget is None:
+        limit = positive_int("fit", "epochs", 20 if epochs is None else epochs) * epoch
+        if budget is not None and budget.forwards is not None:
+            limit = min(limit, budget.forwards)
+        budget = Budget(limit, budget and budget.evaluations, budget and budget.seconds)
+    if not isinstance(budget, Budget):
+        fail("fit", f"budget must be a popgrad.Budget, got {budget!r}")
+    every = epoch if record_every is None else positive_int("fit", "record_every", record_every)
+    callbacks = list(callbacks)
+
+    recorder = _Recorder(model, train, held, History(metric_name), objective)
+    recorder.record(model.params, 0, 0, 0.0)
+    if not math.isfinite(recorder.history.loss[0]):
+        fail("fit", "the loss of the untrained model is not finite; initialise the model anew")
+    kind: _Gradients | _Populations
+    if isinstance(optimizer, Optimizer):
+        kind = _Gradients(model, train, optimizer, batch, seed)
+    else:
+        kind = _Populations(model, train, optimizer, batch, seed, score)
+    history = recorder.history
+    forwards = evaluations = 0
+    seconds, next_record = 0.0, every
+    if any([callback(model, history) is True for callback in callbacks]):
+        history.reason = "a callback ended it"
+    while not history.reason:
+        began = time.perf_counter()
+        cost, candidates = kind.price()
+        if not budget.allows(forwards + cost, evaluations + candidates, seconds):
+            history.reason = "the budget is used up"
+            break
+        history.nonfinite += kind.step()
+        forwards, evaluations = forwards + cost, evaluations + candidates
+        seconds += time.perf_counter() - began
+        history.reason = kind.finished() or ""
+        if forwards >= next_record or history.reason:
+            recorder.record(kind.params(), forwards, evaluations, seconds)
+            next_record = forwards - forwards % every + every
+            if any([callback(model, history) is True for callback in callbacks]):
+                history.reason = "a callback ended it"
+    if history.forwards[-1] != forwards:
+        recorder.record(kind.params(), forwards, evaluations, seconds)
+    if forwards == 0 and history.reason == "the budget is used up":
+        fail("fit", f"the budget does not cover one step, which costs {cost} forwards: {budget}")
+    model.params = history.best_params
+    return history
+
+
+class _Gradients:
+    """Steps along gradients of minibatches, in an order that is a function of (seed, epoch)."""
+
+    def __init__(self, model: MLP, train: Data, optimizer: Optimizer, batch: int, seed: int) -> None:
+        self.model, self.train, self.optimizer = model, train, optimizer
+        self.state = optimizer.init(model.params)
+        self.gradient = aligned(len(model.params), model.dtype)
+        self.batches = _minibatches(len(train), batch, seed)
+        self.rows = next(self.batches)
+        self.size = len(train) if self.rows is None else len(self.rows)
+        self.bad = False
+
+    def price(self) -> tuple[int, int]:
+        return GRADIENT_FORWARDS * self.size, 1
+
+    def step(self) -> int:
+        loss = self.train.gradient(self.model.params, self.gradient, self.rows, self.state.t + 1)
+        self.rows = next(self.batches)
+        if self.rows is not None:
+            self.size = len(self.rows)
+        if not math.isfinite(loss):
+            # Its gradient is no direction: the parameters stay as they were, and so would every later step.
+            self.bad = True
+            return 1
+        self.optimizer.step(self.model.params, self.gradient, self.state)
+        return 0
+
+    def finished(self) -> str | None:
+        return "the loss is no longer finite: try a smaller learning rate" if self.bad else None
+
+    def params(self) -> Array:
+        return self.model.params
+
+
+class _Populations:
+    """Generations of a search, each measured on the same samples."""
+
+    def __init__(self, model: MLP, train: Data, search: Search, batch: int, seed: int, score: str) -> None:
+        self.train, self.score = train, score
+        self.run = search.start(model.params, seed)
+        self.batches = _minibatches(len(train), batch, seed)
+        self.rows = next(self.batches)
+
+    def price(self) -> tuple[int, int]:
+        members = len(self.run.ask())
+        return members * (len(self.train) if self.rows is None else len(self.rows)), members
+
+    def step(self) -> int:
+        before = self.run.nonfinite
+        self.run.tell(self.train.evaluate(self.run.ask(), self.score, self.rows))
+        self.rows = next(self.batches)
+        return self.run.nonfinite - before
+
+    def finished(self) -> str | None:
+        return self.run.stop()
+
+    def params(self) -> Array:
+        return self.run.recommend()
+
+
+class _Recorder:
+    """Measures parameters on all training and validation samples, and keeps the best."""
+
+    def __init__(self, model: MLP, train: Data, held: Data | None, history: History, objective: str) -> None:
+        self.model, self.train, self.held, self.history = model, train, held, history
+        self.metric = model.score_name("fit", history.metric_name)
+        self.objective = model.score_name("fit", objective)
+        self.best = math.inf
+
+    def record(self, params: Array, forwards: int, evaluations: int, seconds: float) -> None:
+        history, row = self.history, params[None]
+        history.forwards.append(forwards)
+        history.evaluations.append(evaluations)
+        history.seconds.append(seconds)
+        history.loss.append(float(self.train.evaluate(row)[0]))
+        history.metric.append(float(self.train.evaluate(row, self.metric)[0]))
+        judge = self.train if self.held is None else self.held
+        if self.held is not None:
+            history.validation_loss.append(float(self.held.evaluate(row)[0]))
+            history.validation_metric.append(float(self.held.evaluate(row, self.metric)[0]))
+        value = float(judge.evaluate(row, self.objective)[0])
+        if value < self.best or len(history.forwards) == 1:
+            self.best, history.best = value, len(history.forwards) - 1
+            history.best_params = params.copy()
+        if params is not self.model.params:
+            self.model.params = params
+
+
+def _divide(
+    model: MLP, X: ArrayLike, y: ArrayLike, weight: ArrayLike | None, validation: Any, seed: int
+) -> tuple[Data, Data | None]:
+    """Training and validation samples."""
+    everything = model.data(X, y, weight, operation="fit")
+    if validation is None:
+        return everything, None
+    if isinstance(validation, (tuple, list)):
+        if len(validation) != 2:
+            fail("fit", "validation must be a share in (0, 1) or a pair (X, y)")
+        return everything, model.data(*validation, operation="fit(validation)")
+    if isinstance(validation, bool) or not isinstance(validation, (int, float)) or not 0 < validation < 1:
+        fail("fit", f"validation must be a share in (0, 1) or a pair (X, y), got {validation!r}")
+    count = round(len(everything) * validation)
+    if not 0 < count < len(everything):
+        fail("fit", f"validation={validation} of {len(everything)} samples leaves no samples for one of the two parts")
+    order = random_generator(seed, Stream.DIVIDE, 0).permutation(len(everything))
+    return everything.rows(np.sort(order[count:])), everything.rows(np.sort(order[:count]))
+
+
+def _minibatches(samples: int, batch: int, seed: int) -> Iterator[Array | None]:
+    """Rows of minibatches without end, shuffled anew every epoch; None stands for all samples.
+
+    The rest of an epoch that does not fill a batch is a smaller one.
+    """
+    epoch = 0
+    while True:
+        if batch == samples:
+            yield None
+            continue
+        order = random_generator(seed, Stream.SHUFFLE, epoch).permutation(samples)
+        for first in range(0, samples, batch):
+            yield order[first : first + batch]
+        epoch += 1
