@@ -1,0 +1,221 @@
+"""The command line: ``popgrad compare``, ``fit``, ``report``, ``list`` and ``info``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from popgrad.checks import InputError, fail
+
+app = typer.Typer(
+    help="Train neural networks with any optimizer, and compare them honestly.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+out = Console()
+
+
+def main() -> None:
+    """Run the command line; bad input ends with a message and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        Console(stderr=True).print(f"popgrad: {error}", style="bold red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("popgrad: interrupted; the same command goes on where it stopped")
+        sys.exit(130)
+
+
+def _count(what: str, text: str) -> int:
+    """A whole number, also written as 3e6 or 3_000_000."""
+    try:
+        value = float(text)
+        if value != int(value) or value < 1:
+            raise ValueError
+    except (ValueError, OverflowError):
+        fail(what, f"expected a whole number >= 1, such as 3e6, got {text!r}")
+    return int(value)
+
+
+def _sizes(text: str) -> list[int]:
+    return [_count("--hidden", size) for size in text.split(",")] if text.strip() not in ("", "0") else []
+
+
+Hidden = Annotated[str, typer.Option(help="Sizes of the hidden layers, separated by commas; 0 for none.")]
+Target = Annotated[str | None, typer.Option(help="Name of the target column, for files.")]
+Activation = Annotated[str, typer.Option(help="Activation of the hidden layers.")]
+Objective = Annotated[str, typer.Option(help="What searches minimise: loss or error_rate. Gradients follow the loss.")]
+
+
+@app.command()
+def compare(
+    datasets: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[DATA]...", help="Names, CSV or NPZ files, or openml:ID. Default: digits."),
+    ] = None,
+    optimizers: Annotated[str | None, typer.Option(help="Names separated by commas (popgrad list). Default: all.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each optimizer on each data set.")] = 3,
+    budget: Annotated[str, typer.Option(help="Forwards that each run may use.")] = "3e6",
+    hidden: Hidden = "32",
+    activation: Activation = "relu",
+    objective: Objective = "loss",
+    target: Target = None,
+    name: Annotated[str | None, typer.Option(help="Folder of the study. Default: made from the settings.")] = None,
+    root: Annotated[Path, typer.Option(help="Folder of all studies.")] = Path("runs"),
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")] = None,
+) -> None:
+    """Race optimizers on data under one budget, rank them, and write a report.
+
+    A study that was stopped goes on when the same command is given again.
+    """
+    from popgrad.compare.entrants import chosen
+    from popgrad.compare.study import Study
+
+    study = Study(
+        sources=datasets or ["digits"],
+        entrants=chosen(optimizers),
+        seeds=seeds,
+        budget=_count("--budget", budget),
+        hidden=_sizes(hidden),
+        activation=activation,
+        objective=objective,
+        target=target,
+        name=name,
+        root=root,
+        command=" ".join(["popgrad", *sys.argv[1:]]),
+    )
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as progress:
+        task = progress.add_task("comparing", total=None)
+
+        def show(result: dict[str, Any] | None, done: int, total: int) -> None:
+            text = "comparing" if result is None else f"{result['entrant']} on {result['dataset']}"
+            progress.update(task, completed=done, total=total, description=f"{text:<32}")
+
+        folder = study.run(show, workers)
+    _present(folder)
+    try:
+        from popgrad.compare.report import write_report
+
+        page = write_report(folder)
+    except InputError as error:
+        # The results are there; only the page needs the extra.
+        out.print(f"\nNo report was written: {error}\nThen: popgrad report {folder}", highlight=False, markup=False)
+    else:
+        out.print(f"\nReport: {page}", highlight=False, soft_wrap=True)
+
+
+def _present(folder: Path) -> None:
+    from popgrad.compare.study import read_config
+    from popgrad.compare.summary import read_results, summarize, table
+
+    config = read_config(folder)
+    for summary in summarize(config, read_results(folder)):
+        out.print()
+        out.print(table(summary, config))
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="Folder of a study, such as runs/NAME.")]) -> None:
+    """Build a study's table and report again from its results."""
+    from popgrad.compare.report import write_report
+    from popgrad.compare.study import read_config
+
+    read_config(folder)
+    page = write_report(folder)
+    _present(folder)
+    out.print(f"\nReport: {page}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def fit(
+    dataset: Annotated[str, typer.Argument(metavar="DATA", help="A name, a CSV or NPZ file, or openml:ID.")],
+    optimizer: Annotated[str, typer.Option(help="One of popgrad list.")] = "adam",
+    epochs: Annotated[int | None, typer.Option(help="Passes of gradients over the samples, or that much work. Default: 20.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Forwards that the run may use.")] = None,
+    hidden: Hidden = "32",
+    activation: Activation = "relu",
+    objective: Objective = "loss",
+    target: Target = None,
+    seed: Annotated[int, typer.Option(help="Seed of split, weights and optimizer.")] = 0,
+    save: Annotated[Path | None, typer.Option(help="Where to write the model (safetensors).")] = None,
+) -> None:
+    """Train one network on data, and show its loss and metric on held-out samples."""
+    import popgrad as pg
+    from popgrad import data
+    from popgrad.compare.entrants import ENTRANTS
+    from popgrad.checks import one_of
+
+    entrant = ENTRANTS[one_of("fit", "optimizer", optimizer.lower(), ENTRANTS)]
+    limit = None if budget is None else pg.Budget(forwards=_count("--budget", budget))
+    if save is not None and not (save.parent.is_dir() and os.access(save.parent, os.W_OK)):
+        fail("fit", f"cannot write to the folder {str(save.parent)!r}")
+    table = data.load(dataset, target=target)
+    split = data.split(table, seed=seed)
+    classes = len(table.classes)
+    loss = "cross_entropy" if classes else "mse"
+    model = pg.MLP([split.X_train.shape[1], *_sizes(hidden), classes or 1], activation, loss, seed=seed)
+    shown = Table("forwards", "seconds", "loss", "validation loss", "validation metric", box=None)
+    history = pg.fit(
+        model,
+        split.X_train,
+        split.y_train,
+        optimizer=entrant.method,
+        batch_size=entrant.batch_size,
+        epochs=epochs,
+        budget=limit,
+        validation=(split.X_val, split.y_val),
+        objective=objective,  # type: ignore[arg-type]  # fit checks it
+        seed=seed,
+    )
+    last = len(history.forwards) - 1
+    for i in sorted({*range(0, last, max(1, last // 20)), history.best, last}):
+        mark = " best" if i == history.best else ""
+        values = (history.loss[i], history.validation_loss[i], history.validation_metric[i])
+        shown.add_row(str(history.forwards[i]), f"{history.seconds[i]:.2f}", *(f"{v:.4g}" for v in values[:2]), f"{values[2]:.4g}{mark}")  # fmt: skip
+    out.print(shown)
+    metric = history.metric_name
+    value = model.evaluate(model.params[None], split.X_test, split.y_test, metric)[0]
+    out.print(f"{history.reason}; test {metric} of the best: {value:.4g}", highlight=False)
+    if save is not None:
+        out.print(f"model: {model.save(save)}", highlight=False, soft_wrap=True)
+
+
+@app.command("list")
+def list_() -> None:
+    """The names that can be given: optimizers, searches, data sets, activations, losses."""
+    from popgrad import data
+    from popgrad.compare.entrants import ENTRANTS
+    from popgrad.model import ACTIVATIONS, LOSSES
+
+    for kind, title in (("gradient", "gradient methods"), ("search", "searches")):
+        shown = Table(title=f"[b]{title}", title_justify="left", box=None, show_header=False, padding=(0, 2))
+        for name, entrant in ENTRANTS.items():
+            if entrant.kind == kind:
+                batch = f"batch {entrant.batch_size}" if entrant.batch_size else "all samples"
+                shown.add_row(name, batch, str(entrant.method))
+        out.print(shown)
+        out.print()
+    out.print(f"[b]data sets[/b]    {', '.join(data.NAMES)}, a .csv or .npz file, openml:ID", highlight=False)
+    out.print(f"[b]activations[/b]  {', '.join(ACTIVATIONS)}", highlight=False)
+    out.print(f"[b]losses[/b]       {', '.join(LOSSES)}", highlight=False)
+
+
+@app.command()
+def info() -> None:
+    """Version, instruction sets, threads, BLAS, CUDA and optional extras."""
+    from popgrad.system import installation
+
+    shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for name, value in installation().items():
+        shown.add_row(f"[b]{name}", value)
+    out.print(shown, highlight=False)

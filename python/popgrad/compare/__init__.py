@@ -1,0 +1,1 @@
+"""Honest comparison of optimizers: one budget, fixed splits, several seeds, one report."""

@@ -1,0 +1,341 @@
+"""A study: every entrant, on every data set, with every seed, under one budget; resumable at any instant."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import multiprocessing
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from popgrad import __version__, data
+from popgrad.backends import set_num_threads
+from popgrad.budget import Budget
+from popgrad.checkpoint import write_file
+from popgrad.checks import InputError, fail, one_of, positive_int
+from popgrad.compare.entrants import Entrant
+from popgrad.compare.summary import read_results
+from popgrad.fit import fit
+from popgrad.model import ACTIVATIONS, MLP
+from popgrad.system import machine
+
+__all__ = ["Study", "read_config"]
+
+RECORDS = 60  # points of a curve
+Job = tuple[str, str, int]  # data set, entrant, seed
+
+
+@dataclass(frozen=True)
+class Study:
+    """What to compare. Making one loads every data set, so that bad input is found before any work.
+
+    Args:
+        sources: names or paths of data sets, as `popgrad.data.load` takes them.
+        entrants: by name.
+        seeds: runs of each entrant on each data set; run s uses seed s for split, weights and optimizer.
+        budget: forwards that each run may use.
+        hidden: sizes of the hidden layers; may be empty.
+        objective: "loss", or "error_rate" for classification: what searches minimise and the best record is
+            picked by.
+        activation: of the hidden layers. target: name of the target column, for files.
+        name: folder under `root`; default: made of the data sets and a digest of the settings.
+        root: folder of all studies.
+        command: what a person typed, for the report.
+
+    Raises:
+        InputError: an argument does not fit or a data set cannot be read.
+    """
+
+    sources: Sequence[str]
+    entrants: Mapping[str, Entrant]
+    seeds: int = 3
+    budget: int = 3_000_000
+    hidden: Sequence[int] = (32,)
+    objective: str = "loss"
+    activation: str = "relu"
+    target: str | None = None
+    name: str | None = None
+    root: Path = Path("runs")
+    command: str = ""
+
+    def __post_init__(self) -> None:
+        positive_int("compare", "seeds", self.seeds)
+        positive_int("compare", "budget", self.budget)
+        for size in self.hidden:
+            positive_int("compare", "each hidden size", size)
+        one_of("compare", "objective", self.objective, ("loss", "error_rate"))
+        one_of("compare", "activation", self.activation, ACTIVATIONS)
+        if not self.sources or not self.entrants:
+            fail("compare", "give at least one data set and one optimizer")
+        if not ACTIVATIONS[self.activation] and any(e.kind == "gradient" for e in self.entrants.values()):
+            fail("compare", f"activation {self.activation!r} has no gradient; name only searches with --optimizers")
+        if self.name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", self.name):
+            fail("compare", f"name must be letters, digits, '_', '.' or '-', got {self.name!r}")
+        datasets = {}
+        for source in self.sources:
+            dataset = _load(source, self.target)
+            if dataset.name in datasets:
+                fail("compare", f"two data sets are called {dataset.name!r}")
+            if self.objective == "error_rate" and dataset.task != "classification":
+                fail("compare", f"objective error_rate needs classes, and {dataset.name!r} is a regression")
+            datasets[dataset.name] = self._describe(source, dataset)
+        object.__setattr__(self, "datasets", datasets)
+
+    datasets: dict[str, dict[str, Any]] = None  # type: ignore[assignment]  # name: what the report says of it
+
+    def _describe(self, source: str, dataset: data.Dataset) -> dict[str, Any]:
+        split = data.split(dataset, seed=0)
+        smallest = min(3 * len(split.X_train), 10**9)
+        if self.budget < smallest:
+            fail("compare", f"the budget of {self.budget} forwards is less than one gradient of {dataset.name!r}, "
+                            f"{smallest}; give --budget {10 * smallest} or more")  # fmt: skip
+        digest = hashlib.sha256(dataset.y.tobytes())
+        for column in dataset.frame:
+            digest.update(f"{column}:{dataset.frame[column].tolist()}".encode())
+        return {
+            "source": source,
+            "digest": digest.hexdigest()[:16],
+            "task": dataset.task,
+            "rows": len(dataset.y),
+            "features": len(split.features),
+            "classes": len(dataset.classes),
+            "metric": "error_rate" if dataset.task == "classification" else "mse",
+            "train": len(split.y_train),
+            "validation": len(split.y_val),
+            "test": len(split.y_test),
+        }
+
+    def config(self) -> dict[str, Any]:
+        """All settings and the machine, as stored in ``config.json``."""
+        settings = {
+            "format": 1,
+            "version": __version__,
+            "objective": self.objective,
+            "budget": self.budget,
+            "seeds": self.seeds,
+            "hidden": list(self.hidden),
+            "activation": self.activation,
+            "dtype": "float32",
+            "target": self.target,
+            "datasets": self.datasets,
+            "entrants": {
+                name: {
+                    "kind": entrant.kind,
+                    "label": entrant.label,
+                    "settings": repr(entrant.method),
+                    "batch_size": entrant.batch_size,
+                }
+                for name, entrant in self.entrants.items()
+            },
+        }
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+        name = self.name or "-".join([*list(self.datasets)[:3], digest])
+        return {**settings, "name": name, "command": self.command, "machine": machine()}
+
+    def run(self, report: Callable[[dict[str, Any] | None, int, int], None], workers: int | None = None) -> Path:
+        """Run what is not done yet, on every core, and return the folder.
+
+        Args:
+            report: called as ``report(result, done, total)`` at the start (with None) and after every run.
+            workers: processes; default one per core.
+
+        Raises:
+            InputError: the folder cannot be written, holds another study, or is in use.
+        """
+        config = self.config()
+        folder = Path(self.root) / config["name"]
+        with _open_results(folder, config) as results:
+            done = {(run["dataset"], run["entrant"], run["seed"]) for run in read_results(folder)}
+            jobs = [job for job in self._jobs() if job not in done]
+            total = len(jobs) + len(done)
+            report(None, len(done), total)
+            count = len(done)
+            if jobs:
+                for result in _work(self, jobs, workers or int(machine()["cores"])):
+                    line = json.dumps(result, allow_nan=False) + "\n"
+                    results.write(line.encode())
+                    os.fsync(results.fileno())
+                    count += 1
+                    report(result, count, total)
+        return folder
+
+    def _jobs(self) -> list[Job]:
+        """Every run, the longest first, so that no core waits for one at the end."""
+        jobs = [(d, e, s) for s in range(self.seeds) for d in self.datasets for e in self.entrants]
+        return sorted(jobs, key=lambda job: self.entrants[job[1]].batch_size != 1)
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the study in a folder.
+
+    Raises:
+        InputError: there is none, or it cannot be read.
+    """
+    try:
+        config = json.loads((folder / "config.json").read_text())
+    except OSError as error:
+        fail("report", f"{str(folder)!r} holds no study: {error.strerror} (config.json)")
+    except ValueError as error:
+        fail("report", f"{str(folder / 'config.json')!r} is not valid JSON: {error}")
+    if not isinstance(config, dict) or config.get("format") != 1:
+        fail("report", f"{str(folder / 'config.json')!r} was not written by this version of popgrad")
+    return config
+
+
+@contextmanager
+def _open_results(folder: Path, config: dict[str, Any]) -> Iterator[BinaryIO]:
+    """The folder's results, open for appending and locked, after its configuration was written or compared."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / "results.jsonl", "a+b", buffering=0)  # noqa: SIM115
+    except OSError as error:
+        fail("compare", f"cannot write to {str(folder)!r}: {error.strerror}")
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, however this process ends
+        except OSError:
+            fail("compare", f"another popgrad compare is writing to {str(folder)!r}; wait for it or give a --name")
+        if (folder / "config.json").exists():
+            old = read_config(folder)
+            changed = [key for key in config if key not in ("command", "machine") and old.get(key) != config[key]]
+            if changed:
+                fail("compare", f"{str(folder)!r} holds a study with another {', '.join(changed)}; give another --name")
+        else:
+            write_file(folder / "config.json", json.dumps(config, indent=1).encode())
+        # A process that was killed may have left half a line: it stays, on a line of its own.
+        end = file.seek(0, os.SEEK_END)
+        if end > 0:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        yield file
+
+
+# --- In the worker processes -------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=16)
+def _load(source: str, target: str | None) -> data.Dataset:
+    return data.load(source, target=target)
+
+
+def _work(study: Study, jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
+    """The results of the jobs, as they come."""
+    # Spawned, not forked: this process has threads. One thread each: the cores are shared out already.
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    pool = ProcessPoolExecutor(
+        min(workers, len(jobs)),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_worker,
+        initargs=(os.getpid(),),
+    )
+    try:
+        waiting = list(reversed(jobs))
+        running: set[Future[dict[str, Any]]] = set()
+        while waiting or running:
+            while waiting and len(running) < 2 * workers:
+                dataset, entrant, seed = waiting.pop()
+                described = study.datasets[dataset]
+                arguments = {
+                    "source": described["source"],
+                    "target": study.target,
+                    "name": entrant,
+                    "entrant": study.entrants[entrant],
+                    "seed": seed,
+                    "budget": study.budget,
+                    "hidden": list(study.hidden),
+                    "objective": study.objective,
+                    "activation": study.activation,
+                }
+                running.add(pool.submit(_run, arguments))
+            finished, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                yield future.result()
+    except BaseException:
+        for process in list((pool._processes or {}).values()):
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker(parent: int) -> None:
+    set_num_threads(1)
+
+    def watch() -> None:
+        # A worker whose parent was killed would run on unseen.
+        while os.getppid() == parent:
+            time.sleep(0.2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _run(job: dict[str, Any]) -> dict[str, Any]:
+    """One run, as the line of results.jsonl that it becomes."""
+    dataset = _load(job["source"], job["target"])
+    result = {"dataset": dataset.name, "entrant": job["name"], "seed": job["seed"], "status": "ok", "error": None}
+    try:
+        return result | _train(dataset, job)
+    except InputError as error:
+        return result | {"status": "failed", "error": str(error)}
+
+
+def _train(dataset: data.Dataset, job: dict[str, Any]) -> dict[str, Any]:
+    seed, entrant = job["seed"], job["entrant"]
+    split = data.split(dataset, seed=seed)
+    classes = len(dataset.classes)
+    sizes = [split.X_train.shape[1], *job["hidden"], classes or 1]
+    model = MLP(sizes, job["activation"], "cross_entropy" if classes else "mse", seed=seed)
+    history = fit(
+        model,
+        split.X_train,
+        split.y_train,
+        optimizer=entrant.method,
+        batch_size=entrant.batch_size,
+        validation=(split.X_val, split.y_val),
+        budget=Budget(forwards=job["budget"]),
+        seed=seed,
+        objective=job["objective"],
+        record_every=math.ceil(job["budget"] / RECORDS),
+    )
+    best = model.params[None]
+    held = (split.X_test, split.y_test)
+    return {
+        "test_metric": _number(model.evaluate(best, *held, history.metric_name)[0]),
+        "test_loss": _number(model.evaluate(best, *held)[0]),
+        "validation_metric": _number(history.validation_metric[history.best]),
+        "validation_loss": _number(history.validation_loss[history.best]),
+        "train_loss": _number(history.loss[history.best]),
+        "forwards": history.forwards[-1],
+        "evaluations": history.evaluations[-1],
+        "seconds": round(history.seconds[-1], 6),
+        "nonfinite": history.nonfinite,
+        "reason": history.reason,
+        "curve": {
+            "forwards": history.forwards,
+            "seconds": [round(value, 6) for value in history.seconds],
+            "loss": [_number(value) for value in history.loss],
+            "validation_loss": [_number(value) for value in history.validation_loss],
+            "validation_metric": [_number(value) for value in history.validation_metric],
+        },
+    }
+
+
+def _number(value: float | np.float64) -> float | None:
+    """A JSON number; null where it is not finite."""
+    return float(f"{value:.9g}") if math.isfinite(value) else None

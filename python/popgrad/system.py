@@ -1,0 +1,76 @@
+"""What this installation is and what it runs on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from popgrad import _core
+
+__all__ = ["EXTRAS", "installation", "machine"]
+
+# Extra: the packages that it brings.
+EXTRAS = {"report": ("plotly", "jinja2"), "test": ("pytest", "hypothesis", "pytest-xdist")}
+
+
+def installation() -> dict[str, str]:
+    """Version, instruction sets, threads, BLAS, CUDA and extras, each as a line of text."""
+    sets = [name + ("" if runs else " (not on this processor)") for name, runs in _core.isas().items()]
+    devices = _core.cuda_devices()
+    cuda = f"built, {devices} device{'s' * (devices != 1)} available" if _core.cuda_built() else "not built"
+    return {
+        "popgrad": version("popgrad"),
+        "instruction sets": f"{_core.isa()} in use; built: {', '.join(sets)}",
+        "threads": str(_core.threads()),
+        "BLAS": _blas(),
+        "CUDA": cuda,
+        "extras": ", ".join(f"{name} {_present(packages)}" for name, packages in EXTRAS.items()),
+    }
+
+
+def _blas() -> str:
+    """The BLAS behind NumPy; popgrad's own products do not use it."""
+    build = cast(dict[str, Any], np.show_config(mode="dicts") or {})
+    blas = build.get("Build Dependencies", {}).get("blas", {})
+    return f"{blas.get('name', 'unknown')} {blas.get('version', '')} (NumPy {np.__version__})".replace("  ", " ")
+
+
+def _present(packages: tuple[str, ...]) -> str:
+    missing = []
+    for package in packages:
+        try:
+            version(package)
+        except PackageNotFoundError:
+            missing.append(package)
+    return f"missing ({', '.join(missing)})" if missing else "present"
+
+
+def machine() -> dict[str, str | int | float]:
+    """The machine that a study ran on, for its report."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    described: dict[str, str | int | float] = {
+        "processor": _processor(),
+        "cores": cores,
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "instruction set": _core.isa(),
+    }
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        described["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    return described
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
