@@ -1,0 +1,112 @@
+"""Imports and includes point downward only, kernel headers are leaves, and every public name is documented."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import popgrad
+
+PACKAGE = Path(popgrad.__file__).parent
+SOURCE = Path(__file__).parent.parent / "csrc"
+
+# From the bottom up; a module may import what is in a line above its own, or its own folder.
+LAYERS = [
+    {"_core", "checks"},
+    {"backends", "budget", "checkpoint", "data", "system"},
+    {"model"},
+    {"optim"},
+    {"search"},
+    {"fit"},
+    {"compare"},
+    {"cli"},
+]
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts != ("__init__",):
+            yield pytest.param(path, parts[0], id=".".join(parts))
+
+
+@pytest.mark.parametrize(("path", "top"), modules())
+def test_imports_point_downward(path, top):
+    assert top in LEVEL, f"{top} has no layer: put it into LAYERS"
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "popgrad" and parts[1] in LEVEL and parts[1] != top:
+                assert LEVEL[parts[1]] < LEVEL[top], f"{top} imports {parts[1]}, which is not below it"
+            elif parts[0] == "popgrad" and len(parts) == 2 and top != "cli" and parts[1] not in LEVEL:
+                assert parts[1] == "__version__", f"{top} imports the whole package"
+
+
+@pytest.mark.skipif(not SOURCE.exists(), reason="the sources are not beside the tests")
+def test_includes_point_downward():
+    below = {
+        "kernels": {"kernels"},
+        "cuda": {"kernels", "", "cuda"},
+        "cpu": {"kernels", "", "cpu"},
+        "": {"", "cpu", "cuda"},
+        "bindings": {"", "cpu", "cuda", "bindings"},
+    }
+    for path in [*SOURCE.rglob("*.h"), *SOURCE.rglob("*.cpp"), *SOURCE.rglob("*.cu")]:
+        folder = path.parent.relative_to(SOURCE).as_posix().replace(".", "")
+        for include in re.findall(r'#include "(.+)"', path.read_text()):
+            target = (path.parent / include).resolve()
+            if include == "targets.h":
+                continue  # generated
+            assert target.exists(), f"{path}: {include}"
+            there = target.parent.relative_to(SOURCE.resolve()).as_posix().replace(".", "")
+            allowed = below[folder]
+            assert there in allowed, f"{path} includes {include}"
+            if there == "" and folder in ("cpu", "cuda"):
+                assert target.name == "table.h", f"{path} includes {include}"
+
+
+@pytest.mark.skipif(not SOURCE.exists(), reason="the sources are not beside the tests")
+def test_kernel_headers_include_no_standard_header_with_bodies():
+    per_target = [*(SOURCE / "kernels").glob("*.h"), *(SOURCE / "cpu").glob("*.cpp"), SOURCE / "cpu" / "product.h"]
+    for path in [p for p in per_target if p.name not in ("detect.cpp", "threads.cpp")]:
+        for include in re.findall(r"#include <(.+)>", path.read_text()):
+            assert include in ("stddef.h", "stdint.h"), f"{path} includes <{include}>"
+
+
+def public():
+    for info in pkgutil.walk_packages(popgrad.__path__, "popgrad."):
+        if info.name.rpartition(".")[2].startswith("_"):
+            continue
+        module = importlib.import_module(info.name)
+        yield pytest.param(module, id=info.name)
+
+
+@pytest.mark.parametrize("module", [pytest.param(popgrad, id="popgrad"), *public()])
+def test_public_names_exist_and_are_documented(module):
+    assert inspect.getdoc(module)
+    for name in getattr(module, "__all__", ()):
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isfunction(value):
+            assert inspect.getdoc(value), f"{module.__name__}.{name}"
+
+
+def test_import_is_light():
+    import subprocess
+    import sys
+
+    code = "import popgrad, sys; print([m for m in ('pandas', 'sklearn', 'torch', 'plotly', 'jax') if m in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "[]"

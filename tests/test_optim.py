@@ -1,0 +1,211 @@
+"""Every optimizer: against its formula in float64, against PyTorch, and in what it promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+from cases import OPTIMIZERS, PROBLEMS
+
+import popgrad as pg
+from popgrad import _core, optim
+
+RULES = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.id)
+N = 1000
+
+
+def run(optimizer, steps, dtype, seed=0, n=N):
+    """Parameters after `steps` steps along gradients that depend on the parameters, and those gradients."""
+    rng = np.random.default_rng(seed)
+    w = rng.normal(size=n).astype(dtype)
+    pulls = rng.normal(size=(steps, n)).astype(dtype)
+    state = optimizer.init(w)
+    for pull in pulls:
+        optimizer.step(w, (0.5 * w + pull).astype(dtype), state)
+    return w, state
+
+
+def test_registered():
+    assert {type(case.optimizer) for case in OPTIMIZERS} == set(optim.REGISTRY.values())
+    assert {kind.rule for kind in optim.REGISTRY.values()} == set(_core.step_rules())
+    assert {name for name in optim.__all__ if name[0].isupper()} >= {k.__name__ for k in optim.REGISTRY.values()}
+
+
+@RULES
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 2e-6)])
+def test_formula(case, dtype, tolerance):
+    rng = np.random.default_rng(1)
+    w = rng.normal(size=N).astype(dtype)
+    exact, kept = w.astype(np.float64), {}
+    state = case.optimizer.init(w)
+    for t in range(1, 11):
+        gradient = rng.normal(size=N).astype(dtype)
+        case.optimizer.step(w, gradient, state)
+        exact = case.formula(case.optimizer, exact, gradient.astype(np.float64), kept, t)
+    assert state.t == 10
+    assert w.dtype == dtype
+    np.testing.assert_allclose(w, exact, rtol=0, atol=tolerance * np.abs(exact).max())
+    for name, slot in zip(case.optimizer.state_names, state.slots, strict=True):
+        np.testing.assert_allclose(slot, kept[name], rtol=20 * tolerance, atol=tolerance, err_msg=name)
+
+
+@RULES
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
+def test_torch(case, dtype, tolerance):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    name, arguments = case.torch
+    rng = np.random.default_rng(2)
+    w = rng.normal(size=N).astype(dtype)
+    theirs = torch.tensor(w.copy(), requires_grad=True)
+    reference = getattr(torch.optim, name)([theirs], **arguments)
+    state = case.optimizer.init(w)
+    for _ in range(10):
+        gradient = rng.normal(size=N).astype(dtype)
+        case.optimizer.step(w, gradient, state)
+        theirs.grad = torch.tensor(gradient)
+        reference.step()
+    expected = theirs.detach().numpy()
+    assert np.abs(w - expected).max() <= tolerance * np.abs(expected).max()
+
+
+@RULES
+def test_solves_a_bowl(case):
+    problem = PROBLEMS["ellipsoid"]
+    curvature = 2 * np.array([1, 5, 25, 125.0])
+    w = problem.x0.copy()
+    # Steps that do not shrink with the gradient need a schedule to come to rest.
+    optimizer = dataclasses.replace(case.optimizer, learning_rate=lambda t: 3e-3 / (1 + t / 500))
+    if isinstance(optimizer, optim.AdaDelta):
+        optimizer = dataclasses.replace(optimizer, learning_rate=1.0)
+    elif isinstance(optimizer, optim.AdaGrad):
+        optimizer = dataclasses.replace(optimizer, learning_rate=0.5)
+    elif isinstance(optimizer, optim.AdamW):
+        optimizer = dataclasses.replace(optimizer, weight_decay=0.0)
+    state = optimizer.init(w)
+    for _ in range(3000):
+        optimizer.step(w, curvature * w, state)
+    assert problem.f(w[None])[0] < 1e-2 * problem.f(problem.x0[None])[0]
+
+
+@RULES
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_resumed_equals_uninterrupted(case, dtype):
+    rng = np.random.default_rng(3)
+    gradients = rng.normal(size=(9, N)).astype(dtype)
+    start = rng.normal(size=N).astype(dtype)
+
+    w, state = start.copy(), case.optimizer.init(start)
+    for gradient in gradients:
+        case.optimizer.step(w, gradient, state)
+
+    again, first = start.copy(), case.optimizer.init(start)
+    for gradient in gradients[:4]:
+        case.optimizer.step(again, gradient, first)
+    second = optim.State(first.slots.copy(), first.t)
+    for gradient in gradients[4:]:
+        case.optimizer.step(again, gradient, second)
+    np.testing.assert_array_equal(again, w)
+    np.testing.assert_array_equal(second.slots, state.slots)
+
+
+@RULES
+@pytest.mark.parametrize("n", [0, 1, 7, 2410, 100_003])
+def test_same_bits_for_any_number_of_threads(case, n):
+    results = []
+    before = pg.get_num_threads()
+    try:
+        for threads in (1, 2, 4):
+            pg.set_num_threads(threads)
+            results.append(run(case.optimizer, 3, "float32", n=n)[0])
+    finally:
+        pg.set_num_threads(before)
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+
+
+@RULES
+def test_refuses(case):
+    for name, value in case.refuses.items():
+        with pytest.raises(pg.InputError, match=rf"\[{type(case.optimizer).__name__}\] {name} must be"):
+            dataclasses.replace(case.optimizer, **{name: value})
+    for value in (0.0, -1.0, float("nan"), float("inf"), "fast", None, True):
+        with pytest.raises(pg.InputError, match="learning_rate must be"):
+            dataclasses.replace(case.optimizer, learning_rate=value)
+
+
+@RULES
+def test_frozen_and_printable(case):
+    assert eval(repr(case.optimizer), vars(optim).copy()) == case.optimizer
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        case.optimizer.learning_rate = 1.0
+
+
+@RULES
+def test_fields_are_those_of_the_native_rule(case):
+    _, states, names = _core.step_rules()[case.optimizer.rule]
+    assert set(case.optimizer.fields(1)) == set(names)
+    assert states == len(case.optimizer.state_names)
+
+
+@RULES
+def test_documented(case):
+    text = inspect.getdoc(type(case.optimizer))
+    for word in ("Reference:", ".. math::", "Raises:", *(f.name for f in dataclasses.fields(case.optimizer))):
+        assert word in text, word
+    for name in case.optimizer.state_names:
+        assert f"``{name}``" in text
+
+
+@RULES
+def test_schedule(case):
+    if isinstance(case.optimizer, optim.AdamW):  # the decay follows the learning rate too: checked by its formula
+        case = dataclasses.replace(case, optimizer=dataclasses.replace(case.optimizer, weight_decay=0.1))
+    rates = {1: 0.1, 2: 0.02, 3: 0.5}
+    scheduled = dataclasses.replace(case.optimizer, learning_rate=rates.__getitem__)
+    w = np.ones(N)
+    exact, kept, state = w.copy(), {}, scheduled.init(w)
+    for t in (1, 2, 3):
+        gradient = np.sin(np.arange(N) * t)
+        scheduled.step(w, gradient, state)
+        now = dataclasses.replace(case.optimizer, learning_rate=rates[t])
+        exact = case.formula(now, exact, gradient, kept, t)
+    np.testing.assert_allclose(w, exact, rtol=0, atol=1e-13 * np.abs(exact).max())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w, g, s: (w.astype(np.float32), g, s), "g must be float32"),
+        (lambda w, g, s: (w, g[:-1], s), r"g must be of shape \(10,\)"),
+        (lambda w, g, s: (w, g[::2], s), r"g must be of shape"),
+        (lambda w, g, s: (np.zeros(20)[::2], g, s), "w must be C-contiguous"),
+        (lambda w, g, s: (list(w), g, s), "w must be a NumPy array"),
+        (lambda w, g, s: (w.astype(int), g, s), "w must be float32 or float64"),
+        (lambda w, g, s: (w, g, optim.State(s.slots[:1].copy())), "state must be of shape"),
+        (lambda w, g, s: (readonly(w), g, s), "w must be writable"),
+    ],
+)
+def test_arrays_that_do_not_fit_change_nothing(change, message):
+    optimizer = optim.Adam()
+    w, gradient = np.ones(10), np.ones(10)
+    arrays = change(w, gradient, optimizer.init(w))
+    before = [np.array(arrays[0]), np.array(arrays[2].slots)]
+    with pytest.raises(pg.InputError, match=message):
+        optimizer.step(*arrays)
+    np.testing.assert_array_equal(arrays[0], before[0])
+    np.testing.assert_array_equal(arrays[2].slots, before[1])
+    assert arrays[2].t == 0
+
+
+def readonly(array):
+    array = array.copy()
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize("params", [[1.0], np.ones((2, 2)), np.ones(3, int), None])
+def test_init_refuses(params):
+    with pytest.raises(pg.InputError, match=r"\[Adam.init\] params must be"):
+        optim.Adam().init(params)

@@ -1,0 +1,418 @@
+"""Every search: what it solves, and what ask, tell and minimize promise."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import numpy as np
+import pytest
+from cases import PROBLEMS, SEARCHES
+
+import popgrad as pg
+from popgrad import checkpoint, search
+from popgrad.search.differential_evolution import distinct_others
+from popgrad.search.evolution_strategy import centred_ranks
+
+METHODS = pytest.mark.parametrize("case", SEARCHES, ids=lambda case: case.id)
+SPHERE = PROBLEMS["sphere"]
+
+
+def go(method, generations, *, x0=SPHERE.x0, seed=0, bounds=None, f=SPHERE.f, run=None):
+    run = run or method.start(x0, seed, bounds)
+    for _ in range(generations):
+        run.tell(f(run.ask()))
+    return run
+
+
+def assert_same(one, two):
+    one, two = one.state_dict(), two.state_dict()
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def test_registered():
+    assert {type(case.search) for case in SEARCHES} == set(search.REGISTRY.values())
+
+
+@pytest.mark.parametrize(
+    ("case", "problem", "value"),
+    [pytest.param(case, name, value, id=f"{case.id}-{name}") for case in SEARCHES for name, value in case.solves.items()],
+)
+@pytest.mark.parametrize("bounded", [False, True], ids=["free", "bounded"])
+def test_solves(case, problem, value, bounded):
+    problem = PROBLEMS[problem]
+    bounds = problem.bounds if bounded else None
+    method = case.search
+    if len(problem.x0) == 2 and not bounded and hasattr(method, "init_sigma"):
+        method = dataclasses.replace(method, init_sigma=2.0)  # more than the valley that x0 lies in
+    results = [
+        pg.minimize(problem.f, problem.x0, search=method, budget=pg.Budget(evaluations=20_000), bounds=bounds, seed=s)
+        for s in range(3)
+    ]
+    assert np.median([result.f for result in results]) <= problem.minimum + value
+
+
+@METHODS
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("n", [1, 2, 37])
+def test_shapes_and_dtype(case, dtype, n):
+    run = case.search.start(np.zeros(n, dtype), seed=3)
+    for _ in range(5):
+        population = run.ask()
+        assert population.dtype == dtype
+        assert population.ndim == 2
+        assert population.shape[1] == n
+        assert population.flags.c_contiguous
+        assert run.ask() is population  # the same until it is told
+        run.tell((population**2).sum(1))
+    assert run.best_x.dtype == dtype
+    assert run.best_x.shape == run.recommend().shape == (n,)
+    assert run.generation == 5
+
+
+@METHODS
+def test_the_start_is_the_first_candidate(case):
+    if isinstance(case.search, search.OpenAIES):
+        pytest.skip("measures neighbours of its centre only")
+    x0 = np.arange(5.0)
+    np.testing.assert_array_equal(case.search.start(x0).ask()[0], x0)
+
+
+@METHODS
+def test_same_seed_same_run_and_another_seed_another(case):
+    assert_same(go(case.search, 8, seed=5), go(case.search, 8, seed=5))
+    assert not np.array_equal(go(case.search, 8, seed=5).best_x, go(case.search, 8, seed=6).best_x)
+
+
+@METHODS
+@pytest.mark.parametrize("stop", [0, 1, 4])
+@pytest.mark.parametrize("asked", [False, True], ids=["told", "asked"])
+def test_resumed_equals_uninterrupted(case, stop, asked, tmp_path):
+    whole = go(case.search, 9, seed=7)
+    first = go(case.search, stop, seed=7)
+    if asked:
+        first.ask()  # killed between ask and tell: nothing of it may stay
+    state = first.state_dict()
+    arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
+    checkpoint.save(tmp_path / "run", arrays, {n: repr(v) for n, v in state.items() if n not in arrays})
+    arrays, numbers = checkpoint.load(tmp_path / "run")
+    second = case.search.start(SPHERE.x0, 7)
+    second.load_state_dict(arrays | {n: float(v) if "." in v or "inf" in v else int(v) for n, v in numbers.items()})
+    assert_same(go(case.search, 9 - stop, run=second), whole)
+
+
+@METHODS
+def test_a_state_that_does_not_fit_is_refused(case):
+    run = case.search.start(SPHERE.x0)
+    state = case.search.start(np.zeros(3)).state_dict()
+    with pytest.raises(pg.InputError, match="does not fit this run"):
+        run.load_state_dict(state)
+    with pytest.raises(pg.InputError, match="does not fit this run"):
+        run.load_state_dict(run.state_dict() | {"state.more": 1})
+
+
+@METHODS
+def test_same_bits_for_any_number_of_threads(case):
+    runs, before = [], pg.get_num_threads()
+    try:
+        for threads in (1, 2, 4):
+            pg.set_num_threads(threads)
+            runs.append(go(case.search, 4, x0=np.linspace(-1, 1, 20_011, dtype=np.float32)))
+    finally:
+        pg.set_num_threads(before)
+    assert_same(runs[1], runs[0])
+    assert_same(runs[2], runs[0])
+
+
+@METHODS
+def test_bounds_hold(case):
+    lower, upper = np.array([-1.0, 0.5, -3.0]), np.array([1.0, 0.75, -2.0])
+    x0 = np.array([0.0, 0.6, -2.5])
+    run = case.search.start(x0, 1, (lower, upper))
+    for _ in range(30):
+        population = run.ask()
+        assert (population >= lower).all()
+        assert (population <= upper).all()
+        # The minimum is outside: every candidate is drawn to a corner.
+        run.tell(((population - [5, 5, 5]) ** 2).sum(1))
+    assert ((run.recommend() >= lower) & (run.recommend() <= upper)).all()
+
+
+@METHODS
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_not_finite_is_never_the_best_and_never_in_an_update(case, bad):
+    # Half of the space gives no number; the rest is a sphere whose minimum lies beside the border.
+    def f(x):
+        return np.where(x[:, 0] < 0, bad, ((x - 0.1) ** 2).sum(1))
+
+    run = go(case.search, 60, x0=np.full(3, 0.5), f=f, seed=2)
+    assert np.isfinite(run.best_f)
+    assert run.best_x[0] >= 0
+    assert run.nonfinite > 0 or case.id in ("SimulatedAnnealing", "OpenAIES", "RandomSearch", "TabuSearch")
+    for name, value in run.state.items():
+        if name != "tabu":
+            assert not np.isnan(value).any(), name
+    assert np.isfinite(run.recommend()).all()
+
+
+@METHODS
+def test_nothing_finite_is_an_error_and_keeps_the_state(case):
+    run = case.search.start(SPHERE.x0)
+    population = run.ask().copy()
+    with pytest.raises(pg.InputError, match="not one fitness is finite"):
+        run.tell(np.full(len(population), np.nan))
+    np.testing.assert_array_equal(run.ask(), population)
+    assert run.evaluations == run.generation == 0
+
+
+@METHODS
+def test_tell_checks_and_does_not_change_its_argument(case):
+    run = case.search.start(SPHERE.x0)
+    with pytest.raises(pg.InputError, match="ask for a population first"):
+        run.tell([1.0])
+    count = len(run.ask())
+    for wrong in (np.ones(count + 1), np.ones((count, 1)), ["a"] * count, 1.0):
+        with pytest.raises(pg.InputError, match=f"fitness must be {count} numbers"):
+            run.tell(wrong)
+    fitness = np.ones(count)
+    fitness[-1] = 0.5 if count > 1 else 1
+    kept = fitness.copy()
+    run.tell(fitness)
+    np.testing.assert_array_equal(fitness, kept)
+    assert run.best_f == kept.min()
+
+
+@METHODS
+def test_refuses(case):
+    for name, value in case.refuses.items():
+        with pytest.raises(pg.InputError, match=rf"\[{type(case.search).__name__}\] {name}"):
+            dataclasses.replace(case.search, **{name: value})
+    with pytest.raises(pg.InputError, match="popsize must be a whole number"):
+        dataclasses.replace(case.search, popsize=2.5)
+
+
+@METHODS
+def test_documented(case):
+    text = inspect.getdoc(type(case.search))
+    names = [f.name for f in dataclasses.fields(case.search)]
+    for word in ("Reference:", "Raises:", *names):
+        assert word in text, word
+    for name in case.search.start(SPHERE.x0).state:
+        assert name in text, name
+
+
+@METHODS
+def test_does_not_touch_x0_or_bounds(case):
+    x0, lower, upper = np.zeros(3), np.full(3, -1.0), np.full(3, 1.0)
+    for array in (x0, lower, upper):
+        array.flags.writeable = False
+    go(case.search, 3, x0=x0, bounds=(lower, upper))
+    assert not x0.any()
+
+
+# --- One by one --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("popsize", [4, 5, 9, 64])
+def test_de_donors_are_distinct_and_uniform(popsize):
+    counts = np.zeros((popsize, popsize, 3))
+    rounds = 3000
+    for seed in range(rounds):
+        donors = distinct_others(np.random.default_rng(seed), popsize, 3)
+        everyone = np.concatenate([np.arange(popsize)[None], donors])
+        assert (np.sort(everyone, axis=0)[1:] != np.sort(everyone, axis=0)[:-1]).all()
+        for k in range(3):
+            counts[np.arange(popsize), donors[k], k] += 1
+    off = ~np.eye(popsize, dtype=bool)
+    expected = rounds / (popsize - 1)
+    deviation = np.abs(counts[off] - expected) / np.sqrt(expected)
+    assert deviation.max() < 6
+
+
+def test_de_trial_is_made_of_its_donors():
+    method = search.DE(popsize=6, crossover=0.0)
+    run = method.start(np.zeros(50), seed=1)
+    run.ask()
+    run.tell(np.zeros(6))
+    x, trial = run.state["x"].copy(), run.ask()
+    donors = distinct_others(run.random(), 6, 3)
+    a, b, c = (x[d] for d in donors)
+    mutant = a + method.factor * (b - c)
+    # CR = 0: exactly one coordinate crosses.
+    np.testing.assert_array_equal((trial != x).sum(axis=1), 1)
+    np.testing.assert_allclose(trial[trial != x], mutant[trial != x], rtol=1e-14)
+
+
+def test_pso_formula():
+    method = search.PSO(popsize=5)
+    run = method.start(np.zeros(2000), seed=1)
+    for _ in range(3):
+        run.tell(SPHERE.f(run.ask()))
+    s = {name: value.copy() for name, value in run.state.items()}
+    x = run.ask()
+    leader = s["best"][s["best_fitness"].argmin()]
+    step = x - s["x"] - method.inertia * s["v"]
+    own, social = s["best"] - s["x"], leader - s["x"]
+    # The random factors are in [0, 1): the step lies within the box that the two pulls span.
+    low = np.minimum(0, method.cognitive * own) + np.minimum(0, method.social * social)
+    high = np.maximum(0, method.cognitive * own) + np.maximum(0, method.social * social)
+    assert ((step >= low - 1e-12) & (step <= high + 1e-12)).all()
+    mean = 0.5 * (method.cognitive * own + method.social * social)
+    assert abs((step - mean).mean()) < 5 * step.std() / np.sqrt(step.size)
+
+
+def test_genetic_children_take_genes_from_two_parents():
+    method = search.GeneticAlgorithm(popsize=8, mutation=1e-12, crossover=1.0, elites=0)
+    run = method.start(np.zeros(400), seed=1)
+    run.ask()
+    run.tell(np.arange(8.0))
+    parents = run.state["population"]
+    for child in run.ask():
+        origin = np.array([(child == parent).mean() for parent in parents])
+        first, second = np.sort(origin)[-2:][::-1]
+        assert first == 1 or (abs(first - 0.5) < 0.15 and abs(first + second - 1) < 1e-12)
+
+
+def test_genetic_elites_survive():
+    method = search.GeneticAlgorithm(popsize=8, elites=2)
+    run = method.start(np.ones(3), seed=1)
+    values = []
+    for _ in range(20):
+        run.tell(SPHERE.f(run.ask()))
+        values.append(run.state["fitness"].min())
+        np.testing.assert_array_equal(SPHERE.f(run.state["population"]), run.state["fitness"])
+    assert (np.diff(values) <= 0).all()
+
+
+def test_acor_samples_around_its_archive():
+    method = search.ACOR(popsize=4000, archive=6, q=1e-4, xi=0.85)
+    run = method.start(np.zeros(3), seed=1)
+    run.tell(SPHERE.f(run.ask()))
+    archive = run.state["archive"]
+    assert (np.diff(run.state["fitness"]) >= 0).all()
+    ants = run.ask()
+    # With so small a q every ant follows the best; eq. 7 gives the width.
+    width = 0.85 * np.abs(archive - archive[0]).sum(axis=0) / 5
+    np.testing.assert_allclose(ants.mean(axis=0), archive[0], atol=5 * width.max() / np.sqrt(4000))
+    np.testing.assert_allclose(ants.std(axis=0), width, rtol=0.06)
+
+
+def test_annealing_accepts_worse_steps_as_metropolis_says():
+    method = search.SimulatedAnnealing(popsize=20_000, temperature=0.5, cooling=0.9)
+    run = method.start(np.zeros(1), seed=1)
+    run.ask()
+    run.tell(np.zeros(20_000))
+    run.ask()
+    run.tell(np.full(20_000, 0.3))
+    share = (run.state["fitness"] == 0.3).mean()
+    assert share == pytest.approx(np.exp(-0.3 / (0.5 * 0.9)), abs=0.015)
+
+
+def test_tabu_neighbours_lie_in_their_crowns():
+    method = search.TabuSearch(popsize=8, radius=0.8)
+    for n in (1, 3, 100):
+        run = method.start(np.ones(n), seed=1)
+        run.tell(SPHERE.f(run.ask()))
+        distance = np.abs(run.ask() - run.state["x"]).max(axis=1)
+        outer = 0.8 * 0.5 ** np.arange(8)[::-1]
+        assert ((distance > outer / 2 * (1 - 1e-12)) & (distance <= outer * (1 + 1e-12))).all()
+
+
+def test_tabu_does_not_return_to_a_place_it_left():
+    # Worse everywhere: the best neighbour is the one nearest to the start, which is tabu once left.
+    method = search.TabuSearch(popsize=4, radius=1.0, tabu_radius=0.9, patience=1000)
+    run = method.start(np.zeros(2), seed=1)
+    run.tell(SPHERE.f(run.ask()))
+    for _ in range(20):
+        left = run.state["x"].copy()
+        run.tell(SPHERE.f(run.ask()))
+        now = run.state["x"]
+        if run.generation > 2 and not np.array_equal(now, left):
+            held = run.state["tabu"][1:]
+            held = held[np.isfinite(held).all(axis=1)]
+            assert (np.abs(held - now).max(axis=1) >= 0.9 * run.state["radius"]).all()
+
+
+def test_es_pairs_mirror_and_the_estimate_descends():
+    method = search.OpenAIES(popsize=64, sigma=0.1)
+    run = method.start(np.full(30, 2.0), seed=1)
+    population = run.ask()
+    np.testing.assert_allclose(population[:32] + population[32:], 4.0, atol=1e-12)
+    assert (population - 2).std() == pytest.approx(0.1, rel=0.05)
+    before = SPHERE.f(run.recommend()[None])[0]
+    for _ in range(50):
+        run.tell(SPHERE.f(run.ask()))
+    assert SPHERE.f(run.recommend()[None])[0] < 0.5 * before
+
+
+def test_es_estimate_is_the_gradient_of_a_linear_function():
+    slope = np.array([1.0, -2.0, 0.5])
+    method = search.OpenAIES(popsize=100_000, sigma=0.1, optimizer=pg.optim.SGD(1.0))
+    run = method.start(np.zeros(3), seed=1)
+    run.tell(run.ask() @ slope)
+    step = -run.state["centre"]
+    np.testing.assert_allclose(step / np.linalg.norm(step), slope / np.linalg.norm(slope), atol=0.02)
+
+
+def test_centred_ranks():
+    np.testing.assert_allclose(centred_ranks(np.array([3.0, 1.0, 2.0])), [0.5, -0.5, 0.0])
+    np.testing.assert_allclose(centred_ranks(np.array([1.0, 1.0, 2.0])), [-0.25, -0.25, 0.5])
+    np.testing.assert_array_equal(centred_ranks(np.array([7.0])), [0.0])
+
+
+# --- minimize ----------------------------------------------------------------------------------------------------
+
+
+def test_minimize_gives_whole_populations_in_float64():
+    seen = []
+
+    def f(x):
+        seen.append(x.shape)
+        assert x.dtype == np.float64
+        return (x**2).sum(1)
+
+    result = pg.minimize(f, [1, 2, 3], search=search.PSO(popsize=16), budget=pg.Budget(evaluations=170))
+    assert set(seen) == {(16, 3)}
+    assert result.evaluations == 160  # ten whole populations: an eleventh would exceed the budget
+    assert result.generations == 10
+    assert result.history.shape == (10, 2)
+    assert result.history[-1, 1] == result.f == (result.x**2).sum()
+    assert result.reason == "the budget is used up"
+
+
+def test_minimize_stops_when_the_search_has_finished():
+    method = search.TabuSearch(patience=1, shrink=0.01)
+    result = pg.minimize(SPHERE.f, SPHERE.x0, search=method, budget=pg.Budget(evaluations=10**6))
+    assert "shrunk" in result.reason
+    assert result.evaluations < 10**5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"f": 3}, "f must be a function"),
+        ({"search": "pso"}, "search must be one of popgrad.search"),
+        ({"budget": 100}, "budget must be a Budget"),
+        ({"budget": pg.Budget(forwards=10)}, "budget must be a Budget of evaluations or seconds"),
+        ({"budget": pg.Budget(evaluations=3)}, "does not cover one population of 32"),
+        ({"x0": [[1.0]]}, "x0 must be a vector"),
+        ({"x0": ["a"]}, "x0 must be a vector"),
+        ({"x0": []}, "x0 must be a vector"),
+        ({"x0": [np.nan]}, "x0 holds NaN"),
+        ({"bounds": (0, 1)}, r"x0\[0\] = 2.0 is outside its bounds"),
+        ({"bounds": (3, 1)}, "below its upper bound"),
+        ({"bounds": (0, np.inf)}, "must be finite"),
+        ({"bounds": 5}, "bounds must be"),
+        ({"bounds": ([0, 0, 0], 9)}, "bounds must be"),
+        ({"seed": -1}, "seed must be a whole number"),
+        ({"f": lambda x: x}, "fitness must be 32 numbers"),
+        ({"f": lambda x: np.full(len(x), np.nan)}, "not one fitness is finite"),
+    ],
+)
+def test_minimize_refuses(change, message):
+    good = {"f": SPHERE.f, "x0": [2.0, 2.0], "search": search.PSO(), "budget": pg.Budget(evaluations=100)}
+    arguments = good | change
+    with pytest.raises(pg.InputError, match=message):
+        pg.minimize(arguments.pop("f"), arguments.pop("x0"), **arguments)
