@@ -13,7 +13,7 @@ import numpy as np
 
 from popgrad import optim, search
 
-# --- Gradient optimizers -----------------------------------------------------------------------------------------
+# --- Gradient optimizers --------------------------------------------------------------------------
 # One step in float64, written from the paper: formula(optimizer, w, g, state, t) -> w. The state is a dict that
 # the formula fills; it never looks at popgrad's.
 
@@ -99,7 +99,7 @@ OPTIMIZERS = [
     ),
 ]
 
-# --- Problems ----------------------------------------------------------------------------------------------------
+# --- Problems -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -117,14 +117,17 @@ PROBLEMS = {
     "sphere": Problem("sphere", lambda x: (x**2).sum(1), np.full(4, 1.0), (-2.0, 3.0)),
     "ellipsoid": Problem("ellipsoid", lambda x: (x**2 * [1, 5, 25, 125]).sum(1), np.full(4, 1.0), (-2.0, 3.0)),
     "rosenbrock": Problem(
-        "rosenbrock", lambda x: 100 * (x[:, 1] - x[:, 0] ** 2) ** 2 + (1 - x[:, 0]) ** 2, np.array([-1.0, 1.0]), (-2.0, 2.0)
+        "rosenbrock",
+        lambda x: 100 * (x[:, 1] - x[:, 0] ** 2) ** 2 + (1 - x[:, 0]) ** 2,
+        np.array([-1.0, 1.0]),
+        (-2.0, 2.0),
     ),
     "rastrigin": Problem(
         "rastrigin", lambda x: 20 + (x**2 - 10 * np.cos(2 * np.pi * x)).sum(1), np.array([2.2, -1.7]), (-5.12, 5.12)
     ),
 }
 
-# --- Searches ----------------------------------------------------------------------------------------------------
+# --- Searches -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

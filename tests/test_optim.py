@@ -7,9 +7,9 @@ import inspect
 
 import numpy as np
 import pytest
-from cases import OPTIMIZERS, PROBLEMS
 
 import popgrad as pg
+from cases import OPTIMIZERS, PROBLEMS
 from popgrad import _core, optim
 
 RULES = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.id)

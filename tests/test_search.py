@@ -7,9 +7,9 @@ import inspect
 
 import numpy as np
 import pytest
-from cases import PROBLEMS, SEARCHES
 
 import popgrad as pg
+from cases import PROBLEMS, SEARCHES
 from popgrad import checkpoint, search
 from popgrad.search.differential_evolution import distinct_others
 from popgrad.search.evolution_strategy import centred_ranks
@@ -38,7 +38,11 @@ def test_registered():
 
 @pytest.mark.parametrize(
     ("case", "problem", "value"),
-    [pytest.param(case, name, value, id=f"{case.id}-{name}") for case in SEARCHES for name, value in case.solves.items()],
+    [
+        pytest.param(case, name, value, id=f"{case.id}-{name}")
+        for case in SEARCHES
+        for name, value in case.solves.items()
+    ],
 )
 @pytest.mark.parametrize("bounded", [False, True], ids=["free", "bounded"])
 def test_solves(case, problem, value, bounded):
@@ -212,7 +216,7 @@ def test_does_not_touch_x0_or_bounds(case):
     assert not x0.any()
 
 
-# --- One by one --------------------------------------------------------------------------------------------------
+# --- One by one -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("popsize", [4, 5, 9, 64])
@@ -362,7 +366,7 @@ def test_centred_ranks():
     np.testing.assert_array_equal(centred_ranks(np.array([7.0])), [0.0])
 
 
-# --- minimize ----------------------------------------------------------------------------------------------------
+# --- minimize -------------------------------------------------------------------------------------
 
 
 def test_minimize_gives_whole_populations_in_float64():

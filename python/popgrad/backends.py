@@ -52,7 +52,8 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> Array:
     count = int(np.prod(shape)) * dtype.itemsize
     memory = np.zeros(count + 64, np.uint8)
     first = -memory.ctypes.data % 64
-    return memory[first : first + count].view(dtype).reshape(shape)
+    array: Array = memory[first : first + count].view(dtype).reshape(shape)
+    return array
 
 
 def random_generator(seed: int, stream: int, generation: int) -> np.random.Generator:
@@ -95,6 +96,4 @@ def move(
         values = np.array(columns, np.float64)
     outputs = [out] if isinstance(out, np.ndarray) else list(out)
     row_list = None if rows is None else list(rows)
-    _core.move(
-        index, values, outputs, list(sources), seed, stream, generation, row_list, chosen, identity
-    )
+    _core.move(index, values, outputs, list(sources), seed, stream, generation, row_list, chosen, identity)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from numbers import Real
 
 from popgrad.checks import fail
 
@@ -36,7 +36,7 @@ class Budget:
         if not given:
             fail(self, "give at least one of forwards, evaluations and seconds")
         for name, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0 or math.isnan(value):
+            if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
                 fail(self, f"{name} must be a number > 0, got {value!r}")
 
     def allows(self, forwards: float, evaluations: float, seconds: float) -> bool:

@@ -62,7 +62,7 @@ def save(
         numbers: anything JSON can hold; stored in the file's metadata.
     """
     metadata = {"popgrad": json.dumps(dict(numbers))} if numbers is not None else None
-    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     return write_file(path, to_safetensors(contiguous, metadata))
 
 
@@ -77,8 +77,12 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
         numbers = json.loads(metadata.get("popgrad", "{}"))
+        if not isinstance(numbers, dict):
+            raise ValueError("its popgrad metadata is no JSON object")
     except OSError as error:
         fail("load", f"cannot read {os.fspath(path)!r}: {error.strerror or error}")
     except (safetensors.SafetensorError, ValueError) as error:
         fail("load", f"{os.fspath(path)!r} is no whole safetensors file: {error}")
+    except TypeError as error:  # bfloat16 and other types of PyTorch's
+        fail("load", f"{os.fspath(path)!r} holds a type that NumPy lacks: {error}; save it as float32")
     return arrays, numbers

@@ -30,9 +30,6 @@ def main() -> None:
     except InputError as error:
         Console(stderr=True).print(f"popgrad: {error}", style="bold red", markup=False, highlight=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("popgrad: interrupted; the same command goes on where it stopped")
-        sys.exit(130)
 
 
 def _count(what: str, text: str) -> int:
@@ -62,7 +59,9 @@ def compare(
         list[str] | None,
         typer.Argument(metavar="[DATA]...", help="Names, CSV or NPZ files, or openml:ID. Default: digits."),
     ] = None,
-    optimizers: Annotated[str | None, typer.Option(help="Names separated by commas (popgrad list). Default: all.")] = None,
+    optimizers: Annotated[
+        str | None, typer.Option(help="Names separated by commas (popgrad list). Default: all.")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Runs of each optimizer on each data set.")] = 3,
     budget: Annotated[str, typer.Option(help="Forwards that each run may use.")] = "3e6",
     hidden: Hidden = "32",
@@ -101,7 +100,11 @@ def compare(
             text = "comparing" if result is None else f"{result['entrant']} on {result['dataset']}"
             progress.update(task, completed=done, total=total, description=f"{text:<32}")
 
-        folder = study.run(show, workers)
+        try:
+            folder = study.run(show, workers)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("popgrad: interrupted; the same command goes on where it stopped")
+            raise typer.Exit(130) from None
     _present(folder)
     try:
         from popgrad.compare.report import write_report
@@ -140,7 +143,9 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of a study, such 
 def fit(
     dataset: Annotated[str, typer.Argument(metavar="DATA", help="A name, a CSV or NPZ file, or openml:ID.")],
     optimizer: Annotated[str, typer.Option(help="One of popgrad list.")] = "adam",
-    epochs: Annotated[int | None, typer.Option(help="Passes of gradients over the samples, or that much work. Default: 20.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Passes of gradients over the samples, or that much work. Default: 20.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Forwards that the run may use.")] = None,
     hidden: Hidden = "32",
     activation: Activation = "relu",
@@ -152,8 +157,8 @@ def fit(
     """Train one network on data, and show its loss and metric on held-out samples."""
     import popgrad as pg
     from popgrad import data
-    from popgrad.compare.entrants import ENTRANTS
     from popgrad.checks import one_of
+    from popgrad.compare.entrants import ENTRANTS
 
     entrant = ENTRANTS[one_of("fit", "optimizer", optimizer.lower(), ENTRANTS)]
     limit = None if budget is None else pg.Budget(forwards=_count("--budget", budget))
@@ -164,7 +169,7 @@ def fit(
     classes = len(table.classes)
     loss = "cross_entropy" if classes else "mse"
     model = pg.MLP([split.X_train.shape[1], *_sizes(hidden), classes or 1], activation, loss, seed=seed)
-    shown = Table("forwards", "seconds", "loss", "validation loss", "validation metric", box=None)
+    shown = Table("forwards", "seconds", "loss", "validation loss", "validation metric", "", box=None)
     history = pg.fit(
         model,
         split.X_train,
@@ -179,9 +184,10 @@ def fit(
     )
     last = len(history.forwards) - 1
     for i in sorted({*range(0, last, max(1, last // 20)), history.best, last}):
-        mark = " best" if i == history.best else ""
-        values = (history.loss[i], history.validation_loss[i], history.validation_metric[i])
-        shown.add_row(str(history.forwards[i]), f"{history.seconds[i]:.2f}", *(f"{v:.4g}" for v in values[:2]), f"{values[2]:.4g}{mark}")  # fmt: skip
+        mark = "best" if i == history.best else ""
+        values = [history.loss[i], history.validation_loss[i], history.validation_metric[i]]
+        numbers = [f"{history.forwards[i]:,}", f"{history.seconds[i]:.2f}", *(f"{value:.4g}" for value in values)]
+        shown.add_row(*numbers, mark)
     out.print(shown)
     metric = history.metric_name
     value = model.evaluate(model.params[None], split.X_test, split.y_test, metric)[0]

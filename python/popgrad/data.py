@@ -258,9 +258,7 @@ def _load_openml(operation: str, source: str, target: str | None, task: str | No
     if not re.fullmatch("[1-9][0-9]{0,8}", number):
         fail(operation, "an OpenML dataset is named by its number, such as openml:61 (see openml.org)")
     expected = "OpenML needs a network connection (once: the table is then kept) and a number that exists"
-    bunch = _attempt(
-        operation, lambda: fetch_openml(data_id=int(number), as_frame=True, n_retries=1), expected
-    )
+    bunch = _attempt(operation, lambda: fetch_openml(data_id=int(number), as_frame=True, n_retries=1), expected)
     if target is None and len(bunch.target_names) == 1:
         target = bunch.target_names[0]
     return _from_table(operation, f"openml-{number}", bunch.frame, target, task)
@@ -286,9 +284,7 @@ def _read_table(operation: str, path: Path, separator: str) -> pd.DataFrame:
         return cast("pd.DataFrame", pd.read_csv(path, encoding="utf-8-sig", **options))
 
     expected = "expects a table: UTF-8 text, one row a line, with as many fields in each"
-    first = _attempt(
-        operation, lambda: read(header=None, nrows=1, dtype=str, keep_default_na=False), expected
-    )
+    first = _attempt(operation, lambda: read(header=None, nrows=1, dtype=str, keep_default_na=False), expected)
     names = first.iloc[0].str.strip()
     numbers = pd.to_numeric(names, errors="coerce").dropna()
     steps = numbers.diff().dropna()
@@ -312,9 +308,7 @@ def _attempt(operation: str, read: Callable[[], T], expected: str) -> T:
     fail(operation, f"{expected} ({reason})")
 
 
-def _from_table(
-    operation: str, name: str, frame: pd.DataFrame, target: str | None, task: str | None
-) -> Dataset:
+def _from_table(operation: str, name: str, frame: pd.DataFrame, target: str | None, task: str | None) -> Dataset:
     columns = [str(column) for column in frame.columns]
     if target is None:
         named = {column.lower(): column for column in reversed(columns)}

@@ -156,7 +156,7 @@ class Study:
             InputError: the folder cannot be written, holds another study, or is in use.
         """
         config = self.config()
-        folder = Path(self.root) / config["name"]
+        folder: Path = Path(self.root) / config["name"]
         with _open_results(folder, config) as results:
             done = {(run["dataset"], run["entrant"], run["seed"]) for run in read_results(folder)}
             jobs = [job for job in self._jobs() if job not in done]
@@ -224,7 +224,7 @@ def _open_results(folder: Path, config: dict[str, Any]) -> Iterator[BinaryIO]:
         yield file
 
 
-# --- In the worker processes -------------------------------------------------------------------------------------
+# --- In the worker processes ----------------------------------------------------------------------
 
 
 @lru_cache(maxsize=16)

@@ -175,7 +175,7 @@ class Run:
                 setattr(self, name, copied)
         self._asked = None
 
-    # --- For the searches --------------------------------------------------------------------------------------
+    # --- For the searches -----------------------------------------------------------------------------
 
     def empty(self, count: int) -> Array:
         """A population (count, n) of the run's dtype, not filled."""

@@ -1,0 +1,308 @@
+"""Studies: what a run is charged and recorded as, and that nothing is lost or run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import popgrad as pg
+from popgrad import optim, search
+from popgrad.compare.entrants import ENTRANTS, chosen
+from popgrad.compare.study import Study
+from popgrad.compare.summary import read_results
+
+COMMAND = [sys.executable, "-c", "from popgrad.cli import main; main()"]
+SMALL = [
+    "compare",
+    "iris",
+    "--optimizers",
+    "adam,pso,openai_es,sgd",
+    "--seeds",
+    "2",
+    "--budget",
+    "30000",
+    "--hidden",
+    "4",
+]
+
+
+def popgrad(*arguments, cwd, timeout=120, **more):
+    return subprocess.run([*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=timeout, **more)
+
+
+def outcome(folder):
+    """Everything in the results but the times, by run."""
+
+    def timeless(run):
+        curve = {name: values for name, values in run["curve"].items() if name != "seconds"}
+        return {name: value for name, value in run.items() if name not in ("seconds", "curve")} | {"curve": curve}
+
+    return {(r["dataset"], r["entrant"], r["seed"]): timeless(r) for r in map(json.loads, lines(folder)) if r}
+
+
+def lines(folder):
+    """The whole lines of a results file."""
+    for line in (folder / "results.jsonl").read_text().splitlines():
+        try:
+            json.loads(line)
+        except ValueError:
+            continue
+        yield line
+
+
+def only_study(root):
+    (folder,) = (root / "runs").iterdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    root = tmp_path_factory.mktemp("undisturbed")
+    done = popgrad(*SMALL, cwd=root)
+    assert done.returncode == 0, done.stderr
+    return root, done
+
+
+def test_every_registered_method_is_an_entrant():
+    methods = {type(entrant.method) for entrant in ENTRANTS.values()}
+    assert methods == set(optim.REGISTRY.values()) | set(search.REGISTRY.values())
+    # The batch size decides which of the three gradient descents it is.
+    assert [ENTRANTS[name].batch_size for name in ("gd", "sgd", "minibatch")] == [None, 1, 32]
+    assert list(chosen("PSO, adam")) == ["pso", "adam"]
+
+
+def test_a_study_leaves_a_configuration_results_and_a_report(undisturbed):
+    root, done = undisturbed
+    folder = only_study(root)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "report.html", "results.jsonl"]
+    assert "\x1b" not in done.stdout  # no terminal: no progress, no colours
+    assert "comparing" not in done.stdout + done.stderr
+    assert "iris" in done.stdout
+    results = outcome(folder)
+    assert set(results) == {("iris", e, s) for e in ("adam", "pso", "openai_es", "sgd") for s in (0, 1)}
+    page = (folder / "report.html").read_text()
+    for name in ("Adam", "PSO", "OpenAI-ES"):
+        assert name in page
+
+
+def test_budget_is_one_for_all_and_never_exceeded(undisturbed):
+    results = outcome(only_study(undisturbed[0]))
+    for (_, entrant, _), run in results.items():
+        assert run["status"] == "ok"
+        # The last step is the last that fits: OpenAI-ES charges 8,192 for one, PSO 2,880.
+        assert 0.7 * 30000 < run["forwards"] <= 30000, entrant
+        assert run["curve"]["forwards"][0] == 0
+        assert run["curve"]["forwards"][-1] == run["forwards"]
+        assert (np.diff(run["curve"]["forwards"]) > 0).all()
+        assert run["validation_loss"] == min(run["curve"]["validation_loss"])
+    # A gradient costs three forwards a sample, a candidate one.
+    assert results["iris", "sgd", 0]["evaluations"] == 10_000
+    assert results["iris", "pso", 0]["evaluations"] == 30_000 // (32 * 90) * 32
+
+
+def test_all_start_from_the_same_network_and_data(undisturbed):
+    results = outcome(only_study(undisturbed[0]))
+    for seed in (0, 1):
+        first = {run["curve"]["validation_loss"][0] for (_, _, s), run in results.items() if s == seed}
+        assert len(first) == 1
+
+
+def test_the_same_command_again_runs_nothing(undisturbed):
+    root, _ = undisturbed
+    folder = only_study(root)
+    before = (folder / "results.jsonl").read_bytes()
+    again = popgrad(*SMALL, cwd=root)
+    assert again.returncode == 0
+    assert (folder / "results.jsonl").read_bytes() == before
+    assert "iris" in again.stdout
+
+
+def test_report_is_built_again_from_the_folder(undisturbed):
+    folder = only_study(undisturbed[0])
+    page = folder / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert popgrad("report", str(folder), cwd=folder).returncode == 0
+    assert page.read_bytes() == before
+
+
+@pytest.mark.parametrize("torn", [b'{"dataset": "iris", "entr', b"\x00\xff\xfe", b'{"dataset": "iris"}'])
+def test_half_a_line_is_left_alone_and_its_run_done_again(undisturbed, tmp_path, torn):
+    source = only_study(undisturbed[0])
+    folder = tmp_path / "runs" / source.name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
+    whole = (source / "results.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "results.jsonl").write_bytes(b"".join(whole[:3]) + torn)
+    assert popgrad(*SMALL, cwd=tmp_path).returncode == 0
+    after = (folder / "results.jsonl").read_bytes()
+    assert after.startswith(b"".join(whole[:3]) + torn + b"\n")  # append-only
+    assert len(after.splitlines()) == len(whole) + 1
+    assert {key(run) for run in read_results(folder)} == set(outcome(source))
+
+
+def key(run):
+    return run["dataset"], run["entrant"], run["seed"]
+
+
+def test_killed_at_any_instant_it_goes_on(undisturbed, tmp_path):
+    """The ten kills of the acceptance list run in bench/kill_compare.py; here three, at growing delays."""
+    expected = outcome(only_study(undisturbed[0]))
+    for delay in (0.6, 1.6, 2.2):
+        process = subprocess.Popen(
+            [*COMMAND, *SMALL], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    done = popgrad(*SMALL, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folder = only_study(tmp_path)
+    assert outcome(folder) == expected
+    runs = [key(json.loads(line)) for line in lines(folder)]
+    assert len(runs) == len(set(runs))
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    arguments = ["compare", "digits", "--optimizers", "sgd", "--seeds", "2", "--budget", "1e8"]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (children := descendants(process.pid, "spawn_main")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert children
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    deadline = time.monotonic() + 30
+    while any(alive(child) for child in children) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(alive(child) for child in children)
+
+
+def descendants(parent, word):
+    """Processes whose parent is `parent` and whose command line holds `word`."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[1]) == parent and word in (stat.parent / "cmdline").read_text():
+                found.append(int(stat.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_second_process_is_turned_away(undisturbed):
+    import fcntl
+
+    root, _ = undisturbed
+    folder = only_study(root)
+    with open(folder / "results.jsonl", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        refused = popgrad(*SMALL, cwd=root)
+    assert refused.returncode == 2
+    assert "another popgrad compare is writing" in refused.stderr
+
+
+def test_a_folder_of_another_study_is_refused(undisturbed, tmp_path):
+    assert popgrad(*SMALL, "--name", "mine", cwd=tmp_path).returncode == 0
+    before = (tmp_path / "runs/mine/results.jsonl").read_bytes()
+    refused = popgrad(*SMALL[:-1], "5", "--name", "mine", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "holds a study with another hidden" in refused.stderr
+    assert (tmp_path / "runs/mine/results.jsonl").read_bytes() == before
+
+
+def test_changed_data_is_another_study(tmp_path):
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(60, 3)), np.arange(60) % 2
+    study = {"entrants": chosen("adam"), "seeds": 1, "budget": 2000, "name": "s", "root": tmp_path / "runs"}
+    np.savez(tmp_path / "d.npz", X=X, y=y)
+    Study([str(tmp_path / "d.npz")], **study).run(lambda *_: None, 1)
+    X[0, 0] += 1
+    np.savez(tmp_path / "d.npz", X=X, y=y)
+    from popgrad.compare import study as module
+
+    module._load.cache_clear()
+    with pytest.raises(pg.InputError, match="another datasets"):
+        Study([str(tmp_path / "d.npz")], **study).run(lambda *_: None, 1)
+
+
+def test_error_rate_objective_is_what_searches_minimise(tmp_path):
+    arguments = ["compare", "iris", "--optimizers", "pso,adam", "--seeds", "1", "--budget", "60000", "--hidden", "4"]
+    assert popgrad(*arguments, "--objective", "error_rate", "--name", "error", cwd=tmp_path).returncode == 0
+    assert popgrad(*arguments, "--name", "loss", cwd=tmp_path).returncode == 0
+    error, loss = outcome(tmp_path / "runs/error"), outcome(tmp_path / "runs/loss")
+    assert error["iris", "pso", 0]["curve"] != loss["iris", "pso", 0]["curve"]
+    assert error["iris", "adam", 0]["curve"]["loss"] == loss["iris", "adam", 0]["curve"]["loss"]
+    run = error["iris", "pso", 0]
+    assert run["validation_metric"] == min(run["curve"]["validation_metric"])
+    assert "trained on their loss" in " ".join((tmp_path / "runs/error/report.html").read_text().split())
+
+
+def test_regression_and_step_networks(tmp_path):
+    done = popgrad(
+        "compare",
+        "diabetes",
+        "--optimizers",
+        "de",
+        "--activation",
+        "step",
+        "--seeds",
+        "1",
+        "--budget",
+        "3e5",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    ((_, run),) = outcome(only_study(tmp_path)).items()
+    assert run["status"] == "ok"
+    assert run["curve"]["validation_loss"][-1] < run["curve"]["validation_loss"][0]
+
+
+def test_a_run_that_diverges_is_recorded_with_what_it_had(tmp_path, monkeypatch):
+    from popgrad.compare import study as module
+
+    entrant = module.Entrant("Wild", optim.SGD(learning_rate=1e30), 32)
+    job = {"source": "iris", "target": None, "name": "wild", "entrant": entrant, "seed": 0, "budget": 30000}
+    result = module._run(job | {"hidden": [4], "objective": "loss", "activation": "relu"})
+    assert result["status"] == "ok"
+    assert "no longer finite" in result["reason"]
+    assert result["test_metric"] is not None
+    assert result["nonfinite"] == 1
+    json.dumps(result, allow_nan=False)
+
+
+def test_ctrl_c_keeps_what_is_done(tmp_path):
+    arguments = ["compare", "iris", "--optimizers", "adam,sgd", "--seeds", "1", "--budget", "3e7", "--hidden", "4"]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not descendants(process.pid, "spawn_main") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGINT)
+    error = process.communicate(timeout=30)[1]
+    assert process.returncode == 130
+    assert "goes on where it stopped" in error
+    assert "Traceback" not in error
