@@ -1,0 +1,82 @@
+"""Kill ``popgrad compare`` with SIGKILL at random instants, and see that nothing is lost, changed or run twice.
+
+    python bench/kill_compare.py [--kills 10] [--seed 0] [-- ARGUMENTS OF popgrad compare]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+COMMAND = [sys.executable, "-c", "from popgrad.cli import main; main()", "compare"]
+TIMES = ("seconds",)
+
+
+def start(arguments, root):
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen([*COMMAND, *arguments, "--name", "study"], cwd=root, **quiet)
+
+
+def results(root):
+    """Whole lines, by run; everything but the times."""
+    found: dict[tuple[str, str, int], list[dict]] = {}
+    path = Path(root, "runs", "study", "results.jsonl")
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            run = json.loads(line)
+        except ValueError:
+            continue
+        key = (run["dataset"], run["entrant"], run["seed"])
+        run = {name: value for name, value in run.items() if name not in TIMES}
+        run["curve"] = {name: value for name, value in run.get("curve", {}).items() if name not in TIMES}
+        found.setdefault(key, []).append(run)
+    return found
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("arguments", nargs="*", help="of popgrad compare")
+    options = parser.parse_args()
+    chance = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as calm, tempfile.TemporaryDirectory() as rough:
+        began = time.perf_counter()
+        if start(options.arguments, calm).wait() != 0:
+            sys.exit("the undisturbed run failed")
+        length = time.perf_counter() - began
+        expected = results(calm)
+        print(f"undisturbed: {len(expected)} runs in {length:.1f} s")
+        done = 0
+        for kill in range(1, options.kills + 1):
+            process = start(options.arguments, rough)
+            delay = chance.uniform(0, 2 * length / options.kills + 3)
+            try:
+                process.wait(delay)
+                print(f"kill {kill}: had ended by itself before {delay:.2f} s, {len(results(rough))} runs done")
+                continue
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            before, done = done, len(results(rough))
+            print(f"kill {kill}: after {delay:.2f} s, {done} runs done ({done - before} new)")
+            if done < before:
+                sys.exit("finished results were lost")
+        if start(options.arguments, rough).wait() != 0:
+            sys.exit("the last run failed")
+        found = results(rough)
+        twice = [key for key, runs in found.items() if len(runs) > 1]
+        if twice or found != expected:
+            sys.exit(f"not the same: run twice {twice}, {len(found)} of {len(expected)} runs")
+        print(f"the same {len(found)} results as undisturbed, none run twice")
+
+
+if __name__ == "__main__":
+    main()

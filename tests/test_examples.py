@@ -1,0 +1,54 @@
+"""Every example runs, and so does every command and example of the README."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_example(path, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+def blocks(language):
+    text = (ROOT / "README.md").read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.S)
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_readme_python(number, tmp_path):
+    code = blocks("python")[number]
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_there_are_examples():
+    assert len(EXAMPLES) >= 4
+    assert len(blocks("python")) >= 2
+
+
+def test_readme_commands_exist():
+    known = subprocess.run(
+        [sys.executable, "-c", "from popgrad.cli import main; main()", "--help"],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"COLUMNS": "100", "NO_COLOR": "1"},
+        check=True,
+    ).stdout
+    for command in set(re.findall(r"^(?:\$ )?popgrad (\w+)", "\n".join(blocks("bash")), flags=re.M)):
+        assert re.search(rf"\b{command}\b", known), command
