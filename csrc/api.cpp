@@ -89,11 +89,11 @@ void combine_any(const double* weights, const T* rows, const T* centre, size_t c
 }
 
 template <class T>
-void spread_any(const T* rows, size_t count, size_t n, T* out) {
+void spread_any(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out) {
   constexpr size_t columns = 64;
-  parallel(int64_t((n + columns - 1) / columns), 2.0 * double(count) * double(count) * double(n), [&](int64_t i) {
+  parallel(int64_t((n + columns - 1) / columns), 2.0 * double(wanted) * double(count) * double(n), [&](int64_t i) {
     const size_t begin = size_t(i) * columns;
-    row_fns<T>().spread(rows, count, n, out, begin, std::min(n, begin + columns));
+    row_fns<T>().spread(rows, count, which, wanted, n, out, begin, std::min(n, begin + columns));
   });
 }
 
@@ -114,8 +114,7 @@ PackedData<T> pack_any(const Batch<T>& batch) {
   T* const X = memory.get();
   T* const y = X + lanes * batch.inputs;
   T* const weight = y + lanes * batch.y_width;
-  parallel(blocks, double(lanes) * double(batch.inputs),
-           [&](int64_t b) { network<T>().pack(batch, b, X, y, weight); });
+  parallel(blocks, double(lanes) * double(batch.inputs), [&](int64_t b) { network<T>().pack(batch, b, X, y, weight); });
   return {{X, y, weight, batch.samples, batch.inputs, batch.y_width}, total_weight(batch), std::move(memory)};
 }
 
@@ -130,9 +129,8 @@ void evaluate_any(const Shape& shape, int score, const T* population, size_t mem
   const size_t need = network<T>().scratch(shape);
   parallel(int64_t(sums.size()), double(members) * double(n) * double(data.view.samples), [&](int64_t item) {
     const int64_t member = item / parts, first = item % parts * part_blocks;
-    sums[size_t(item)] =
-        network<T>().evaluate(shape, score, population + member * n, data.view, first,
-                              std::min(blocks, first + part_blocks), scratch<T>(need));
+    sums[size_t(item)] = network<T>().evaluate(shape, score, population + member * n, data.view, first,
+                                               std::min(blocks, first + part_blocks), scratch<T>(need));
   });
   for (size_t p = 0; p < members; ++p) {
     double total = 0;
@@ -190,13 +188,15 @@ int64_t parameter_count(const Shape& shape) {
   return n;
 }
 
-#define POPGRAD_BOTH(T)                                                                                              \
+#define POPGRAD_BOTH(T)                                                                                               \
   void step(const StepRule& rule, const double* fields, const StepArgs<T>& args) { step_any(rule, fields, args); }    \
   void move(const MoveRule& rule, const MoveArgs<T>& args, size_t members) { move_any(rule, args, members); }         \
   void combine(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out) {               \
     combine_any(weights, rows, centre, count, n, out);                                                                \
   }                                                                                                                   \
-  void spread(const T* rows, size_t count, size_t n, T* out) { spread_any(rows, count, n, out); }                     \
+  void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out) {                   \
+    spread_any(rows, count, which, wanted, n, out);                                                                   \
+  }                                                                                                                   \
   PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch); }                                               \
   void evaluate(const Shape& shape, int score, const T* population, size_t members, const PackedData<T>& data,        \
                 double* out) {                                                                                        \

@@ -24,8 +24,8 @@ void move(const MoveRule&, const MoveArgs<double>&, size_t members);
 void combine(const double* weights, const float* rows, const float* centre, size_t count, size_t n, float* out);
 void combine(const double* weights, const double* rows, const double* centre, size_t count, size_t n, double* out);
 
-void spread(const float* rows, size_t count, size_t n, float* out);
-void spread(const double* rows, size_t count, size_t n, double* out);
+void spread(const float* rows, size_t count, const int64_t* which, size_t wanted, size_t n, float* out);
+void spread(const double* rows, size_t count, const int64_t* which, size_t wanted, size_t n, double* out);
 
 int64_t parameter_count(const Shape&);
 

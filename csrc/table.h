@@ -32,8 +32,8 @@ template <class T>
 struct MoveArgs {
   T* out[2];
   const T* source[4];
-  size_t source_stride[4];   // n, or 0 where one row serves every member
-  const int64_t* row[4];     // which row of the source a member uses; null: the one with its own number
+  size_t source_stride[4];  // n, or 0 where one row serves every member
+  const int64_t* row[4];    // which row of the source a member uses; null: the one with its own number
   const double* fields;
   size_t field_stride;       // fields per member, or 0 where all share them
   const int64_t* chosen;     // one coordinate per member, or null
@@ -115,8 +115,9 @@ struct RowFns {
   // out[i] = sum over rows of weights[p] * (rows[p][i] - centre[i]), in the order of the rows.
   void (*combine)(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out, size_t begin,
                   size_t end);
-  // out[l][i] = mean over the other rows e of |rows[e][i] - rows[l][i]|.
-  void (*spread)(const T* rows, size_t count, size_t n, T* out, size_t begin, size_t end);
+  // out[k][i] = mean over the other rows e of |rows[e][i] - rows[which[k]][i]|.
+  void (*spread)(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out, size_t begin,
+                 size_t end);
 };
 
 inline constexpr int64_t block_samples = 64;  // samples side by side; part of the order in which sums are taken

@@ -54,6 +54,8 @@ T* elements(const char* name, const py::handle& object, std::initializer_list<py
     refuse(name, "of shape " + shape_text(shape.begin(), py::ssize_t(shape.size())),
            shape_text(array.shape(), array.ndim()));
   if (!(array.flags() & py::array::c_style)) refuse(name, "C-contiguous", "strides");
+  if (!(array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_))
+    refuse(name, "aligned to its elements", "one that is not");
   if (writable && !array.writeable()) refuse(name, "writable", "a read-only array");
   return static_cast<T*>(const_cast<void*>(array.data()));
 }

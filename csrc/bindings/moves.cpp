@@ -68,14 +68,18 @@ void combine_bound(const py::object& weights, const py::object& rows, const py::
   });
 }
 
-void spread_bound(const py::object& rows, const py::object& out) {
+void spread_bound(const py::object& rows, const py::object& which, const py::object& out) {
   with_type("rows", rows, [&](auto type) {
     using T = decltype(type);
     const py::ssize_t count = length("rows", rows), n = length("rows", rows, 1);
     const T* const r = input<T>("rows", rows, {count, n});
-    T* const o = output<T>("out", out, {count, n});
+    const py::ssize_t wanted = length("which", which);
+    const int64_t* const k = input<int64_t>("which", which, {wanted});
+    for (py::ssize_t p = 0; p < wanted; ++p)
+      if (k[p] < 0 || k[p] >= count) throw py::index_error("[_core.spread] row out of range");
+    T* const o = output<T>("out", out, {wanted, n});
     const py::gil_scoped_release release;
-    spread(r, size_t(count), size_t(n), o);
+    spread(r, size_t(count), k, size_t(wanted), size_t(n), o);
   });
 }
 
@@ -86,8 +90,7 @@ void bind_moves(py::module_& m) {
     py::dict rules;
     for (int k = 0; k < kernels().move_count; ++k) {
       const MoveRule& rule = kernels().moves[k];
-      rules[rule.name] = py::make_tuple(k, rule.outputs, rule.sources,
-                                        py::tuple(py::str(rule.fields).attr("split")()));
+      rules[rule.name] = py::make_tuple(k, rule.outputs, rule.sources, py::tuple(py::str(rule.fields).attr("split")()));
     }
     return rules;
   });
@@ -95,7 +98,7 @@ void bind_moves(py::module_& m) {
         py::arg("stream"), py::arg("generation"), py::arg("rows") = py::none(), py::arg("chosen") = py::none(),
         py::arg("identity") = py::none());
   m.def("combine", &combine_bound, py::arg("weights"), py::arg("rows"), py::arg("centre"), py::arg("out"));
-  m.def("spread", &spread_bound, py::arg("rows"), py::arg("out"));
+  m.def("spread", &spread_bound, py::arg("rows"), py::arg("which"), py::arg("out"));
 }
 
 }  // namespace popgrad::bindings

@@ -70,8 +70,8 @@ class Network {
       using T = decltype(type);
       const T* const parameters = input<T>("w", w, {n()});
       const py::ssize_t samples = length("X", X);
-      const Batch<T> batch{input<T>("X", X, {samples, sizes_.front()}), nullptr, nullptr, nullptr, samples,
-                           sizes_.front(), 0};
+      const Batch<T> batch{
+          input<T>("X", X, {samples, sizes_.front()}), nullptr, nullptr, nullptr, samples, sizes_.front(), 0};
       T* const o = output<T>("out", out, {samples, sizes_.back()});
       const py::gil_scoped_release release;
       popgrad::forward(shape(), parameters, batch, o);
@@ -112,8 +112,13 @@ class Network {
   template <class T>
   Batch<T> batch_of(const py::object& X, const py::object& y, const py::object& weight, const py::object& rows) const {
     const py::ssize_t have = length("X", X);
-    Batch<T> batch{input<T>("X", X, {have, sizes_.front()}), input<T>("y", y, {have, any}),
-                   optional_input<T>("weight", weight, {have}), nullptr, have, sizes_.front(), length("y", y, 1)};
+    Batch<T> batch{input<T>("X", X, {have, sizes_.front()}),
+                   input<T>("y", y, {have, any}),
+                   optional_input<T>("weight", weight, {have}),
+                   nullptr,
+                   have,
+                   sizes_.front(),
+                   length("y", y, 1)};
     if (!rows.is_none()) {
       batch.samples = length("rows", rows);
       batch.rows = input<int64_t>("rows", rows, {any});

@@ -1,8 +1,8 @@
 // isa(), isas(), threads(), set_threads(count), cuda_built(), cuda_devices(): what this build is and runs on.
+#include "../api.h"
 #include "../cpu/detect.h"
 #include "../cpu/threads.h"
 #include "../cuda/cuda.h"
-#include "../api.h"
 #include "module.h"
 
 namespace py = pybind11;

@@ -66,11 +66,12 @@ void combine(const double* weights, const T* rows, const T* centre, size_t count
 }
 
 template <class T>
-void spread(const T* rows, size_t count, size_t n, T* out, size_t begin, size_t end) {
+void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out, size_t begin,
+            size_t end) {
   const T share = T(1) / T(count > 1 ? count - 1 : 1);
-  for (size_t l = 0; l < count; ++l) {
-    T* const sum = out + l * n;
-    const T* const own = rows + l * n;
+  for (size_t k = 0; k < wanted; ++k) {
+    T* const sum = out + k * n;
+    const T* const own = rows + size_t(which[k]) * n;
     for (size_t i = begin; i < end; ++i) sum[i] = T(0);
     for (size_t e = 0; e < count; ++e) {
       const T* const other = rows + e * n;
@@ -87,9 +88,8 @@ void spread(const T* rows, size_t count, size_t n, T* out, size_t begin, size_t 
 extern constinit const StepRule step_rules[step_count] = {STEP_RULES(X)};
 #undef X
 
-#define X(Rule)                                                              \
-  {#Rule,          Rule<float>::fields, Rule<float>::outputs, Rule<float>::sources, \
-   move<Rule, float>, move<Rule, double>},
+#define X(Rule) \
+  {#Rule, Rule<float>::fields, Rule<float>::outputs, Rule<float>::sources, move<Rule, float>, move<Rule, double>},
 extern constinit const MoveRule move_rules[move_count] = {MOVE_RULES(X)};
 #undef X
 

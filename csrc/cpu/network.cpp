@@ -78,9 +78,18 @@ T sum_lanes(const T* values, int64_t lanes) {
 // One layer for a block: z (outputs, lanes) = W x + b, weights and bias at w.
 template <class T>
 void layer(const T* w, int64_t inputs, int64_t outputs, const T* x, int64_t lanes, T* z) {
-  product(Product<T>{.A = w, .row_stride = inputs, .depth_stride = 1, .B = x, .b_stride = lanes, .C = z,
-                     .c_stride = lanes, .start = w + inputs * outputs, .add = false, .rows = outputs,
-                     .depth = inputs, .columns = lanes});
+  product(Product<T>{.A = w,
+                     .row_stride = inputs,
+                     .depth_stride = 1,
+                     .B = x,
+                     .b_stride = lanes,
+                     .C = z,
+                     .c_stride = lanes,
+                     .start = w + inputs * outputs,
+                     .add = false,
+                     .rows = outputs,
+                     .depth = inputs,
+                     .columns = lanes});
 }
 
 // Samples [begin, begin + count) side by side in `lanes` >= count lanes; the rest repeats zero.
@@ -247,13 +256,31 @@ double gradient(const Shape& shape, int score, const T* w, const Batch<T>& batch
       const T* const zl = l > 0 ? z0 + 3 * (before - inputs) * lanes : nullptr;
       const T* const al = l > 0 ? zl + inputs * lanes : x;
       to_rows(l > 0 && dropout.rate > 0 ? al + inputs * lanes : al, inputs, lanes, rows);
-      product(Product<T>{.A = delta, .row_stride = lanes, .depth_stride = 1, .B = rows, .b_stride = pad<T>(inputs),
-                         .C = gl, .c_stride = inputs, .start = nullptr, .add = true, .rows = outputs, .depth = count,
+      product(Product<T>{.A = delta,
+                         .row_stride = lanes,
+                         .depth_stride = 1,
+                         .B = rows,
+                         .b_stride = pad<T>(inputs),
+                         .C = gl,
+                         .c_stride = inputs,
+                         .start = nullptr,
+                         .add = true,
+                         .rows = outputs,
+                         .depth = count,
                          .columns = inputs});
       for (int64_t o = 0; o < outputs; ++o) gl[inputs * outputs + o] += sum_lanes(delta + o * lanes, lanes);
       if (l == 0) break;
-      product(Product<T>{.A = wl, .row_stride = 1, .depth_stride = inputs, .B = delta, .b_stride = lanes, .C = next,
-                         .c_stride = lanes, .start = nullptr, .add = false, .rows = inputs, .depth = outputs,
+      product(Product<T>{.A = wl,
+                         .row_stride = 1,
+                         .depth_stride = inputs,
+                         .B = delta,
+                         .b_stride = lanes,
+                         .C = next,
+                         .c_stride = lanes,
+                         .start = nullptr,
+                         .add = false,
+                         .rows = inputs,
+                         .depth = outputs,
                          .columns = lanes});
       if (dropout.rate > 0) drop(dropout, l - 1, b, inputs, lanes, next);
       act.chain(zl, al, next, inputs * lanes);

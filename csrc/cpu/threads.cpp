@@ -5,6 +5,7 @@
 #include <sched.h>
 #endif
 
+#include <algorithm>
 #include <atomic>
 #include <charconv>
 #include <condition_variable>
@@ -14,8 +15,8 @@
 #include <mutex>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 #include <thread>
-#include <vector>
 
 namespace popgrad {
 namespace {
@@ -65,6 +66,8 @@ struct Job {
   }
 };
 
+thread_local bool inside = false;  // a body that calls run_items again finds itself here
+
 class Pool {
  public:
   std::mutex use;  // one job at a time
@@ -72,10 +75,10 @@ class Pool {
   void run(Job& job, int helpers) {
     {
       const std::lock_guard lock(mutex_);
-      while (int(threads_.size()) < helpers) {
-        const int number = int(threads_.size());
-        threads_.emplace_back([this, number] { serve(number); });
-        threads_.back().detach();
+      try {
+        for (; threads_ < helpers; ++threads_) std::thread([this, number = threads_] { serve(number); }).detach();
+      } catch (const std::system_error&) {
+        helpers = threads_;  // the system has no more threads to give: fewer do the work
       }
       job_ = &job;
       invited_ = helpers;
@@ -99,6 +102,7 @@ class Pool {
       if (number >= invited_) continue;
       Job* const job = job_;
       lock.unlock();
+      inside = true;
       job->work();
       lock.lock();
       if (--busy_ == 0) done_.notify_one();
@@ -107,10 +111,9 @@ class Pool {
 
   std::mutex mutex_;
   std::condition_variable wake_, done_;
-  std::vector<std::thread> threads_;
   Job* job_ = nullptr;
   uint64_t ticket_ = 0;
-  int invited_ = 0, busy_ = 0;
+  int threads_ = 0, invited_ = 0, busy_ = 0;
 };
 
 // Never destroyed: its threads may still wait when the process ends. A forked child has none of the threads
@@ -141,11 +144,13 @@ void set_thread_count(int count) {
 
 void run_items(int64_t items, Body body, const void* context, bool threaded) {
   const int64_t wanted = std::min<int64_t>(thread_count(), items);
-  if (threaded && wanted > 1) {
+  if (threaded && wanted > 1 && !inside) {
     Pool& shared = current_pool();
     if (std::unique_lock use(shared.use, std::try_to_lock); use.owns_lock()) {
+      inside = true;
       Job job{.items = items, .body = body, .context = context, .next = 0, .error = nullptr, .error_lock = {}};
       shared.run(job, int(wanted) - 1);
+      inside = false;
       if (job.error) std::rethrow_exception(job.error);
       return;
     }

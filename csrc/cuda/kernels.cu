@@ -66,9 +66,8 @@ void move(const MoveArgs<T>& args, size_t member, size_t begin, size_t end) {
 #define X(Rule) {#Rule, Rule<float>::fields, Rule<float>::states, step<Rule, float>, step<Rule, double>},
 const StepRule step_rules[] = {STEP_RULES(X)};
 #undef X
-#define X(Rule)                                                                     \
-  {#Rule,          Rule<float>::fields, Rule<float>::outputs, Rule<float>::sources, \
-   move<Rule, float>, move<Rule, double>},
+#define X(Rule) \
+  {#Rule, Rule<float>::fields, Rule<float>::outputs, Rule<float>::sources, move<Rule, float>, move<Rule, double>},
 const MoveRule move_rules[] = {MOVE_RULES(X)};
 #undef X
 
@@ -77,7 +76,14 @@ const Kernels table = {"cuda",
                        sizeof(step_rules) / sizeof(step_rules[0]),
                        move_rules,
                        sizeof(move_rules) / sizeof(move_rules[0]),
-                       nullptr, 0, nullptr, 0, nullptr, nullptr, nullptr, nullptr};
+                       nullptr,
+                       0,
+                       nullptr,
+                       0,
+                       nullptr,
+                       nullptr,
+                       nullptr,
+                       nullptr};
 
 }  // namespace
 

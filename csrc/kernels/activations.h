@@ -57,9 +57,7 @@ struct Silu {
 template <class T>
 struct Gelu {  // Hendrycks & Gimpel 2016, exact: z times the normal distribution function
   static POPGRAD_HD T value(T z) { return z * normal_cdf(z); }
-  static POPGRAD_HD T slope(T z, T) {
-    return normal_cdf(z) + z * exp(T(-0.5) * z * z) * T(0.39894228040143267794);
-  }
+  static POPGRAD_HD T slope(T z, T) { return normal_cdf(z) + z * exp(T(-0.5) * z * z) * T(0.39894228040143267794); }
 };
 
 template <class T>
@@ -83,15 +81,15 @@ struct Step {  // Heaviside; its derivative is zero wherever it exists, so askin
 }  // namespace popgrad::POPGRAD_TARGET
 
 // X(struct, public name, has a gradient)
-#define ACTIVATIONS(X)           \
-  X(Identity, "identity", true)  \
-  X(Relu, "relu", true)          \
+#define ACTIVATIONS(X)             \
+  X(Identity, "identity", true)    \
+  X(Relu, "relu", true)            \
   X(LeakyRelu, "leaky_relu", true) \
-  X(Elu, "elu", true)            \
-  X(Gelu, "gelu", true)          \
-  X(Silu, "silu", true)          \
-  X(Tanh, "tanh", true)          \
-  X(Sigmoid, "sigmoid", true)    \
-  X(Softplus, "softplus", true)  \
-  X(Sine, "sin", true)           \
+  X(Elu, "elu", true)              \
+  X(Gelu, "gelu", true)            \
+  X(Silu, "silu", true)            \
+  X(Tanh, "tanh", true)            \
+  X(Sigmoid, "sigmoid", true)      \
+  X(Softplus, "softplus", true)    \
+  X(Sine, "sin", true)             \
   X(Step, "step", false)

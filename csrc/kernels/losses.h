@@ -90,11 +90,16 @@ struct BinaryErrorEach {  // a logit says yes above zero; 0 * z keeps NaN
   static POPGRAD_HD T slope(T, T) { return T(0); }
 };
 
-template <class T> struct MeanSquared : MeanOver<T, Squared<T>, true> {};
-template <class T> struct MeanAbsolute : MeanOver<T, Absolute<T>, true> {};
-template <class T> struct Huber : MeanOver<T, HuberEach<T>, true> {};
-template <class T> struct BinaryCrossEntropy : MeanOver<T, BinaryEach<T>, true> {};
-template <class T> struct BinaryErrorRate : MeanOver<T, BinaryErrorEach<T>, false> {};
+template <class T>
+struct MeanSquared : MeanOver<T, Squared<T>, true> {};
+template <class T>
+struct MeanAbsolute : MeanOver<T, Absolute<T>, true> {};
+template <class T>
+struct Huber : MeanOver<T, HuberEach<T>, true> {};
+template <class T>
+struct BinaryCrossEntropy : MeanOver<T, BinaryEach<T>, true> {};
+template <class T>
+struct BinaryErrorRate : MeanOver<T, BinaryErrorEach<T>, false> {};
 
 // 0 where the largest output is the label's (the first of equals), else 1; 0 * z keeps NaN.
 template <class T>
@@ -117,11 +122,11 @@ struct ErrorRate {
 }  // namespace popgrad::POPGRAD_TARGET
 
 // X(struct, public name). Scores that are differentiable are losses; all are metrics.
-#define SCORES(X)                                 \
-  X(CrossEntropy, "cross_entropy")                \
-  X(BinaryCrossEntropy, "binary_cross_entropy")   \
-  X(MeanSquared, "mse")                           \
-  X(MeanAbsolute, "mae")                          \
-  X(Huber, "huber")                               \
-  X(ErrorRate, "error_rate")                      \
+#define SCORES(X)                               \
+  X(CrossEntropy, "cross_entropy")              \
+  X(BinaryCrossEntropy, "binary_cross_entropy") \
+  X(MeanSquared, "mse")                         \
+  X(MeanAbsolute, "mae")                        \
+  X(Huber, "huber")                             \
+  X(ErrorRate, "error_rate")                    \
   X(BinaryErrorRate, "binary_error_rate")

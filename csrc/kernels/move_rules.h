@@ -93,13 +93,12 @@ struct ParticleSwarm {
   static constexpr const char* fields = "inertia cognitive social";
   T inertia, cognitive, social;
   POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
-    x[1] = inertia * x[1] + cognitive * T(draws.uniform(0)) * (s[0] - x[0]) +
-           social * T(draws.uniform(1)) * (s[1] - x[0]);
+    x[1] =
+        inertia * x[1] + cognitive * T(draws.uniform(0)) * (s[0] - x[0]) + social * T(draws.uniform(1)) * (s[1] - x[0]);
     x[0] += x[1];
   }
 };
 
 }  // namespace popgrad::POPGRAD_TARGET
 
-#define MOVE_RULES(X) \
-  X(Uniform) X(Gaussian) X(SpreadGaussian) X(Crown) X(Crossover) X(Differential) X(ParticleSwarm)
+#define MOVE_RULES(X) X(Uniform) X(Gaussian) X(SpreadGaussian) X(Crown) X(Crossover) X(Differential) X(ParticleSwarm)

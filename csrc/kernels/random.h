@@ -33,7 +33,7 @@ struct Draws {
 
   // Standard normal, from words 2 k and 2 k + 1 (k is 0 or 1). The same number in float and in double.
   //
-  // Box & Muller 1958. The radius comes from 32 bits, so the tails reach 6.66; the angle's two top bits pick
+  // Box & Muller 1958. The radius comes from 32 bits, so the tails reach 6.76; the angle's two top bits pick
   // a quadrant exactly and the rest an angle in [-pi/4, pi/4), where the polynomials need no reduction.
   POPGRAD_HD float normal(int k) const {
     const uint32_t u = word[2 * k], v = word[2 * k + 1];

@@ -123,5 +123,4 @@ struct AdamW {
 
 }  // namespace popgrad::POPGRAD_TARGET
 
-#define STEP_RULES(X) \
-  X(Sgd) X(Momentum) X(HeavyBall) X(Nesterov) X(AdaGrad) X(RmsProp) X(AdaDelta) X(Adam) X(AdamW)
+#define STEP_RULES(X) X(Sgd) X(Momentum) X(HeavyBall) X(Nesterov) X(AdaGrad) X(RmsProp) X(AdaDelta) X(Adam) X(AdamW)

@@ -1,6 +1,17 @@
 """popgrad: train neural networks with any optimizer, and compare them honestly."""
 
+import os as _os
+import sys as _sys
 from importlib.metadata import version
+
+try:
+    from popgrad import _core as _core
+except ImportError as error:
+    # A forced instruction set or thread count that cannot be had. The command shows the message alone.
+    if _os.path.basename(_sys.argv[0]) != "popgrad":
+        raise
+    print(f"popgrad: {error}", file=_sys.stderr)
+    raise SystemExit(2) from None
 
 from popgrad import optim, search
 from popgrad.backends import get_num_threads, set_num_threads

@@ -1,0 +1,15 @@
+# Every symbol that the objects of one instruction set share with the linker lives in that set's namespace: of
+# an inline function that several objects define, the linker keeps one, and it might be this one.
+string(LENGTH ${TARGET} length)
+execute_process(COMMAND ${NM} --defined-only ${OBJECTS} OUTPUT_VARIABLE text COMMAND_ERROR_IS_FATAL ANY)
+string(REGEX MATCHALL "[0-9a-f]+ [A-Zuvw] [^\n]+" symbols "${text}")
+set(own ${symbols})
+list(FILTER own INCLUDE REGEX " _ZN[VK]*7popgrad${length}${TARGET}")
+if(NOT own)
+  message(FATAL_ERROR "found no symbol of popgrad::${TARGET}")
+endif()
+list(REMOVE_ITEM symbols ${own})
+if(symbols)
+  list(JOIN symbols "\n  " symbols)
+  message(FATAL_ERROR "outside popgrad::${TARGET}:\n  ${symbols}")
+endif()

@@ -1,0 +1,182 @@
+// The pool of threads: every item once, errors, nested and concurrent calls, and a fork while it runs.
+#include "cpu/threads.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <chrono>
+#include <csignal>
+#include <stdexcept>
+#include <string>
+#include <thread>
+
+#include "api.h"
+#include "support.h"
+
+using namespace popgrad;
+using namespace popgrad::test;
+
+namespace {
+
+template <class F>
+void run(int64_t items, const F& body) {
+  run_items(
+      items, [](const void* f, int64_t i) { (*static_cast<const F*>(f))(i); }, &body, true);
+}
+
+// The sum of 0 .. items - 1, in a way that shows an item done twice or never.
+int64_t count_items(int64_t items) {
+  std::vector<std::atomic<int>> done(size_t(items) + 1);
+  run(items, [&](int64_t i) { ++done[size_t(i)]; });
+  int64_t sum = 0;
+  for (int64_t i = 0; i < items; ++i) {
+    CHECK(done[size_t(i)] == 1, "item", i, "of", items, "was done", done[size_t(i)].load(), "times");
+    sum += i;
+  }
+  CHECK(done[size_t(items)] == 0);
+  return sum;
+}
+
+template <class F>
+std::string message_of(const F& f) {
+  try {
+    f();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "";
+}
+
+// A computation of the library that is split over threads. Its bits are known to be the same for any number.
+std::vector<float> long_step() {
+  const StepRule& rule = kernels().steps[0];
+  std::vector<float> w(400'000, 1.0f), g(w.size());
+  for (size_t i = 0; i < g.size(); ++i) g[i] = float(i % 97);
+  const double fields[] = {0.1};
+  step(rule, fields, StepArgs<float>{w.data(), g.data(), nullptr, w.size()});
+  return w;
+}
+
+// Forks, runs `child` there, and gives its exit status; a child that hangs is ended and counts as -1.
+template <class F>
+int in_child(const F& child) {
+  const pid_t pid = fork();
+  CHECK(pid >= 0);
+  if (pid == 0) _exit(child() ? 0 : 3);
+  for (int i = 0; i < 3000; ++i) {
+    int status = 0;
+    const pid_t ended = waitpid(pid, &status, WNOHANG);
+    CHECK(ended >= 0);
+    if (ended == pid) return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status);
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  kill(pid, SIGKILL);
+  waitpid(pid, nullptr, 0);
+  return -1;
+}
+
+}  // namespace
+
+int main() {
+  require_forced_target();
+  for (const int threads : {1, 2, 3, 8, 5}) {
+    set_thread_count(threads);
+    CHECK(thread_count() == threads);
+    for (const int64_t items : {0, 1, 2, 3, 7, 8, 9, 1000})
+      for (int repeat = 0; repeat < 20; ++repeat) count_items(items);
+  }
+  for (const int bad : {0, -1, 1025})
+    CHECK(message_of([&] { set_thread_count(bad); }).find(std::to_string(bad)) != std::string::npos, bad);
+  CHECK(thread_count() == 5);
+
+  // They are really several, and not more than asked for.
+  set_thread_count(4);
+  std::atomic<int> inside{0}, most{0};
+  run(16, [&](int64_t) {
+    const int now = ++inside;
+    for (int seen = most; seen < now && !most.compare_exchange_weak(seen, now);) {
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    --inside;
+  });
+  CHECK(most >= 1 && most <= 4, most.load());
+  // A body that waits for another item's body ends only if there is a second thread.
+  std::atomic<int> arrived{0};
+  run(2, [&](int64_t) {
+    ++arrived;
+    for (int i = 0; i < 3000 && arrived < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  });
+  CHECK(arrived == 2);
+  run_items(
+      2,
+      [](const void* main_thread, int64_t) {
+        CHECK(*static_cast<const std::thread::id*>(main_thread) == std::this_thread::get_id(), "threaded = false");
+      },
+      std::array{std::this_thread::get_id()}.data(), false);
+
+  // An error in any item, on any thread, reaches the caller; what was not begun is dropped; the pool lives
+  // on.
+  for (const int threads : {1, 4}) {
+    set_thread_count(threads);
+    for (const int64_t culprit : {0, 1, 99, 199}) {
+      std::atomic<int> done{0};
+      const std::string message = message_of([&] {
+        run(200, [&](int64_t i) {
+          if (i == culprit) throw std::runtime_error("item " + std::to_string(i));
+          ++done;
+        });
+      });
+      CHECK(message == "item " + std::to_string(culprit), message);
+      CHECK(done < 200, done.load());
+      count_items(100);
+    }
+    CHECK(message_of([] { run(50, [](int64_t) { throw std::runtime_error("every"); }); }) == "every");
+    count_items(100);
+  }
+
+  // A call from inside a body.
+  std::atomic<int64_t> total{0};
+  run(6, [&](int64_t) { run(10, [&](int64_t i) { run(3, [&](int64_t k) { total += i * k; }); }); });
+  CHECK(total == 6 * 45 * 3, total.load());
+  CHECK(message_of([] { run(4, [](int64_t) { run(4, [](int64_t) { throw std::runtime_error("inner"); }); }); }) ==
+        "inner");
+  count_items(100);
+
+  // Calls from several threads at once, with the number of threads changing meanwhile.
+  const std::vector<float> want = long_step();
+  std::atomic<int> wrong{0};
+  {
+    std::vector<std::jthread> callers;
+    for (int c = 0; c < 6; ++c)
+      callers.emplace_back([&, c] {
+        for (int repeat = 0; repeat < 10; ++repeat) {
+          set_thread_count(1 + (c + repeat) % 5);
+          if (long_step() != want || count_items(500) != 124'750) ++wrong;
+        }
+      });
+  }
+  CHECK(wrong == 0, wrong.load());
+
+  // A fork of a process whose pool runs: the child has none of its threads, and makes its own.
+  set_thread_count(4);
+  count_items(100);
+  const auto child = [&] { return long_step() == want && count_items(1000) == 499'500; };
+  for (int repeat = 0; repeat < 5; ++repeat) CHECK(in_child(child) == 0, "fork", repeat);
+  CHECK(in_child([&] { return child() && in_child(child) == 0; }) == 0, "a fork in a fork");
+  {
+    // While another thread is in the middle of a call.
+    std::atomic<bool> stop{false};
+    std::jthread busy([&] {
+      while (!stop) run(8, [](int64_t) { std::this_thread::sleep_for(std::chrono::milliseconds(1)); });
+    });
+    for (int repeat = 0; repeat < 10; ++repeat) {
+      const int status = in_child(child);
+      if (status != 0) stop = true;
+      CHECK(status == 0, "fork beside a call", repeat, status);
+    }
+    stop = true;
+  }
+  count_items(100);
+  std::printf("%d threads at most at once\n", most.load());
+}

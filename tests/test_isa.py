@@ -1,0 +1,262 @@
+"""One source per instruction set: nothing leaks, the forced one runs, loops are vectorised, bits agree.
+
+The machine code is read from the extension that is installed, with binutils.
+"""
+
+import functools
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+import popgrad._core as core
+
+ISAS = core.isas()
+SUPPORTED = [name for name, supported in ISAS.items() if supported]
+X86 = ("avx2", "avx512")  # what goes beyond the baseline of x86-64
+WIDTH = {"baseline": "xmm", "avx2": "ymm", "avx512": "zmm"}
+
+reads_machine_code = [
+    pytest.mark.skipif(
+        platform.machine() not in ("x86_64", "AMD64"),
+        reason=f"knows x86-64 only, this is {platform.machine()}",
+    ),
+    pytest.mark.skipif(
+        not (shutil.which("objdump") and shutil.which("nm")),
+        reason="binutils (nm, objdump) are not installed",
+    ),
+]
+
+
+def run_tool(*command):
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@functools.cache
+def functions():
+    """{mangled name: its instructions, each (address, mnemonic, operands)} of the extension."""
+    found = {}
+    current = None
+    for line in run_tool("objdump", "-d", "--no-show-raw-insn", core.__file__).splitlines():
+        if head := re.fullmatch(r"[0-9a-f]+ <(.+)>:", line):
+            current = found.setdefault(head[1], [])
+        elif current is not None and (one := re.match(r"\s*([0-9a-f]+):\s+(\S+)\s*(.*)", line)):
+            current.append((int(one[1], 16), one[2], one[3]))
+    assert len(found) > 100, "objdump printed no functions: was the extension stripped?"
+    return found
+
+
+def owner(mangled):
+    """The instruction set in whose namespace a function lives, or None."""
+    if match := re.match(r"_ZN[VK]*7popgrad(\d+)(\w+)", mangled):
+        return match[2][: int(match[1])]
+    return None
+
+
+def needs(mnemonic, operands):
+    """The first of X86 that knows this instruction, or None where every x86-64 does."""
+    if re.search(r"%zmm|%k[0-7]\b|%[xy]mm(1[6-9]|2\d|3[01])\b", operands):
+        return "avx512"
+    # VEX-encoded instructions on short registers are as illegal on an older processor as those on long ones.
+    if "%ymm" in operands or mnemonic == "vzeroupper" or (mnemonic.startswith("v") and "%xmm" in operands):
+        return "avx2"
+    return None
+
+
+class TestNothingLeaks:
+    pytestmark = reads_machine_code
+
+    @pytest.mark.parametrize("isa", X86)
+    def test_instructions_stay_in_their_namespace(self, isa):
+        at_home = {isa} if isa == "avx512" else set(X86)
+        inside, leaks = 0, {}
+        for name, body in functions().items():
+            for address, mnemonic, operands in body:
+                if needs(mnemonic, operands) != isa:
+                    continue
+                if owner(name) in at_home:
+                    inside += 1
+                else:
+                    leaks.setdefault(name, f"{address:x}: {mnemonic} {operands}")
+        assert not leaks
+        if isa in ISAS:
+            assert inside > 100  # so that the search above can find something
+
+    def test_no_symbol_that_the_linker_may_share(self):
+        """A weak or unique symbol keeps one of several bodies: it must be plain code."""
+        shared = set(re.findall(r"^[0-9a-f]+ [WVu] (\S+)$", run_tool("nm", core.__file__), re.MULTILINE))
+        assert shared  # the bindings have many
+        assert [name for name in shared if owner(name) in ISAS] == []
+        bodies = functions()
+        guilty = {
+            name
+            for name in shared & bodies.keys()
+            if any(needs(mnemonic, operands) for _, mnemonic, operands in bodies[name])
+        }
+        assert not guilty
+
+    def test_every_set_has_code_of_its_own(self):
+        owners = {owner(name) for name in functions()}
+        assert owners >= ISAS.keys()
+
+
+def loops(body):
+    """The innermost loops of a function: spans that end in a jump back and hold no other such span."""
+    spans = []
+    for address, mnemonic, operands in body:
+        if mnemonic.startswith("j") and (target := re.match(r"([0-9a-f]+) <", operands)):
+            start = int(target[1], 16)
+            if body[0][0] <= start <= address:
+                spans.append((start, address))
+    innermost = [a for a in spans if not any(b != a and a[0] <= b[0] and b[1] <= a[1] for b in spans)]
+    return [[one for one in body if start <= one[0] <= end] for start, end in innermost]
+
+
+def is_vectorised(body, isa, letter):
+    """Whether a loop does packed arithmetic in whole registers, and stores them so."""
+    register = f"%{WIDTH[isa]}"
+    for loop in loops(body):
+        packed = any(
+            re.fullmatch(rf"v?(add|sub|mul|div|sqrt)p{letter}", mnemonic) and register in operands
+            for _, mnemonic, operands in loop
+        )
+        stored = any(
+            re.match(r"v?mov[auhl]p|v?movdq[au]", mnemonic) and re.match(rf"{register}\d+,.*\(", operands)
+            for _, mnemonic, operands in loop
+        )
+        if packed and stored:
+            return True
+    return False
+
+
+@pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in WIDTH])
+class TestLoopsAreVectorised:
+    pytestmark = reads_machine_code
+
+    def find(self, isa, kind, rule, letter):
+        name = f"_ZN7popgrad{len(isa)}{isa}12_GLOBAL__N_1{len(kind)}{kind}INS0_{len(rule)}{rule}E{letter}E"
+        found = [body for mangled, body in functions().items() if mangled.startswith(name)]
+        assert found, f"no {kind}<{rule}> in namespace popgrad::{isa}"
+        return found
+
+    @pytest.mark.parametrize("dtype", ["float", "double"])
+    @pytest.mark.parametrize("rule", core.step_rules())
+    def test_step(self, isa, rule, dtype):
+        bodies = self.find(isa, "step", rule, dtype[0])
+        assert any(is_vectorised(body, isa, "s" if dtype == "float" else "d") for body in bodies)
+
+    @pytest.mark.parametrize("dtype", ["float", "double"])
+    @pytest.mark.parametrize("rule", core.move_rules())
+    def test_move(self, isa, rule, dtype):
+        bodies = self.find(isa, "move", rule, dtype[0])
+        assert any(is_vectorised(body, isa, "s" if dtype == "float" else "d") for body in bodies)
+
+
+def python(code, **environment):
+    """Run code in a fresh interpreter, in which only these POPGRAD_ variables are set."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("POPGRAD_")}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=clean | environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def output_of(code, **environment):
+    done = python(code, **environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+class TestForcing:
+    @pytest.mark.parametrize("isa", SUPPORTED)
+    def test_the_forced_one_runs(self, isa):
+        assert output_of("import popgrad._core as c; print(c.isa())", POPGRAD_ISA=isa) == isa
+
+    @pytest.mark.parametrize("environment", [{}, {"POPGRAD_ISA": ""}], ids=["unset", "empty"])
+    def test_the_best_one_is_the_default(self, environment):
+        assert output_of("import popgrad._core as c; print(c.isa())", **environment) == SUPPORTED[-1]
+
+    @pytest.mark.parametrize("isa", ["sse9", "AVX2", "avx", "avx512 "])
+    def test_an_unknown_one_is_an_import_error(self, isa):
+        done = python("import popgrad._core", POPGRAD_ISA=isa)
+        assert done.returncode != 0
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("ImportError: ")
+        assert f"POPGRAD_ISA={isa}" in last
+        for built in ISAS:
+            assert built in last
+
+    def test_one_that_does_not_run_here_is_an_import_error(self):
+        missing = [isa for isa in ISAS if isa not in SUPPORTED]
+        if not missing:
+            pytest.skip("this processor runs every instruction set of this build")
+        for isa in missing:
+            done = python("import popgrad._core", POPGRAD_ISA=isa)
+            assert done.returncode != 0
+            assert "ImportError" in done.stderr
+            assert "this processor cannot run it" in done.stderr
+
+
+class TestThreads:
+    @pytest.mark.parametrize("count", [1, 2, 1024])
+    def test_count_from_the_environment(self, count):
+        assert output_of("import popgrad._core as c; print(c.threads())", POPGRAD_NUM_THREADS=str(count)) == str(count)
+
+    @pytest.mark.parametrize("environment", [{}, {"POPGRAD_NUM_THREADS": ""}], ids=["unset", "empty"])
+    def test_the_default_is_the_cores_of_this_process(self, environment):
+        expected = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        assert output_of("import popgrad._core as c; print(c.threads())", **environment) == str(expected)
+
+    @pytest.mark.parametrize("count", ["0", "-1", "1025", "abc", "2x", "1.5", " 2", "99999999999999999999"])
+    def test_a_bad_count_is_an_import_error(self, count):
+        done = python("import popgrad._core", POPGRAD_NUM_THREADS=count)
+        assert done.returncode != 0
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("ImportError: ")
+        assert "POPGRAD_NUM_THREADS must be a whole number from 1 to 1024" in last
+        assert repr(count) in last
+
+
+# Three steps of every rule and one move of every kind, in both types; prints one digest for each.
+DIGESTS = """
+import hashlib
+import numpy as np
+import popgrad._core as core
+
+def digest(*arrays):
+    assert all(np.isfinite(a).all() for a in arrays)
+    return hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
+
+for dtype in (np.float32, np.float64):
+    random = np.random.default_rng(1)
+    for name, (index, states, fields) in core.step_rules().items():
+        w, state = random.normal(size=50_003).astype(dtype), np.zeros((states, 50_003), dtype)
+        values = tuple(random.uniform(0.1, 0.9, len(fields)))
+        for _ in range(3):
+            core.step(index, values, w, random.normal(size=w.size).astype(dtype), state)
+        print(name, w.dtype, digest(w, state))
+    for name, (index, outputs, sources, fields) in core.move_rules().items():
+        out = [random.normal(size=(7, 20_011)).astype(dtype) for _ in range(outputs)]
+        sources = [random.normal(size=(7, 20_011)).astype(dtype) for _ in range(sources)]
+        core.move(index, random.uniform(0.1, 0.9, len(fields)), out, sources, 123, 4, 5,
+                  chosen=random.integers(0, 20_011, 7))
+        print(name, dtype.__name__, digest(*out))
+"""
+
+
+class TestSameBits:
+    @staticmethod
+    @functools.cache
+    def digests(isa, threads):
+        return output_of(DIGESTS, POPGRAD_ISA=isa, POPGRAD_NUM_THREADS=str(threads)).splitlines()
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    @pytest.mark.parametrize("isa", SUPPORTED)
+    def test_steps_and_moves(self, isa, threads):
+        expected = self.digests("baseline", 1)
+        assert len(expected) == 2 * (len(core.step_rules()) + len(core.move_rules()))
+        assert len({line.split()[-1] for line in expected}) == len(expected)
+        assert self.digests(isa, threads) == expected
