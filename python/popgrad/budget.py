@@ -20,7 +20,7 @@ class Budget:
         forwards: samples through the network. A gradient costs 3 per sample, the evaluation of one candidate
             1 per sample; measurements on the side (records, validation) cost nothing.
         evaluations: candidates evaluated; a gradient counts as one.
-        seconds: wall time of the steps, without those measurements.
+        seconds: wall time of the steps, without those measurements; no step begins after it.
 
     Raises:
         InputError: no limit is given, or one is not a number > 0.
@@ -32,11 +32,11 @@ class Budget:
 
     def __post_init__(self) -> None:
         limits = {"forwards": self.forwards, "evaluations": self.evaluations, "seconds": self.seconds}
-        given = {name: value for name, value in limits.items() if value is not None}
+        given: dict[str, object] = {name: value for name, value in limits.items() if value is not None}
         if not given:
             fail(self, "give at least one of forwards, evaluations and seconds")
         for name, value in given.items():
-            if isinstance(value, bool) or not isinstance(value, Real) or not value > 0:
+            if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
                 fail(self, f"{name} must be a number > 0, got {value!r}")
 
     def allows(self, forwards: float, evaluations: float, seconds: float) -> bool:

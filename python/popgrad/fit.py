@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from popgrad.backends import Stream, aligned, random_generator
 from popgrad.budget import GRADIENT_FORWARDS, Budget
 from popgrad.checks import fail, positive_int
-from popgrad.model import MLP, Data
+from popgrad.model import MLP, Data, check_seed
 from popgrad.optim import Optimizer
 from popgrad.search import Search
 
@@ -86,10 +86,11 @@ def fit(
             measures a whole generation on the same samples.
         validation: share of the samples to hold back, in (0, 1), or a pair (X, y).
         budget: when to stop; the last step ends within it.
-        callbacks: called as ``callback(model, history)`` after every record, with the parameters of that record;
-            one that returns True ends the run.
+        callbacks: functions, or one, called as ``callback(model, history)`` after every record, with the
+            parameters of that record; one that returns True ends the run.
         seed: of shuffling, of the validation share and of the search.
-        sample_weight: (N,) weights >= 0.
+        sample_weight: (N,) weights >= 0; samples of weight 0 are left out. A minibatch's mean is over its
+            own weights.
         objective: what a search minimises, and what picks the best record. Gradient methods always descend
             the loss.
         record_every: forwards between records; default those of one epoch.
@@ -103,62 +104,79 @@ def fit(
     if not isinstance(model, MLP):
         fail("fit", f"model must be a popgrad.MLP, got {type(model).__name__}")
     if not isinstance(optimizer, (Optimizer, Search)):
-        fail("fit", f"optimizer must be one of popgrad.optim or popgrad.search, such as pg.optim.Adam(), got {optimizer!r}")
+        fail(
+            "fit",
+            f"optimizer must be one of popgrad.optim or popgrad.search, such as pg.optim.Adam(), got {optimizer!r}",
+        )
     if isinstance(optimizer, Optimizer):
         model.check_gradient("fit")
     score = model.score_name("fit", objective)
     metric_name = "error_rate" if "cross_entropy" in model.loss_name else "mse"
-    seed = positive_int("fit", "seed", seed, 0)
+    seed = check_seed("fit", seed)
+    if budget is not None and not isinstance(budget, Budget):
+        fail("fit", f"budget must be a popgrad.Budget, got {budget!r}")
+    callbacks = _checked_callbacks(callbacks)
     train, held = _divide(model, X, y, sample_weight, validation, seed)
     if batch_size == "auto":
         batch_size = 32 if isinstance(optimizer, Optimizer) else None
     batch = len(train) if batch_size is None else min(positive_int("fit", "batch_size", batch_size), len(train))
     epoch = GRADIENT_FORWARDS * len(train)
     if epochs is not None or budget is None:
-        limit = positive_int("fit", "epochs", 20 if epochs is None else epochs) * epoch
-        if budget is not None and budget.forwards is not None:
-            limit = min(limit, budget.forwards)
-        budget = Budget(limit, budget and budget.evaluations, budget and budget.seconds)
-    if not isinstance(budget, Budget):
-        fail("fit", f"budget must be a popgrad.Budget, got {budget!r}")
+        limit: float = positive_int("fit", "epochs", 20 if epochs is None else epochs) * epoch
+        if budget is None:
+            budget = Budget(limit)
+        else:
+            budget = replace(budget, forwards=min(limit, budget.forwards or limit))
     every = epoch if record_every is None else positive_int("fit", "record_every", record_every)
-    callbacks = list(callbacks)
 
     recorder = _Recorder(model, train, held, History(metric_name), objective)
     recorder.record(model.params, 0, 0, 0.0)
-    if not math.isfinite(recorder.history.loss[0]):
-        fail("fit", "the loss of the untrained model is not finite; initialise the model anew")
+    if not (math.isfinite(recorder.history.loss[0]) and np.isfinite(model.params).all()):
+        fail("fit", "the parameters or the loss of the untrained model are not finite; initialise the model anew")
     kind: _Gradients | _Populations
     if isinstance(optimizer, Optimizer):
         kind = _Gradients(model, train, optimizer, batch, seed)
     else:
         kind = _Populations(model, train, optimizer, batch, seed, score)
+    began = time.perf_counter()
+    cost, candidates = kind.price()
+    seconds = time.perf_counter() - began
+    if not budget.allows(cost, candidates, seconds):
+        fail("fit", f"one step costs {cost} forwards and {candidates} evaluations, more than {budget} allows")
     history = recorder.history
-    forwards = evaluations = 0
-    seconds, next_record = 0.0, every
-    if any([callback(model, history) is True for callback in callbacks]):
-        history.reason = "a callback ended it"
-    while not history.reason:
-        began = time.perf_counter()
-        cost, candidates = kind.price()
-        if not budget.allows(forwards + cost, evaluations + candidates, seconds):
-            history.reason = "the budget is used up"
+    forwards, evaluations, next_record = 0, 0, every
+    while not (_told_to_stop(callbacks, model, history) or history.reason):
+        while not history.reason and forwards < next_record:
+            began = time.perf_counter()
+            cost, candidates = kind.price()
+            if not budget.allows(forwards + cost, evaluations + candidates, seconds):
+                history.reason = "the budget is used up"
+                break
+            history.nonfinite += kind.step()
+            forwards, evaluations = forwards + cost, evaluations + candidates
+            seconds += time.perf_counter() - began
+            history.reason = kind.finished() or ""
+        if forwards == history.forwards[-1]:
             break
-        history.nonfinite += kind.step()
-        forwards, evaluations = forwards + cost, evaluations + candidates
-        seconds += time.perf_counter() - began
-        history.reason = kind.finished() or ""
-        if forwards >= next_record or history.reason:
-            recorder.record(kind.params(), forwards, evaluations, seconds)
-            next_record = forwards - forwards % every + every
-            if any([callback(model, history) is True for callback in callbacks]):
-                history.reason = "a callback ended it"
-    if history.forwards[-1] != forwards:
         recorder.record(kind.params(), forwards, evaluations, seconds)
-    if forwards == 0 and history.reason == "the budget is used up":
-        fail("fit", f"the budget does not cover one step, which costs {cost} forwards: {budget}")
+        next_record = forwards - forwards % every + every
+    history.reason = history.reason or "a callback ended it"
     model.params = history.best_params
     return history
+
+
+def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
+    listed = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for callback in listed:
+        if not callable(callback):
+            fail("fit", f"callbacks must be functions of (model, history), got {callback!r}")
+    return listed
+
+
+def _told_to_stop(callbacks: list[Callback], model: MLP, history: History) -> bool:
+    """Call every callback; whether one of them returned True (NumPy's own True counts)."""
+    answers = [callback(model, history) for callback in callbacks]
+    return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers)
 
 
 class _Gradients:
@@ -254,13 +272,16 @@ def _divide(
 ) -> tuple[Data, Data | None]:
     """Training and validation samples."""
     everything = model.data(X, y, weight, operation="fit")
+    if everything.weight is not None and not everything.weight.all():
+        # They teach nothing, and a minibatch of such samples alone would have no mean.
+        everything = everything.rows(np.flatnonzero(everything.weight))
     if validation is None:
         return everything, None
     if isinstance(validation, (tuple, list)):
         if len(validation) != 2:
             fail("fit", "validation must be a share in (0, 1) or a pair (X, y)")
         return everything, model.data(*validation, operation="fit(validation)")
-    if isinstance(validation, bool) or not isinstance(validation, (int, float)) or not 0 < validation < 1:
+    if isinstance(validation, bool) or not isinstance(validation, (int, float, np.floating)) or not 0 < validation < 1:
         fail("fit", f"validation must be a share in (0, 1) or a pair (X, y), got {validation!r}")
     count = round(len(everything) * validation)
     if not 0 < count < len(everything):

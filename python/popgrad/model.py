@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Sequence
@@ -23,6 +24,10 @@ ACTIVATIONS = _core.activations()  # name: has a gradient
 SCORES = _core.scores()  # name: (targets are labels, has a gradient)
 LOSSES = tuple(name for name, (_, differentiable) in SCORES.items() if differentiable)
 METRICS = ("loss", "error_rate", "mse", "mae")
+
+_DTYPES = ("float32", "float64")
+_SETTINGS = ("activation", "loss", "dropout", "dtype", "seed", "init")  # of a model, beside its sizes
+_WIDEST = 1 << 24  # units of a layer; the native core takes no more
 
 # The variance that keeps a signal's size from layer to layer, times fan: He et al. 2015 for units that are
 # half the time at rest; Glorot & Bengio 2010 (mean of both fans) else; LeCun et al. 1998 on request.
@@ -60,15 +65,20 @@ class MLP:
         seed: int = 0,
         init: str | None = None,
     ) -> None:
-        if isinstance(sizes, (str, int)) or len(sizes) < 2:
+        if not hasattr(sizes, "__len__") or len(sizes) < 2:
             fail(self, f"sizes must be at least two numbers, such as [64, 32, 10], got {sizes!r}")
         self.sizes = [positive_int(self, "each of sizes", size) for size in sizes]
+        if max(self.sizes) > _WIDEST:
+            fail(self, f"each of sizes must be at most {_WIDEST}, got {max(self.sizes)}")
         self.activation = one_of(self, "activation", activation, ACTIVATIONS)
         self.loss_name = one_of(self, "loss", loss, LOSSES)
-        self.dtype = np.dtype(one_of(self, "dtype", np.dtype(dtype).name, ("float32", "float64")))
+        with contextlib.suppress(TypeError):  # no type of NumPy's: the next line says so
+            dtype = np.dtype(dtype).name
+        self.dtype = np.dtype(one_of(self, "dtype", dtype, _DTYPES))
         self.dropout = dropout
         fraction(self, "dropout")
-        self.seed = positive_int(self, "seed", seed, 0)
+        self.dropout = float(dropout)
+        self.seed = check_seed(self, seed)
         self.init = one_of(self, "init", init or default_init(activation), INITS)
         if self.loss_name == "cross_entropy" and self.sizes[-1] < 2:
             fail(self, "cross_entropy needs at least two outputs; for one use loss='binary_cross_entropy'")
@@ -91,18 +101,23 @@ class MLP:
 
     @params.setter
     def params(self, values: ArrayLike) -> None:
-        values = np.asarray(values)
-        if values.shape != self._params.shape:
-            fail(self, f"params must have shape {self._params.shape}, got {values.shape}")
-        self._params[:] = values
+        array = _real("MLP.params", "params", values)
+        if array.shape != self._params.shape:
+            fail("MLP.params", f"params must have shape {self._params.shape}, got {array.shape}")
+        self._params[:] = _cast(array, self.dtype)
 
     def views(self, params: Array | None = None) -> dict[str, Array]:
         """Weights and biases by their names in a PyTorch ``Sequential``, views into the parameters.
 
         Args:
             params: another parameter vector (n,) to look into; default the model's own.
+
+        Raises:
+            InputError: `params` has another shape or is not contiguous, so that no view of it is possible.
         """
         params = self._params if params is None else params
+        if params.shape != self._params.shape or not params.flags.c_contiguous:
+            fail("MLP.views", f"params must be a contiguous array {self._params.shape}, got shape {params.shape}")
         # Linear, activation and, where there is any, Dropout count as one module each.
         stride = 3 if self.dropout > 0 else 2
         views, at = {}, 0
@@ -114,7 +129,8 @@ class MLP:
         return views
 
     def initialise(self, seed: int) -> None:
-        """Draw new weights; the same seed gives the same ones on every machine."""
+        """Draw new weights; the same seed, in [0, 2^64), gives the same ones on every machine."""
+        seed = check_seed("MLP.initialise", seed)
         scheme, shape = self.init.split("_")
         width = np.zeros_like(self._params)
         for name, view in self.views(width).items():
@@ -122,41 +138,33 @@ class MLP:
                 outputs, inputs = view.shape
                 variance = {"he": 2 / inputs, "glorot": 2 / (inputs + outputs), "lecun": 1 / inputs}[scheme]
                 view[:] = math.sqrt(variance if shape == "normal" else 3 * variance)
-        kind = {"seed": seed, "generation": 0, "stream": Stream.INITIALISE}
-        out = self._params[None]
+        out, stream = self._params[None], Stream.INITIALISE
         if shape == "normal":
-            move("SpreadGaussian", out, [np.zeros_like(width), width], width=1.0, **kind)
+            zero = np.zeros_like(width)
+            move("SpreadGaussian", out, [zero, width], seed=seed, generation=0, stream=stream, width=1.0)
         else:
-            move("Uniform", out, [-width, width], **kind)
+            move("Uniform", out, [-width, width], seed=seed, generation=0, stream=stream)
 
     # --- Data --------------------------------------------------------------------------------------------------
 
     def _inputs(self, operation: str, X: ArrayLike) -> Array:
-        operation = f"MLP.{operation}"
-        try:
-            X = np.asarray(X)
-            typed = np.ascontiguousarray(X, self.dtype)
-        except (TypeError, ValueError) as error:
-            fail(operation, f"X must be numbers: {error}")
-        if X.dtype.kind not in "fiub":
-            fail(operation, f"X must be real numbers, got dtype {X.dtype}")
-        if X.ndim != 2:
-            fail(operation, f"X must have shape (samples, {self.sizes[0]}), got {X.shape}")
-        if X.shape[1] != self.sizes[0]:
-            fail(operation, f"X must have {self.sizes[0]} columns, got {X.shape[1]}")
-        if len(X) == 0:
+        array = _real(operation, "X", X)
+        if array.ndim != 2:
+            fail(operation, f"X must have shape (samples, {self.sizes[0]}), got {array.shape}")
+        if array.shape[1] != self.sizes[0]:
+            fail(operation, f"X must have {self.sizes[0]} columns, got {array.shape[1]}")
+        if len(array) == 0:
             fail(operation, "X has no rows; at least one sample is needed")
+        typed = _cast(array, self.dtype)
         if not np.isfinite(typed).all():
             row = int(np.argmin(np.isfinite(typed).all(axis=1)))
-            fail(operation, f"X holds NaN or infinity (first in row {row}); impute or drop those rows first")
+            what = f"NaN, infinity or more than {self.dtype} holds"
+            fail(operation, f"X holds {what} (first in row {row}); impute or drop those rows first")
         return typed
 
     def _targets(self, operation: str, y: ArrayLike, samples: int, labels: bool) -> Array:
-        operation = f"MLP.{operation}"
         outputs = self.sizes[-1]
-        y = np.asarray(y)
-        if y.dtype.kind not in "fiub":
-            fail(operation, f"y must be numbers, got dtype {y.dtype}; encode labels as 0, 1, 2, ...")
+        y = _real(operation, "y", y, "; encode labels as 0, 1, 2, ..." if labels else "")
         if len(y.shape) == 0 or len(y) != samples:
             fail(operation, f"y must have one entry per row of X, {samples}, got shape {y.shape}")
         if labels:
@@ -166,26 +174,30 @@ class MLP:
             wrong = ~((whole >= 0) & (whole < outputs) & (whole == np.floor(whole)))
             if wrong.any():
                 row = int(np.argmax(wrong))
-                fail(operation, f"labels must be whole numbers in [0, {outputs}), got {y.reshape(-1)[row]} in row {row}")
+                fail(
+                    operation, f"labels must be whole numbers in [0, {outputs}), got {y.reshape(-1)[row]} in row {row}"
+                )
             y = whole[:, None]
         else:
             if y.shape != (samples, outputs) and not (outputs == 1 and y.ndim == 1):
                 fail(operation, f"y must have shape ({samples}, {outputs}), got {y.shape}")
-            y = y.reshape(samples, outputs)
+            y = _cast(y.reshape(samples, outputs), self.dtype)
             if not np.isfinite(y).all():
-                fail(operation, "y holds NaN or infinity")
+                row = int(np.argmin(np.isfinite(y).all(axis=1)))
+                fail(operation, f"y holds NaN, infinity or more than {self.dtype} holds (first in row {row})")
             if self.loss_name == "binary_cross_entropy" and ((y < 0) | (y > 1)).any():
                 fail(operation, f"targets of binary_cross_entropy must be in [0, 1], got {y.min()} to {y.max()}")
-        return np.ascontiguousarray(y, self.dtype)
+        return _cast(y, self.dtype)
 
     def _weights(self, operation: str, weight: ArrayLike | None, samples: int) -> Array | None:
         if weight is None:
             return None
-        typed = np.ascontiguousarray(weight, self.dtype)
-        if typed.shape != (samples,):
-            fail(f"MLP.{operation}", f"sample_weight must have shape ({samples},), got {typed.shape}")
-        if not (np.isfinite(typed).all() and (typed >= 0).all() and typed.sum() > 0):
-            fail(f"MLP.{operation}", "sample_weight must be finite, none below zero and not all zero")
+        array = _real(operation, "sample_weight", weight)
+        if array.shape != (samples,):
+            fail(operation, f"sample_weight must have shape ({samples},), got {array.shape}")
+        typed = _cast(array, self.dtype)
+        if not (np.isfinite(typed).all() and (typed >= 0).all() and typed.any()):
+            fail(operation, "sample_weight must be finite, none below zero and not all zero")
         return typed
 
     def score_name(self, operation: str, metric: str) -> str:
@@ -194,18 +206,20 @@ class MLP:
         Raises:
             InputError: the metric is unknown or does not fit the model's targets.
         """
-        one_of(f"MLP.{operation}", "metric", metric, METRICS)
+        one_of(operation, "metric", metric, METRICS)
         if metric == "loss":
             return self.loss_name
         if metric == "error_rate":
             if self.loss_name in ("cross_entropy", "binary_cross_entropy"):
                 return metric if self.loss_name == "cross_entropy" else "binary_error_rate"
-            fail(f"MLP.{operation}", f"error_rate needs labels; a model with loss {self.loss_name!r} has none")
+            fail(operation, f"error_rate needs labels; a model with loss {self.loss_name!r} has none")
         if self.loss_name in ("mse", "mae", "huber"):
             return metric
-        fail(f"MLP.{operation}", f"{metric} needs numeric targets; a model with loss {self.loss_name!r} has labels")
+        fail(operation, f"{metric} needs numeric targets; a model with loss {self.loss_name!r} has labels")
 
-    def data(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, operation: str = "data") -> Data:
+    def data(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, operation: str = "MLP.data"
+    ) -> Data:
         """Check samples and targets once, for many gradients and evaluations.
 
         Args:
@@ -225,7 +239,7 @@ class MLP:
 
     def forward(self, X: ArrayLike) -> Array:
         """Raw outputs, (B, outputs), for X of shape (B, inputs)."""
-        inputs = self._inputs("forward", X)
+        inputs = self._inputs("MLP.forward", X)
         out = np.empty((len(inputs), self.sizes[-1]), self.dtype)
         self.network.forward(self._params, inputs, out)
         return out
@@ -254,7 +268,7 @@ class MLP:
 
     def loss(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Mean loss over the samples (weighted, if weights are given)."""
-        return float(self.data(X, y, sample_weight, operation="loss").evaluate(self._params[None])[0])
+        return float(self.data(X, y, sample_weight, operation="MLP.loss").evaluate(self._params[None])[0])
 
     def gradient(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
         """The mean loss and its gradient (n,), without dropout.
@@ -263,7 +277,7 @@ class MLP:
             InputError: X, y or the weights do not fit, or the activation is ``step``, which has none.
         """
         self.check_gradient("MLP.gradient")
-        data = self.data(X, y, sample_weight, operation="gradient")
+        data = self.data(X, y, sample_weight, operation="MLP.gradient")
         out = aligned(self.network.n, self.dtype)
         return data.gradient(self._params, out), out
 
@@ -299,16 +313,16 @@ class MLP:
         Raises:
             InputError: shapes, labels, values or names do not fit.
         """
-        score = self.score_name("evaluate", metric)
-        if precision is not None and one_of("MLP.evaluate", "precision", precision, ("float32", "float64")) != self.dtype:
+        score = self.score_name("MLP.evaluate", metric)
+        if precision is not None and one_of("MLP.evaluate", "precision", precision, _DTYPES) != self.dtype:
             fail("MLP.evaluate", f"precision {precision!r} needs a model of that dtype, this one is {self.dtype}")
-        population = np.asarray(population)
-        if population.ndim != 2 or population.shape[1] != self.network.n or len(population) == 0:
-            fail("MLP.evaluate", f"population must have shape (P, {self.network.n}), P >= 1, got {population.shape}")
-        if population.dtype.kind not in "fiu":
-            fail("MLP.evaluate", f"population must be real numbers, got dtype {population.dtype}")
-        data = self.data(X, y, sample_weight, operation="evaluate")
-        return data.evaluate(np.ascontiguousarray(population, self.dtype), score)
+        members = _real("MLP.evaluate", "population", population)
+        if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
+            fail("MLP.evaluate", f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
+        if members.dtype.kind == "b":
+            fail("MLP.evaluate", "population must be real numbers, got dtype bool")
+        data = self.data(X, y, sample_weight, operation="MLP.evaluate")
+        return data.evaluate(_cast(members, self.dtype), score)
 
     # --- Files -------------------------------------------------------------------------------------------------
 
@@ -317,15 +331,8 @@ class MLP:
 
         PyTorch reads the file with ``sequential.load_state_dict(safetensors.torch.load_file(path))``.
         """
-        settings = {
-            "sizes": self.sizes,
-            "activation": self.activation,
-            "loss": self.loss_name,
-            "dropout": self.dropout,
-            "dtype": self.dtype.name,
-            "seed": self.seed,
-            "init": self.init,
-        }
+        values = (self.activation, self.loss_name, self.dropout, self.dtype.name, self.seed, self.init)
+        settings = {"sizes": self.sizes, **dict(zip(_SETTINGS, values, strict=True))}
         return checkpoint.save(path, self.views(), {"MLP": settings})
 
     @classmethod
@@ -345,22 +352,24 @@ class MLP:
 
         def order(name: str) -> tuple[int, bool]:
             number, _, kind = name.rpartition(".")
-            if kind not in ("weight", "bias") or not number.rpartition(".")[2].isdigit():
+            if kind not in ("weight", "bias") or not number.rpartition(".")[2].isdecimal():
                 fail("MLP.load", f"{where!r} holds {name!r}; expected names such as '0.weight' and '0.bias'")
             return int(number.rpartition(".")[2]), kind == "bias"
 
         names = sorted(arrays, key=order)
         weights, biases = [arrays[name] for name in names[0::2]], [arrays[name] for name in names[1::2]]
         fits = bool(weights) and all(
-            weight.ndim == 2 and bias.shape == (len(weight),)
-            for weight, bias in zip(weights, biases, strict=False)
+            weight.ndim == 2 and bias.shape == (len(weight),) for weight, bias in zip(weights, biases, strict=False)
         )
         if not fits or len(weights) != len(biases):
             fail("MLP.load", f"{where!r} does not hold a weight (out, in) and a bias (out,) for every layer")
         sizes = [weights[0].shape[1], *(len(weight) for weight in weights)]
         if any(weight.shape[1] != before for weight, before in zip(weights, sizes, strict=False)):
             fail("MLP.load", f"the layers of {where!r} do not follow one another: {[w.shape for w in weights]}")
-        known = {"dtype": weights[0].dtype.name, **numbers.get("MLP", {}), **settings}
+        saved = numbers.get("MLP", {})
+        if not isinstance(saved, dict) or not saved.keys() <= {"sizes", *_SETTINGS}:
+            fail("MLP.load", f"{where!r} holds settings that this version does not know: {saved!r}")
+        known = {"dtype": weights[0].dtype.name, **saved, **settings}
         known.pop("sizes", None)
         model = cls(sizes, **known)
         for view, name in zip(model.views().values(), names, strict=True):
@@ -425,3 +434,28 @@ class Data:
 def default_init(activation: str) -> str:
     """The initialisation that suits an activation."""
     return "he_uniform" if activation in _RECTIFIERS else "glorot_uniform"
+
+
+def check_seed(operation: object, seed: object) -> int:
+    """Return `seed` as an int; fail unless it is a whole number in [0, 2^64)."""
+    number = positive_int(operation, "seed", seed, 0)
+    if number >= 1 << 64:
+        fail(operation, f"seed must be below 2^64, got {seed!r}")
+    return number
+
+
+def _real(operation: str, what: str, values: ArrayLike, hint: str = "") -> Array:
+    """An array of real numbers or booleans, of whatever type, not copied where it is one."""
+    try:
+        array = np.asarray(values)
+    except (TypeError, ValueError) as error:
+        fail(operation, f"{what} must be an array of real numbers: {error}")
+    if array.dtype.kind not in "fiub":
+        fail(operation, f"{what} must be real numbers, got dtype {array.dtype}{hint}")
+    return array
+
+
+def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
+    """An array that the native core can read; what is too large for its type becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])

@@ -63,7 +63,7 @@ class DatasetSummary:
         """A test metric without its unit: an error rate as a percentage, anything else as it is."""
         if value is None:
             return "–"
-        return f"{100 * value:.1f}" if self.metric == "error_rate" else f"{value:.4g}"
+        return f"{100 * value:.1f}" if self.metric == "error_rate" else _short(value)
 
     @property
     def unit(self) -> str:
@@ -116,14 +116,11 @@ def summarize(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -
     }
     known = [run for run in results if (run["dataset"], run["entrant"], run["seed"]) in expected]
     return [
-        _summarize_one(config, name, [run for run in known if run["dataset"] == name])
-        for name in config["datasets"]
+        _summarize_one(config, name, [run for run in known if run["dataset"] == name]) for name in config["datasets"]
     ]
 
 
-def _summarize_one(
-    config: Mapping[str, Any], dataset: str, runs: Sequence[Mapping[str, Any]]
-) -> DatasetSummary:
+def _summarize_one(config: Mapping[str, Any], dataset: str, runs: Sequence[Mapping[str, Any]]) -> DatasetSummary:
     reached = _times_to_90(runs)
 
     def key(entrant: str) -> tuple[float, float, bool, bool]:
@@ -226,6 +223,10 @@ COLUMNS = ("#", "optimizer", "kind", "median", "min–max", "test loss", "90 % a
 """Headings of what `cells` returns; "median" and "min–max" are of the metric that the table ranks by."""
 
 
+HEADINGS = {"test loss": "test\nloss", "90 % after s": "90 %\nafter s"}
+"""The headings that a terminal of 80 columns breaks."""
+
+
 def cells(summary: DatasetSummary, row: Row) -> tuple[str, ...]:
     """One row of the ranked table as text, for the terminal and for the page alike."""
     ran = row.n_ok + row.n_failed
@@ -234,7 +235,7 @@ def cells(summary: DatasetSummary, row: Row) -> tuple[str, ...]:
         notes.append(f"{ran} of {ran + row.n_missing} run" if ran else "not run yet")
     label = f"{row.label} ({', '.join(notes)})" if notes else row.label
     spread = f"{summary.format_metric(row.test_metric_min)}–{summary.format_metric(row.test_metric_max)}"
-    time = "–" if row.time_to_90 is None else _three_digits(row.time_to_90)
+    time = "–" if row.time_to_90 is None else _seconds(row.time_to_90)
     if 0 < row.n_reached < ran:
         time += f" ({row.n_reached}/{ran})"
     return (
@@ -243,18 +244,24 @@ def cells(summary: DatasetSummary, row: Row) -> tuple[str, ...]:
         row.kind,
         summary.format_metric(row.test_metric),
         "–" if row.test_metric_min is None else spread,
-        "–" if row.test_loss is None else f"{row.test_loss:.3g}",
+        "–" if row.test_loss is None else _short(row.test_loss),
         time,
-        "–" if row.seconds is None else _three_digits(row.seconds),
-        "–" if row.forwards is None else compact(row.forwards),
+        "–" if row.seconds is None else _seconds(row.seconds),
+        "–" if row.forwards is None else _compact(row.forwards),
     )
 
 
-def _three_digits(value: float) -> str:
-    return f"{value:.3g}" if value < 100 else f"{value:.0f}"
+def _short(value: float) -> str:
+    """Three digits, without an exponent where a whole number is as short."""
+    return f"{value:.0f}" if 100 <= value < 1e6 else f"{value:#.3g}"
 
 
-def compact(count: float) -> str:
+def _seconds(value: float) -> str:
+    # Two digits: a third would be noise.
+    return f"{value:.0f}" if value >= 10 else f"{value:#.2g}"
+
+
+def _compact(count: float) -> str:
     """A count in three digits: 950, 12.3k, 3M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
@@ -271,20 +278,20 @@ def table(summary: DatasetSummary, config: Mapping[str, Any]) -> Table:
             "metric came 90 % of the way from the untrained network to the best that any entrant reached; "
             "– where fewer than half of the seeds did."
         ),
-        box=None,
+        box=None,  # the widths of the columns leave no room for lines
         header_style="bold",
         title_justify="left",
         caption_justify="left",
         pad_edge=False,
-        padding=(0, 1),
+        padding=(0, 1, 0, 0),
     )
     for heading in COLUMNS:
         left = heading in ("optimizer", "kind")
         shown.add_column(
-            heading,
+            HEADINGS.get(heading, heading),
             justify="left" if left else "right",
             no_wrap=heading != "optimizer",
-            overflow="fold",
+            min_width=13 if heading == "optimizer" else None,
         )
     for row in summary.rows:
         style = "dim" if row.rank is None else "cyan" if row.kind == "gradient" else "yellow"

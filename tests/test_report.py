@@ -1,0 +1,509 @@
+"""The study's summary and its page, on a synthetic study of 11 gradient methods and 8 searches."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from popgrad.checks import InputError
+from popgrad.compare.report import write_report
+from popgrad.compare.summary import cells, headline, read_results, summarize, table
+
+GRADIENT = {
+    # label: how fast it learns, the test error where it ends
+    "GD": (0.02, 0.09),
+    "SGD": (0.3, 0.045),
+    "Mini-batch GD": (0.25, 0.042),
+    "Momentum": (0.5, 0.036),
+    "Heavy ball": (1.2, 0.031),
+    "Nesterov": (1.3, 0.03),
+    "AdaGrad": (0.6, 0.04),
+    "AdaDelta": (0.01, 0.62),
+    "RMSprop": (2.0, 0.028),
+    "Adam": (2.2, 0.022),
+    "AdamW": (2.1, 0.025),
+}
+SEARCH = {
+    "Genetic algorithm": (0.004, 0.28),
+    "Particle swarm": (0.003, 0.35),
+    "Differential evolution": (0.0012, 0.66),
+    "Ant colony (ACO_R)": (0.0008, 0.74),
+    "Simulated annealing": (0.004, 0.24),
+    "Tabu search": (0.002, 0.5),
+    "OpenAI-ES": (0.012, 0.091),
+    "Random search": (0.0004, 0.85),
+}
+BUDGET = 3_000_000
+DIGITS = {
+    "task": "classification",
+    "rows": 1797,
+    "features": 64,
+    "classes": 10,
+    "metric": "error_rate",
+    "train": 1077,
+    "validation": 360,
+    "test": 360,
+}
+
+
+def make_config(labels: dict[str, str], datasets: dict[str, dict], **more) -> dict:
+    return {
+        "format": 1,
+        "version": "0.1.0",
+        "name": "synthetic",
+        "command": "popgrad compare digits --seeds 3 --name synthetic",
+        "objective": "loss",
+        "budget": BUDGET,
+        "seeds": 3,
+        "hidden": [32],
+        "activation": "relu",
+        "dtype": "float32",
+        "datasets": datasets,
+        "entrants": {
+            label.lower().replace(" ", "_"): {
+                "kind": kind,
+                "label": label,
+                "settings": f"{label.replace(' ', '')}(learning_rate=0.001, beta1=0.9, beta2=0.999, epsilon=1e-08)",
+                "batch_size": 32 if kind == "gradient" else None,
+            }
+            for label, kind in labels.items()
+        },
+        "machine": {"processor": "Example CPU @ 2.6 GHz", "cores": 2, "memory_gib": 24, "isa": "avx512"},
+    } | more
+
+
+def one_run(dataset: str, entrant: str, seed: int, metrics, seconds=None, **more) -> dict:
+    """A finished run whose validation metric is `metrics`, its last value being the test metric too."""
+    metrics = list(metrics)
+    seconds = list(range(len(metrics))) if seconds is None else list(seconds)
+    forwards = [BUDGET * i // max(len(metrics) - 1, 1) for i in range(len(metrics))]
+    return {
+        "dataset": dataset,
+        "entrant": entrant,
+        "seed": seed,
+        "status": "ok",
+        "error": None,
+        "test_metric": metrics[-1],
+        "test_loss": metrics[-1],
+        "validation_metric": metrics[-1],
+        "validation_loss": metrics[-1],
+        "train_loss": metrics[-1],
+        "forwards": forwards[-1],
+        "evaluations": 10,
+        "seconds": seconds[-1],
+        "nonfinite": 0,
+        "curve": {
+            "forwards": forwards,
+            "seconds": seconds,
+            "loss": metrics,
+            "validation_loss": metrics,
+            "validation_metric": metrics,
+        },
+    } | more
+
+
+def failed_run(dataset: str, entrant: str, seed: int, error: str) -> dict:
+    nothing = dict.fromkeys(("test_metric", "test_loss", "validation_metric", "seconds", "forwards"))
+    return {
+        "dataset": dataset,
+        "entrant": entrant,
+        "seed": seed,
+        "status": "failed",
+        "error": error,
+        "curve": None,
+    } | nothing
+
+
+def learning_run(dataset: str, label: str, seed: int, regression: bool) -> dict:
+    """A run as it may look: losses that fall, overfit, or run away."""
+    speed, end = (GRADIENT | SEARCH)[label]
+    gradient = label in GRADIENT
+    rng = np.random.default_rng([seed, len(label), ord(label[0]), ord(label[-1])])
+    epoch = 1077 * (3 if gradient else 64)
+    forwards = np.unique(np.r_[0, np.geomspace(epoch, BUDGET, 50).astype(int) // epoch * epoch])
+    steps = forwards / 1077
+    speed *= math.exp(rng.normal(0, 0.25))
+    start = 1.0 if regression else 2.45 + 0.1 * rng.standard_normal()
+    floor = 0.42 + end / 2 if regression else 0.0 if gradient else 2.2 * end
+    loss = floor + (start - floor) / (1 + speed * steps) ** (1.3 if gradient else 0.8)
+    loss *= np.exp(0.03 * rng.standard_normal(len(loss)).cumsum() / 3)
+    validation = loss + (0.08 + 2.2 * end) * (1 - np.exp(-speed * steps / 20)) * (0.3 if regression else 1)
+    chance = 1.0 if regression else 0.9
+    metric = end + (chance - end) / (1 + speed * steps) ** 1.6 + 0.004 * rng.random(len(loss))
+    metric = validation if regression else np.round(metric * 360) / 360
+    if label == "Heavy ball" and seed == 1:
+        loss[4:] *= np.exp(np.arange(len(loss) - 4.0) * 3)
+        loss[30:] = math.nan
+        validation = loss
+    curve = {
+        "forwards": forwards.tolist(),
+        "seconds": np.round(steps * (0.002 if gradient else 0.0005) * 1.1**seed, 5).tolist(),
+        "loss": loss.tolist(),
+        "validation_loss": validation.tolist(),
+        "validation_metric": metric.tolist(),
+    }
+    curve = {key: [v if math.isfinite(v) else None for v in values] for key, values in curve.items()}
+    test = float(np.round(min(end * math.exp(rng.normal(0, 0.12)), 0.92) * 360) / 360)
+    return one_run(dataset, label.lower().replace(" ", "_"), seed, metric.tolist()) | {
+        "test_metric": float(validation[-1]) if regression else test,
+        "test_loss": curve["validation_loss"][-1],
+        "seconds": curve["seconds"][-1],
+        "forwards": int(forwards[-1]),
+        "curve": curve,
+    }
+
+
+def write_study(folder: Path, config: dict, runs: list[dict], torn: str = "") -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "results.jsonl").write_text("".join(json.dumps(run) + "\n" for run in runs) + torn)
+    return folder
+
+
+def full_study(folder: Path, datasets: tuple[str, ...] = ("digits",), **more) -> Path:
+    """19 entrants x 3 seeds; seed 2 of AdaDelta failed, the last line is torn."""
+    labels = dict.fromkeys(GRADIENT, "gradient") | dict.fromkeys(SEARCH, "search")
+    about = dict.fromkeys(datasets, DIGITS)
+    if "diabetes" in about:
+        about["diabetes"] = DIGITS | {"task": "regression", "metric": "mse", "classes": None}
+    config = make_config(labels, about, **more)
+    runs = [
+        learning_run(name, label, seed, name == "diabetes")
+        for name in datasets
+        for label in labels
+        for seed in range(3)
+        if (label, seed) != ("AdaDelta", 2)
+    ]
+    runs.append(failed_run(datasets[0], "adadelta", 2, "[fit] nothing finite is left <b>here</b>"))
+    torn = json.dumps(runs[0])[:300]
+    return write_study(folder, config, runs, torn)
+
+
+def small(runs: list[dict], labels: str = "ABC", seeds: int = 1, **about):
+    """Entrants A, B, ... on one data set "data"; lower-case names. Returns (config, summary)."""
+    config = make_config(dict.fromkeys(labels, "gradient"), {"data": DIGITS | about}, seeds=seeds)
+    return config, summarize(config, runs)[0]
+
+
+def run_of(entrant: str, metric, loss=1.0, seed: int = 0) -> dict:
+    return one_run("data", entrant, seed, [0.9, 0.5]) | {"test_metric": metric, "test_loss": loss}
+
+
+def test_rank_is_by_median_metric_then_by_median_loss():
+    runs = [
+        *(run_of("a", metric, 0.1, seed) for seed, metric in enumerate([0.1, 0.9, 0.3])),
+        *(run_of("b", metric, 9.0, seed) for seed, metric in enumerate([0.2, 0.2, 0.8])),
+        *(run_of("c", 0.3, loss, seed) for seed, loss in enumerate([0.05, 0.09, 5.0])),
+    ]
+    _, summary = small(runs, seeds=3)
+    assert [(row.entrant, row.rank) for row in summary.rows] == [("b", 1), ("c", 2), ("a", 3)]
+    a = summary.rows[2]
+    assert (a.test_metric, a.test_metric_min, a.test_metric_max) == (0.3, 0.1, 0.9)
+    assert (summary.finished, summary.expected) == (9, 9)
+
+
+def test_equal_metric_and_loss_share_a_rank():
+    _, summary = small([run_of("a", 0.2), run_of("b", 0.2), run_of("c", 0.3)])
+    assert [row.rank for row in summary.rows] == [1, 1, 3]
+    assert headline(summary).startswith("A and B came first with 20.0 % test error (one seed)")
+
+
+def test_failed_not_finite_and_missing_entrants_come_last_and_have_no_rank():
+    runs = [failed_run("data", "a", 0, "boom"), run_of("b", None, None), run_of("c", 0.5)]
+    config, summary = small(runs, "DABC")
+    assert [(row.entrant, row.rank) for row in summary.rows] == [
+        *[("c", 1), ("b", None), ("a", None), ("d", None)],
+    ]
+    shown = [cells(summary, row) for row in summary.rows]
+    assert [row[1] for row in shown] == ["C", "B", "A (1 of 1 failed)", "D (not run yet)"]
+    assert shown[1][3] == shown[2][3] == shown[3][3] == "–"
+    assert (summary.finished, summary.expected) == (3, 4)
+    table(summary, config)
+
+
+def test_a_failed_seed_counts_as_worse_than_any_other():
+    failed = failed_run("data", "a", 1, "boom")
+    runs = [run_of("a", 0.1, seed=0), failed, run_of("a", 0.4, seed=2)]
+    row = small(runs, "A", seeds=3)[1].rows[0]
+    assert (row.test_metric, row.test_metric_max, row.n_ok, row.n_failed) == (0.4, 0.4, 2, 1)
+    row = small(runs[1:], "A", seeds=3)[1].rows[0]
+    assert (row.test_metric, row.rank, row.n_missing) == (None, None, 1)
+
+
+def test_time_to_90_by_hand():
+    # The best on seed 0 is 0.05, so 90 % of the way from 1.0 is at 0.145; on seed 1 it is 0, hence 0.1.
+    runs = [
+        one_run("data", "a", 0, [1.0, 0.5, 0.14, 0.05], [0, 1.5, 2.5, 3]),
+        one_run("data", "b", 0, [1.0, 0.15, 0.15, 0.15], [0, 1, 2, 3]),
+        one_run("data", "a", 1, [1.0, 0.5, 0.2, 0.11], [0, 1, 2, 3]),
+        one_run("data", "b", 1, [1.0, None, 0.1, 0.0], [0, 1, 2, 3]),
+        one_run("data", "b", 2, [1.0, 1.0, 1.0, 1.0], [0, 1, 2, 3]),
+    ]
+    rows = {row.entrant: row for row in small(runs, "AB", seeds=3)[1].rows}
+    assert (rows["a"].time_to_90, rows["a"].n_reached) == (2.5, 1)
+    assert (rows["b"].time_to_90, rows["b"].n_reached) == (None, 1)
+
+
+def test_the_holder_of_the_best_reaches_it_and_a_median_over_seeds_is_taken():
+    curves = [[0.7, 0.3, 0.1], [0.7, 0.1, 0.1], [0.7, 0.5, 0.1]]
+    runs = [one_run("data", "a", seed, curve, [0, 1 + seed, 10 + seed]) for seed, curve in enumerate(curves)]
+    row = small(runs, "A", seeds=3)[1].rows[0]
+    assert (row.time_to_90, row.n_reached) == (10, 3)
+
+
+def test_reader_skips_torn_lines_and_repeated_runs(tmp_path):
+    first, second = run_of("a", 0.25), run_of("a", 0.75)
+    torn = json.dumps(run_of("b", 0.5))
+    lines = [json.dumps(first), torn[:90], "17", "", '{"dataset": ["x"]}', json.dumps(second), torn[:-1]]
+    (tmp_path / "results.jsonl").write_bytes("\n".join(lines).encode() + b"\xc3")
+    assert read_results(tmp_path) == [first]
+    assert read_results(tmp_path / "nothing") == []
+
+
+def test_runs_of_unknown_entrants_are_not_counted(tmp_path):
+    config, summary = small([run_of("a", 0.2), run_of("zzz", 0.1), run_of("a", 0.1, seed=7)], "A")
+    assert (summary.finished, summary.rows[0].test_metric) == (1, 0.2)
+    write_report(write_study(tmp_path, config, [run_of("a", 0.2), run_of("zzz", 0.1)]))
+
+
+def test_headline_names_the_winner_and_the_best_of_the_other_kind(tmp_path):
+    folder = full_study(tmp_path)
+    summary = summarize(json.loads((folder / "config.json").read_text()), read_results(folder))[0]
+    pattern = r"AdamW? came first with \d\.\d % test error \(median of 3 seeds\); best search: OpenAI-ES, [\d.]+ %\."
+    assert re.fullmatch(pattern, headline(summary))
+    assert headline(small([])[1]) == "No entrant has a finite result yet."
+
+
+@pytest.mark.parametrize("width", [80, 100])
+@pytest.mark.parametrize("dataset", ["digits", "diabetes"])
+def test_terminal_table_fits_and_names_the_kind_in_words(tmp_path, width, dataset):
+    folder = full_study(tmp_path, (dataset,))
+    config = json.loads((folder / "config.json").read_text())
+    summary = summarize(config, read_results(folder))[0]
+    with (tmp_path / "out").open("w") as file:
+        Console(file=file, width=width).print(table(summary, config))
+    lines = (tmp_path / "out").read_text().splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert not any("…" in line for line in lines)
+    ranked = [line.split() for line in lines if re.match(r" ?\d+ ", line)]
+    assert [line[0] for line in ranked] == [str(rank) for rank in range(1, 20)]
+    assert sum("gradient" in line for line in ranked) == 11
+    assert sum("search" in line for line in ranked) >= 8
+    if width == 100:
+        assert all(any(f" {row.label} " in line for line in lines) for row in summary.rows)
+
+
+def own_part(page: str) -> str:
+    """The page without plotly's source, which occurs in it exactly once."""
+    from plotly.offline import get_plotlyjs
+
+    before, after = page.split(get_plotlyjs())
+    return before + after
+
+
+def figures_of(page: str) -> dict:
+    return json.loads(re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.S)[1])
+
+
+def test_page_is_self_contained_and_names_everything(tmp_path):
+    folder = full_study(tmp_path)
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    page = own_part(path.read_text())
+    assert "http:" not in page
+    assert "https:" not in page
+    assert re.findall(r"(?:src|href|action|url)\s*[=(]\s*[\"']?[^\s>]*", page) == ['href="data:,"']
+    assert "default-src 'none'" in page
+    for label in GRADIENT | SEARCH:
+        assert page.count(f">{label}</button>") == 1
+        assert page.count(f"<code>{label.replace(' ', '')}(learning_rate=0.001") == 1
+    assert "popgrad compare digits --seeds 3 --name synthetic" in page
+    assert "Example CPU @ 2.6 GHz" in page
+    assert "[fit] nothing finite is left &lt;b&gt;here&lt;/b&gt;" in page
+    assert "AdaDelta (1 of 3 failed)" in page
+    assert "Incomplete" not in page
+    assert sorted(entry.name for entry in folder.iterdir()) == ["config.json", "report.html", "results.jsonl"]
+
+
+def test_same_study_gives_the_same_bytes(tmp_path):
+    folder = full_study(tmp_path, ("digits", "diabetes"))
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+
+
+def test_incomplete_study_says_so(tmp_path):
+    folder = full_study(tmp_path)
+    path = folder / "results.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:17]))
+    page = write_report(folder).read_text()
+    assert "Incomplete: 17 of 57 runs finished" in page
+    assert "Adam (not run yet)" in page
+    path.unlink()
+    page = write_report(folder).read_text()
+    assert "Incomplete: 0 of 57 runs finished" in page
+    assert figures_of(page) == {}
+
+
+def test_objective_error_rate_is_explained_and_drawn(tmp_path):
+    page = write_report(full_study(tmp_path, objective="error_rate")).read_text()
+    assert "gradient methods trained on their loss instead" in page
+    assert "d0-validation_metric-forwards" in figures_of(page)
+    page = write_report(full_study(tmp_path)).read_text()
+    assert "gradient methods trained on their loss instead" not in page
+    assert "d0-validation_metric-forwards" not in figures_of(page)
+
+
+def test_lines_hold_the_last_measurement_and_colours_stay(tmp_path):
+    config, _ = small([], "AB", seeds=3)
+    runs = [one_run("data", "a", seed, [8, 4 + seed, 2 + seed], [0, 1, 100]) for seed in range(3)]
+    runs.append(one_run("data", "b", 0, [8, None, 1e30], [0, 2, 50]))
+    figures = figures_of(write_report(write_study(tmp_path, config, runs)).read_text())
+    band, line = (
+        next(
+            trace
+            for trace in figures["d0-loss-seconds"]["data"]
+            if trace["meta"]["entrant"] == "a" and trace["meta"]["band"] == wanted
+        )
+        for wanted in (True, False)
+    )
+    at = dict(zip(line["x"], line["y"], strict=True))
+    assert {value for x, value in at.items() if x < 1} == {8}
+    assert {value for x, value in at.items() if 1 <= x < 100} == {5}
+    assert at[100] == 3
+    assert (min(band["y"]), max(band["y"])) == (2, 8)
+    other = next(t for t in figures["d0-loss-seconds"]["data"] if t.get("name") == "B")
+    assert None in other["y"]
+    assert other["x"][-1] == pytest.approx(50, rel=0.1)
+    colours = {
+        name: {t["line"]["color"] for t in figure["data"] if t.get("name") == "A"}
+        for name, figure in figures.items()
+        if name != "d0-strip"
+    }
+    assert len(set.union(*colours.values())) == 1
+    assert set(figures["d0-strip"]["data"][1]["marker"]["color"][:3]) == set.union(*colours.values())
+
+
+def test_strip_has_a_mark_per_seed_and_says_what_cannot_be_shown(tmp_path):
+    config, _ = small([], "ABCD", seeds=2, metric="mse")
+    runs = [run_of("a", value, seed=seed) for seed, value in enumerate([0.5, 0.7])]
+    runs += [run_of("b", 1e12), run_of("b", 1e13, seed=1), run_of("c", None)]
+    strip = figures_of(write_report(write_study(tmp_path, config, runs)).read_text())["d0-strip"]
+    assert strip["layout"]["yaxis"]["ticktext"] == ["A", "B", "C", "D"]
+    assert strip["data"][1]["x"] == [0.5, 0.7]
+    assert strip["data"][0]["x"] == [0.6]
+    notes = [(note["y"], note["text"]) for note in strip["layout"]["annotations"]]
+    assert notes == [(1, "off the scale"), (2, "no finite result"), (3, "not run yet")]
+
+
+EVIL = "</script><script>alert(1)</script>"
+
+
+def evil_study(folder: Path) -> Path:
+    label = "<img src=x onerror=alert(1)>"
+    config = make_config({label: "search", "B": "gradient"}, {EVIL: DIGITS}, name=EVIL, command=EVIL)
+    config["machine"][EVIL] = EVIL
+    runs = [one_run(EVIL, entrant, 0, [0.9, 0.2, 0.1]) for entrant in config["entrants"]]
+    return write_study(folder, config, [*runs, failed_run(EVIL, "b", 1, EVIL)])
+
+
+def test_names_are_escaped(tmp_path):
+    page = own_part(write_report(evil_study(tmp_path)).read_text())
+    assert "alert(1)" in page
+    assert "<script>alert" not in page
+    assert "<img" not in page
+    hover = figures_of(page)["d0-strip"]["data"][1]["text"]
+    assert any("&lt;img" in text for text in hover)
+    assert not any("<img" in text for text in hover)
+
+
+@pytest.mark.parametrize("module", ["jinja2", "plotly.offline"])
+def test_missing_extra_gives_the_line_that_installs_it(tmp_path, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=re.escape('pip install "popgrad[report]"')):
+        write_report(full_study(tmp_path))
+
+
+def test_a_folder_without_a_study_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"\[report\] .* no config.json"):
+        write_report(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match="not valid JSON"):
+        write_report(tmp_path)
+
+
+def test_the_last_good_report_survives_a_failed_write(tmp_path, monkeypatch):
+    folder = full_study(tmp_path)
+    write_report(folder).write_text("good")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError, match=r"cannot write .*No space left"):
+        write_report(folder)
+    assert (folder / "report.html").read_text() == "good"
+    assert sorted(entry.name for entry in folder.iterdir()) == ["config.json", "report.html", "results.jsonl"]
+
+
+def in_browser(page: Path, profile: Path) -> str:
+    """The document after its scripts ran, in a browser without a network. Fails on any console message."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("chromium is not installed")
+    done = subprocess.run(
+        [
+            *(chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,3000"),
+            *("--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", f"--user-data-dir={profile}"),
+            *("--virtual-time-budget=10000", "--dump-dom", page.as_uri()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    return own_part(done.stdout)
+
+
+def drawn(document: str) -> tuple[int, int]:
+    """How many plots there are, and how many traces are drawn in them."""
+    return document.count("js-plotly-plot"), len(re.findall(r'<g class="trace scatter', document))
+
+
+def test_browser_draws_every_plot_offline_without_console_errors(tmp_path):
+    path = write_report(full_study(tmp_path / "study"))
+    document = in_browser(path, tmp_path / "profile")
+    # Four line charts with 19 lines and the bands of two leaders, and a strip of marks and bars.
+    assert drawn(document) == (5, 4 * (19 + 2) + 2)
+    assert len(re.findall(r'<path class="js-line"[^>]* d="M\d', document)) >= 4 * 19
+    assert "plotly-cloud" not in document
+    assert "Share chart" not in document
+
+
+def test_browser_isolates_what_is_clicked(tmp_path):
+    path = write_report(full_study(tmp_path / "study"))
+    clicks = "".join(
+        f"document.querySelector('[{what}]').click();" for what in ("data-entrant=adam", "data-entrant=gd")
+    )
+    path.write_text(
+        path.read_text().replace("</body>", f"<script>setTimeout(() => {{ {clicks} }}, 3000)</script></body>")
+    )
+    document = in_browser(path, tmp_path / "profile")
+    assert drawn(document) == (5, 4 * (2 + 2) + 2)
+    assert document.count('aria-pressed="true"') == 2
+
+
+def test_browser_runs_no_script_from_a_name(tmp_path):
+    document = in_browser(write_report(evil_study(tmp_path / "study")), tmp_path / "profile")
+    assert drawn(document) == (5, 4 * (2 + 2) + 2)
+    assert "<img" not in document
