@@ -1,6 +1,6 @@
 """Kill ``popgrad compare`` with SIGKILL at random instants, and see that nothing is lost, changed or run twice.
 
-    python bench/kill_compare.py [--kills 10] [--seed 0] [-- ARGUMENTS OF popgrad compare]
+python bench/kill_compare.py [--kills 10] [--seed 0] [-- ARGUMENTS OF popgrad compare]
 """
 
 from __future__ import annotations

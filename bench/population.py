@@ -108,7 +108,9 @@ def main():
             times[name].append(time.perf_counter() - began)
     operations = 2 * (INPUTS * HIDDEN + HIDDEN * OUTPUTS) * len(X) * len(population)
     ours = statistics.median(times["popgrad"])
-    print(f"{arguments.networks} networks {INPUTS}-{HIDDEN}-{OUTPUTS}, {len(X)} samples, {pg.get_num_threads()} threads")
+    print(
+        f"{arguments.networks} networks {INPUTS}-{HIDDEN}-{OUTPUTS}, {len(X)} samples, {pg.get_num_threads()} threads"
+    )
     print(f"{'':18}{'median ms':>10}{'GFLOP/s':>10}{'ratio':>8}")
     for name, measured in times.items():
         median = statistics.median(measured)

@@ -11,6 +11,8 @@ X_train, X_test, y_train, y_test = train_test_split(X / 16, y, test_size=0.2, ra
 model = pg.MLP([64, 32, 10], activation="relu", loss="cross_entropy", seed=0)
 history = pg.fit(model, X_train, y_train, optimizer=pg.optim.Adam(), epochs=40, validation=0.2)
 
-print(f"best validation loss {history.validation_loss[history.best]:.3f} after {history.forwards[history.best]} forwards")
+print(
+    f"best validation loss {history.validation_loss[history.best]:.3f} after {history.forwards[history.best]} forwards"
+)
 print(f"test accuracy {(model.predict(X_test) == y_test).mean():.3f}")
 model.save("digits.safetensors")

@@ -13,4 +13,6 @@ search = pg.search.GeneticAlgorithm(popsize=64)
 budget = pg.Budget(evaluations=20_000)
 history = pg.fit(model, X, y, optimizer=search, objective="error_rate", budget=budget, validation=0.3)
 
-print(f"error rate: training {history.metric[history.best]:.3f}, validation {history.validation_metric[history.best]:.3f}")
+print(
+    f"error rate: training {history.metric[history.best]:.3f}, validation {history.validation_metric[history.best]:.3f}"
+)

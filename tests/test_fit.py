@@ -540,7 +540,7 @@ def test_seed_decides_the_run(name, dtype):
         return bits(pg.fit(model, X, y, optimizer=EVERY[name](), seed=seed, **chosen))
 
     assert run(0) == run(0)
-    assert len({run(0), run(1), run(2**63 - 1)}) == 3
+    assert len({run(0), run(1), run(2**64 - 1)}) == 3
 
 
 @every_algorithm
@@ -696,3 +696,16 @@ def test_budget_allows_up_to_its_limits(value):
     assert not budget.allows(11, 0, 0)
     assert not pg.Budget(evaluations=value).allows(0, 11, 0)
     assert not pg.Budget(seconds=value).allows(0, 0, 10.5)
+
+
+def test_record_marks_may_be_a_list():
+    X, y = np.random.default_rng(0).normal(size=(40, 2)), np.arange(40) % 2
+    model = pg.MLP([2, 3, 2])
+    budget = pg.Budget(forwards=1200)
+    history = pg.fit(
+        model, X, y, optimizer=pg.optim.SGD(), batch_size=10, budget=budget, record_every=[30, 31, 100, 600]
+    )
+    # Steps cost 30: a record follows each mark once, and the end.
+    assert history.forwards == [0, 30, 60, 120, 600, 1200]
+    with pytest.raises(pg.InputError, match="record_every must rise"):
+        pg.fit(model, X, y, optimizer=pg.optim.SGD(), record_every=[5, 3])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -793,8 +795,8 @@ def test_layout_of_inputs_changes_nothing(layout, dtype):
             *model.gradient(inputs, labels, weights),
             model.loss(inputs, labels, weights),
         ]
-        for array, copy in zip(given, copies, strict=True):
-            np.testing.assert_array_equal(array, copy)
+        for array, kept in zip(given, copies, strict=True):
+            np.testing.assert_array_equal(array, kept)
         return [np.asarray(result).tobytes() for result in results]
 
     assert everything(layout) == everything(np.array)
@@ -940,3 +942,15 @@ BAD = {
 def test_bad_input_is_an_error_that_says_what_to_do(call, message):
     with pytest.raises(pg.InputError, match=message):
         call()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_is_independent_and_computes_the_same(duplicate):
+    model = pg.MLP([4, 5, 3], activation="tanh", dropout=0.1, seed=3)
+    other = duplicate(model)
+    X = np.ones((2, 4))
+    np.testing.assert_array_equal(other.forward(X), model.forward(X))
+    assert repr(other) == repr(model)
+    assert other.params.ctypes.data % 64 == 0
+    other.params[:] = 0
+    assert model.params.any()

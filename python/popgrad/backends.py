@@ -58,7 +58,7 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> Array:
 
 def random_generator(seed: int, stream: int, generation: int) -> np.random.Generator:
     """NumPy's Philox, a pure function of (seed, stream, generation): nothing to save, nothing to resume."""
-    return np.random.Generator(np.random.Philox(key=[seed, stream], counter=[0, 0, 0, generation]))
+    return np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64), counter=[0, 0, 0, generation]))
 
 
 def move(

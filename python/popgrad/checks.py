@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NoReturn, SupportsFloat, cast
 
-__all__ = ["InputError", "fail", "fraction", "one_of", "positive", "positive_int"]
+__all__ = ["InputError", "fail", "fraction", "one_of", "positive", "positive_int", "whole_seed"]
 
 
 class InputError(ValueError):
@@ -72,3 +72,11 @@ def positive_int(operation: object, name: str, value: object, least: int = 1) ->
     if isinstance(value, bool) or not hasattr(value, "__index__") or int(cast(Any, value)) < least:
         fail(operation, f"{name} must be a whole number >= {least}, got {value!r}")
     return int(cast(Any, value))
+
+
+def whole_seed(operation: object, seed: object) -> int:
+    """Return `seed` as an int; fail unless it is a whole number in [0, 2^64)."""
+    number = positive_int(operation, "seed", seed, 0)
+    if number >= 1 << 64:
+        fail(operation, f"seed must be below 2^64, got {seed!r}")
+    return number

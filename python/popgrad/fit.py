@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count, repeat
 from typing import Any, Literal
 
 import numpy as np
@@ -13,8 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from popgrad.backends import Stream, aligned, random_generator
 from popgrad.budget import GRADIENT_FORWARDS, Budget
-from popgrad.checks import fail, positive_int
-from popgrad.model import MLP, Data, check_seed
+from popgrad.checks import fail, positive_int, whole_seed
+from popgrad.model import MLP, Data
 from popgrad.optim import Optimizer
 from popgrad.search import Search
 
@@ -72,7 +73,7 @@ def fit(
     seed: int = 0,
     sample_weight: ArrayLike | None = None,
     objective: Literal["loss", "error_rate", "mse", "mae"] = "loss",
-    record_every: int | None = None,
+    record_every: int | Sequence[int] | None = None,
 ) -> History:
     """Train a model, by gradients or by a search.
 
@@ -93,7 +94,8 @@ def fit(
             own weights.
         objective: what a search minimises, and what picks the best record. Gradient methods always descend
             the loss.
-        record_every: forwards between records; default those of one epoch.
+        record_every: forwards between records, default those of one epoch; or a list of rising totals, a record
+            following each (and the end of the run).
 
     Returns:
         The history; its first record is the untrained model.
@@ -112,7 +114,7 @@ def fit(
         model.check_gradient("fit")
     score = model.score_name("fit", objective)
     metric_name = "error_rate" if "cross_entropy" in model.loss_name else "mse"
-    seed = check_seed("fit", seed)
+    seed = whole_seed("fit", seed)
     if budget is not None and not isinstance(budget, Budget):
         fail("fit", f"budget must be a popgrad.Budget, got {budget!r}")
     callbacks = _checked_callbacks(callbacks)
@@ -127,7 +129,7 @@ def fit(
             budget = Budget(limit)
         else:
             budget = replace(budget, forwards=min(limit, budget.forwards or limit))
-    every = epoch if record_every is None else positive_int("fit", "record_every", record_every)
+    marks = _marks(epoch if record_every is None else record_every)
 
     recorder = _Recorder(model, train, held, History(metric_name), objective)
     recorder.record(model.params, 0, 0, 0.0)
@@ -144,9 +146,10 @@ def fit(
     if not budget.allows(cost, candidates, seconds):
         fail("fit", f"one step costs {cost} forwards and {candidates} evaluations, more than {budget} allows")
     history = recorder.history
-    forwards, evaluations, next_record = 0, 0, every
+    forwards = evaluations = 0
+    mark = next(marks)
     while not (_told_to_stop(callbacks, model, history) or history.reason):
-        while not history.reason and forwards < next_record:
+        while not history.reason and forwards < mark:
             began = time.perf_counter()
             cost, candidates = kind.price()
             if not budget.allows(forwards + cost, evaluations + candidates, seconds):
@@ -159,10 +162,22 @@ def fit(
         if forwards == history.forwards[-1]:
             break
         recorder.record(kind.params(), forwards, evaluations, seconds)
-        next_record = forwards - forwards % every + every
+        while mark <= forwards:
+            mark = next(marks)
     history.reason = history.reason or "a callback ended it"
     model.params = history.best_params
     return history
+
+
+def _marks(record_every: int | Sequence[int]) -> Iterator[float]:
+    """Totals of forwards after which to record, without end."""
+    if isinstance(record_every, Sequence):
+        totals = [positive_int("fit", "each of record_every", total) for total in record_every]
+        if totals != sorted(totals):
+            fail("fit", f"record_every must rise, got {record_every!r}")
+        return chain(totals, repeat(math.inf))
+    every = positive_int("fit", "record_every", record_every)
+    return count(every, every)
 
 
 def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
@@ -283,11 +298,11 @@ def _divide(
         return everything, model.data(*validation, operation="fit(validation)")
     if isinstance(validation, bool) or not isinstance(validation, (int, float, np.floating)) or not 0 < validation < 1:
         fail("fit", f"validation must be a share in (0, 1) or a pair (X, y), got {validation!r}")
-    count = round(len(everything) * validation)
-    if not 0 < count < len(everything):
+    kept_back = round(len(everything) * validation)
+    if not 0 < kept_back < len(everything):
         fail("fit", f"validation={validation} of {len(everything)} samples leaves no samples for one of the two parts")
     order = random_generator(seed, Stream.DIVIDE, 0).permutation(len(everything))
-    return everything.rows(np.sort(order[count:])), everything.rows(np.sort(order[:count]))
+    return everything.rows(np.sort(order[kept_back:])), everything.rows(np.sort(order[:kept_back]))
 
 
 def _minibatches(samples: int, batch: int, seed: int) -> Iterator[Array | None]:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from popgrad import _core, checkpoint
 from popgrad.backends import Stream, aligned, move
-from popgrad.checks import fail, fraction, one_of, positive_int
+from popgrad.checks import fail, fraction, one_of, positive_int, whole_seed
 
 __all__ = ["MLP", "Data"]
 
@@ -78,7 +78,7 @@ class MLP:
         self.dropout = dropout
         fraction(self, "dropout")
         self.dropout = float(dropout)
-        self.seed = check_seed(self, seed)
+        self.seed = whole_seed(self, seed)
         self.init = one_of(self, "init", init or default_init(activation), INITS)
         if self.loss_name == "cross_entropy" and self.sizes[-1] < 2:
             fail(self, "cross_entropy needs at least two outputs; for one use loss='binary_cross_entropy'")
@@ -91,6 +91,15 @@ class MLP:
             f"MLP({self.sizes}, activation={self.activation!r}, loss={self.loss_name!r}, dropout={self.dropout}, "
             f"dtype={self.dtype.name!r}, seed={self.seed}, init={self.init!r})"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "network"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.network = _core.Network(self.sizes, self.activation)
+        self._params = aligned(self.network.n, self.dtype)  # a copy's memory is aligned too
+        self._params[:] = state["_params"]
 
     # --- Parameters --------------------------------------------------------------------------------------------
 
@@ -130,7 +139,7 @@ class MLP:
 
     def initialise(self, seed: int) -> None:
         """Draw new weights; the same seed, in [0, 2^64), gives the same ones on every machine."""
-        seed = check_seed("MLP.initialise", seed)
+        seed = whole_seed("MLP.initialise", seed)
         scheme, shape = self.init.split("_")
         width = np.zeros_like(self._params)
         for name, view in self.views(width).items():
@@ -434,14 +443,6 @@ class Data:
 def default_init(activation: str) -> str:
     """The initialisation that suits an activation."""
     return "he_uniform" if activation in _RECTIFIERS else "glorot_uniform"
-
-
-def check_seed(operation: object, seed: object) -> int:
-    """Return `seed` as an int; fail unless it is a whole number in [0, 2^64)."""
-    number = positive_int(operation, "seed", seed, 0)
-    if number >= 1 << 64:
-        fail(operation, f"seed must be below 2^64, got {seed!r}")
-    return number
 
 
 def _real(operation: str, what: str, values: ArrayLike, hint: str = "") -> Array:

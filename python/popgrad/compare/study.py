@@ -34,7 +34,7 @@ from popgrad.system import machine
 
 __all__ = ["Study", "read_config"]
 
-RECORDS = 60  # points of a curve
+RECORDS = 40  # points of a curve at equal distances, and as many at equal ratios
 Job = tuple[str, str, int]  # data set, entrant, seed
 
 
@@ -311,7 +311,7 @@ def _train(dataset: data.Dataset, job: dict[str, Any]) -> dict[str, Any]:
         budget=Budget(forwards=job["budget"]),
         seed=seed,
         objective=job["objective"],
-        record_every=math.ceil(job["budget"] / RECORDS),
+        record_every=_record_marks(job["budget"]),
     )
     best = model.params[None]
     held = (split.X_test, split.y_test)
@@ -334,6 +334,13 @@ def _train(dataset: data.Dataset, job: dict[str, Any]) -> dict[str, Any]:
             "validation_metric": [_number(value) for value in history.validation_metric],
         },
     }
+
+
+def _record_marks(budget: int) -> list[int]:
+    """Totals of forwards to record at: dense at the start, where gradients learn, and even to the end."""
+    even = np.linspace(budget / RECORDS, budget, RECORDS)
+    ratios = np.geomspace(max(budget / 3000, 1), budget, RECORDS)
+    return sorted({int(total) for total in (*even, *ratios)})
 
 
 def _number(value: float | np.float64) -> float | None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from popgrad.backends import Stream, move, random_generator
-from popgrad.checks import fail, positive_int
+from popgrad.checks import fail, positive_int, whole_seed
 
 __all__ = ["Bounds", "Run", "Search"]
 
@@ -94,7 +94,7 @@ class Run:
         if not np.isfinite(self.x0).all():
             fail(name, "x0 holds NaN or infinity")
         self.search = search
-        self.seed = positive_int(name, "seed", seed, 0)
+        self.seed = whole_seed(name, seed)
         self.bounds = None if bounds is None else _checked_bounds(name, bounds, self.x0)
         self.state: dict[str, Any] = {}
         self.best_x, self.best_f = self.x0.copy(), np.inf
