@@ -191,8 +191,6 @@ def _times_to_90(runs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], flo
         if not curve or not best[key[1]] < curve[0] < math.inf:
             continue
         goal = curve[0] - 0.9 * (curve[0] - best[key[1]])
-        # The slack lets the holder of the best value pass where the subtraction rounds.
-        goal += 1e-12 * abs(curve[0])
         for value, seconds in zip(curve, run["curve"]["seconds"], strict=False):
             if value <= goal:
                 times[key] = number(seconds)
@@ -291,7 +289,6 @@ def table(summary: DatasetSummary, config: Mapping[str, Any]) -> Table:
             HEADINGS.get(heading, heading),
             justify="left" if left else "right",
             no_wrap=heading != "optimizer",
-            min_width=13 if heading == "optimizer" else None,
         )
     for row in summary.rows:
         style = "dim" if row.rank is None else "cyan" if row.kind == "gradient" else "yellow"
