@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -54,28 +55,36 @@ def main():
         length = time.perf_counter() - began
         expected = results(calm)
         print(f"undisturbed: {len(expected)} runs in {length:.1f} s")
-        done = 0
-        for kill in range(1, options.kills + 1):
+        kill = done = 0
+        while kill < options.kills:
             process = start(options.arguments, rough)
-            delay = chance.uniform(0, 2 * length / options.kills + 3)
+            delay = chance.uniform(0, length)
             try:
                 process.wait(delay)
-                print(f"kill {kill}: had ended by itself before {delay:.2f} s, {len(results(rough))} runs done")
-                continue
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
+            else:  # it ended before the kill: once the results are seen to be right, begin anew
+                check(results(rough), expected)
+                shutil.rmtree(Path(rough, "runs"))
+                print("ended by itself, with the same results; once more from the beginning")
+                done = 0
+                continue
+            kill += 1
             before, done = done, len(results(rough))
             print(f"kill {kill}: after {delay:.2f} s, {done} runs done ({done - before} new)")
             if done < before:
                 sys.exit("finished results were lost")
         if start(options.arguments, rough).wait() != 0:
             sys.exit("the last run failed")
-        found = results(rough)
-        twice = [key for key, runs in found.items() if len(runs) > 1]
-        if twice or found != expected:
-            sys.exit(f"not the same: run twice {twice}, {len(found)} of {len(expected)} runs")
-        print(f"the same {len(found)} results as undisturbed, none run twice")
+        check(results(rough), expected)
+        print(f"the same {len(expected)} results as undisturbed, none run twice")
+
+
+def check(found, expected):
+    twice = [key for key, runs in found.items() if len(runs) > 1]
+    if twice or found != expected:
+        sys.exit(f"not the same: run twice {twice}, {len(found)} of {len(expected)} runs")
 
 
 if __name__ == "__main__":
