@@ -65,18 +65,148 @@ def adamw(o, w, g, s, t):
     return adam(o, w * (1 - o.learning_rate * o.weight_decay), g, s, t)
 
 
+def sign_sgd(o, w, g, s, t):
+    return w - o.learning_rate * np.sign(g)
+
+
+def signum(o, w, g, s, t):
+    s["v"] = o.beta * s.get("v", 0) + (1 - o.beta) * g
+    return w - o.learning_rate * np.sign(s["v"])
+
+
+def lion(o, w, g, s, t):
+    step = np.sign(o.beta1 * s.get("m", 0) + (1 - o.beta1) * g)
+    s["m"] = o.beta2 * s.get("m", 0) + (1 - o.beta2) * g
+    return w - o.learning_rate * (step + o.weight_decay * w)
+
+
+def rprop(o, w, g, s, t):
+    length = s.get("length", np.full_like(w, o.learning_rate))
+    agree = np.sign(g * s.get("g", 0 * g))
+    length = np.where(agree > 0, length * o.grow, np.where(agree < 0, length * o.shrink, length))
+    s["length"] = length.clip(o.shortest, o.longest)
+    s["g"] = np.where(agree < 0, 0, g)
+    return w - s["length"] * np.sign(s["g"])
+
+
+def asgd(o, w, g, s, t):
+    eta = o.learning_rate / (1 + o.decay * o.learning_rate * (t - 1)) ** o.power
+    w = w - eta * (g + o.decay * w)
+    mu = 1 / max(1, t - 1 - o.begin)
+    s["average"] = s.get("average", 0) + mu * (w - s.get("average", 0))
+    return w
+
+
+def rmsprop_any(o, w, g, s, t):
+    s["v"] = o.rho * s.get("v", 0) + (1 - o.rho) * g**2
+    variance = s["v"]
+    if o.centered:
+        s["mean"] = o.rho * s.get("mean", 0) + (1 - o.rho) * g
+        variance = variance - s["mean"] ** 2
+    step = g / (np.sqrt(variance) + o.epsilon)
+    if o.momentum:
+        step = s["velocity"] = o.momentum * s.get("velocity", 0) + step
+    return w - o.learning_rate * step
+
+
+def moments(o, g, s, t):
+    """Adam's m and v, corrected."""
+    s["m"] = o.beta1 * s.get("m", 0) + (1 - o.beta1) * g
+    s["v"] = o.beta2 * s.get("v", 0) + (1 - o.beta2) * g**2
+    return s["m"] / (1 - o.beta1**t), s["v"] / (1 - o.beta2**t)
+
+
+def amsgrad(o, w, g, s, t):
+    m, _ = moments(o, g, s, t)
+    s["largest"] = np.maximum(s.get("largest", 0), s["v"])
+    w = w * (1 - o.learning_rate * o.weight_decay)
+    return w - o.learning_rate * m / (np.sqrt(s["largest"] / (1 - o.beta2**t)) + o.epsilon)
+
+
+def adamax(o, w, g, s, t):
+    s["m"] = o.beta1 * s.get("m", 0) + (1 - o.beta1) * g
+    s["u"] = np.maximum(o.beta2 * s.get("u", 0), np.abs(g) + o.epsilon)
+    return w - o.learning_rate / (1 - o.beta1**t) * s["m"] / s["u"]
+
+
+def nadam(o, w, g, s, t):
+    _, v = moments(o, g, s, t)
+    if o.momentum_decay is None:
+        mus = [o.beta1] * (t + 1)
+    else:
+        mus = [o.beta1 * (1 - 0.5 * 0.96 ** (i * o.momentum_decay)) for i in range(1, t + 2)]
+    now, following = (1 - mus[t - 1]) / (1 - np.prod(mus[:t])), mus[t] / (1 - np.prod(mus))
+    return w - o.learning_rate * (now * g + following * s["m"]) / (np.sqrt(v) + o.epsilon)
+
+
+def radam(o, w, g, s, t):
+    m, _ = moments(o, g, s, t)
+    longest = 2 / (1 - o.beta2) - 1
+    length = longest - 2 * t * o.beta2**t / (1 - o.beta2**t)
+    if length <= 5:
+        return w - o.learning_rate * m
+    above, below = (length - 4) * (length - 2) * longest, (longest - 4) * (longest - 2) * length
+    adaptive = np.sqrt(1 - o.beta2**t) / (np.sqrt(s["v"]) + o.epsilon)
+    return w - o.learning_rate * m * np.sqrt(above / below) * adaptive
+
+
+def adabelief(o, w, g, s, t):
+    s["m"] = o.beta1 * s.get("m", 0) + (1 - o.beta1) * g
+    s["s"] = o.beta2 * s.get("s", 0) + (1 - o.beta2) * (g - s["m"]) ** 2 + o.epsilon
+    root = np.sqrt(s["s"] / (1 - o.beta2**t))
+    return w - o.learning_rate * s["m"] / (1 - o.beta1**t) / (root + o.epsilon)
+
+
+def yogi(o, w, g, s, t):
+    s["m"] = o.beta1 * s.get("m", 0) + (1 - o.beta1) * g
+    v = s.get("v", 0)
+    s["v"] = v - (1 - o.beta2) * np.sign(v - g**2) * g**2
+    return w - o.learning_rate * s["m"] / (1 - o.beta1**t) / (np.sqrt(s["v"] / (1 - o.beta2**t)) + o.epsilon)
+
+
+def adopt(o, w, g, s, t):
+    if t == 1:
+        s["m"], s["v"] = 0 * g, g**2
+        return w
+    step = g / np.maximum(np.sqrt(s["v"]), o.epsilon)
+    s["m"] = o.beta1 * s["m"] + (1 - o.beta1) * np.clip(step, -((t - 1) ** 0.25), (t - 1) ** 0.25)
+    s["v"] = o.beta2 * s["v"] + (1 - o.beta2) * g**2
+    return w * (1 - o.learning_rate * o.weight_decay) - o.learning_rate * s["m"]
+
+
+def ademamix(o, w, g, s, t):
+    s["fast"] = o.beta1 * s.get("fast", 0) + (1 - o.beta1) * g
+    s["slow"] = o.beta3 * s.get("slow", 0) + (1 - o.beta3) * g
+    s["v"] = o.beta2 * s.get("v", 0) + (1 - o.beta2) * g**2
+    step = s["fast"] / (1 - o.beta1**t) + o.alpha * s["slow"]
+    step = step / (np.sqrt(s["v"] / (1 - o.beta2**t)) + o.epsilon)
+    return w - o.learning_rate * (step + o.weight_decay * w)
+
+
+def adan(o, w, g, s, t):
+    difference = g - s.get("g", g)
+    s["g"] = g
+    s["m"] = o.beta1 * s.get("m", 0) + (1 - o.beta1) * g
+    s["d"] = o.beta2 * s.get("d", 0) + (1 - o.beta2) * difference
+    s["n"] = o.beta3 * s.get("n", 0) + (1 - o.beta3) * (g + o.beta2 * difference) ** 2
+    step = s["m"] / (1 - o.beta1**t) + o.beta2 * s["d"] / (1 - o.beta2**t)
+    step = step / (np.sqrt(s["n"] / (1 - o.beta3**t)) + o.epsilon)
+    return (w - o.learning_rate * step) / (1 + o.learning_rate * o.weight_decay)
+
+
 @dataclass(frozen=True)
 class Rule:
-    """An optimizer, its formula, the torch.optim class and arguments that it equals, and values it must refuse."""
+    """An optimizer, its formula, values it must refuse, and what it equals in torch.optim (None: it has no such)."""
 
     optimizer: optim.Optimizer
     formula: Callable[..., Any]
-    torch: tuple[str, dict[str, Any]]
+    torch: tuple[str, dict[str, Any]] | None
     refuses: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:
-        return type(self.optimizer).__name__
+        name = type(self.optimizer).__name__
+        return name if self.optimizer.rule.lower() == name.lower() else f"{name}-{self.optimizer.rule}"
 
 
 OPTIMIZERS = [
@@ -97,6 +227,43 @@ OPTIMIZERS = [
     Rule(
         optim.AdamW(0.01, weight_decay=0.3), adamw, ("AdamW", {"lr": 0.01, "weight_decay": 0.3}), {"weight_decay": 1.0}
     ),
+    Rule(optim.SignSGD(0.01), sign_sgd, None, {"learning_rate": float("nan")}),
+    Rule(optim.Signum(0.01), signum, None, {"beta": 1.0}),
+    Rule(optim.Lion(0.01, weight_decay=0.3), lion, None, {"weight_decay": -0.1}),
+    Rule(optim.Rprop(0.01), rprop, ("Rprop", {"lr": 0.01}), {"grow": 1.0, "shrink": 1.0, "longest": 0.0}),
+    Rule(
+        optim.ASGD(0.1, decay=0.01, begin=3),
+        asgd,
+        ("ASGD", {"lr": 0.1, "lambd": 0.01, "t0": 3}),
+        {"begin": -1, "power": 0.0, "decay": 1.0},
+    ),
+    Rule(
+        optim.RMSprop(0.01, centered=True),
+        rmsprop_any,
+        ("RMSprop", {"lr": 0.01, "centered": True}),
+        {"momentum": 1.0},
+    ),
+    Rule(optim.RMSprop(0.01, momentum=0.8), rmsprop_any, ("RMSprop", {"lr": 0.01, "momentum": 0.8})),
+    Rule(
+        optim.RMSprop(0.01, momentum=0.8, centered=True),
+        rmsprop_any,
+        ("RMSprop", {"lr": 0.01, "momentum": 0.8, "centered": True}),
+    ),
+    Rule(
+        optim.AMSGrad(0.01, weight_decay=0.3),
+        amsgrad,
+        ("AdamW", {"lr": 0.01, "weight_decay": 0.3, "amsgrad": True}),
+        {"beta2": 1.0},
+    ),
+    Rule(optim.AdaMax(0.01), adamax, ("Adamax", {"lr": 0.01}), {"epsilon": 0.0}),
+    Rule(optim.NAdam(0.01), nadam, ("NAdam", {"lr": 0.01}), {"momentum_decay": -1.0}),
+    Rule(optim.NAdam(0.01, momentum_decay=None), nadam, None),
+    Rule(optim.RAdam(0.01), radam, ("RAdam", {"lr": 0.01}), {"beta1": -0.5}),
+    Rule(optim.AdaBelief(0.01), adabelief, None, {"epsilon": 0.0}),
+    Rule(optim.Yogi(0.01), yogi, None, {"beta2": 2.0}),
+    Rule(optim.ADOPT(0.01, weight_decay=0.3), adopt, None, {"weight_decay": 1.0}),
+    Rule(optim.AdEMAMix(0.01, beta3=0.99, weight_decay=0.3), ademamix, None, {"alpha": 0.0, "beta3": 1.0}),
+    Rule(optim.Adan(0.01, weight_decay=0.3), adan, None, {"beta3": 1.0}),
 ]
 
 # --- Problems -------------------------------------------------------------------------------------

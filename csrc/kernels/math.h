@@ -15,6 +15,12 @@ POPGRAD_HD double sqrt(double x) { return POPGRAD_MATH(sqrt)(x); }
 POPGRAD_HD float abs(float x) { return POPGRAD_MATH(fabsf)(x); }
 POPGRAD_HD double abs(double x) { return POPGRAD_MATH(fabs)(x); }
 
+// -1, 0 or 1; NaN stays NaN.
+template <class T>
+POPGRAD_HD T sign(T x) {
+  return x > T(0) ? T(1) : x < T(0) ? T(-1) : x;
+}
+
 POPGRAD_HD float float_from_bits(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 POPGRAD_HD uint32_t bits_from_float(float x) { return __builtin_bit_cast(uint32_t, x); }
 

@@ -55,6 +55,69 @@ struct Nesterov {
   }
 };
 
+// Sign descent. Bernstein et al. 2018, arXiv:1802.04434, Algorithm 1.
+template <class T>
+struct SignSgd {
+  static constexpr int states = 0;
+  static constexpr const char* fields = "learning_rate";
+  T learning_rate;
+  POPGRAD_HD void operator()(T& w, T g, T*) const { w -= learning_rate * sign(g); }
+};
+
+// Signum: the sign of the averaged gradient. Bernstein et al. 2018, Algorithm 2. s = {v}.
+template <class T>
+struct Signum {
+  static constexpr int states = 1;
+  static constexpr const char* fields = "learning_rate beta gain";
+  T learning_rate, beta, gain;  // gain = 1 - beta
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = beta * s[0] + gain * g;
+    w -= learning_rate * sign(s[0]);
+  }
+};
+
+// Lion. Chen et al. 2023, arXiv:2302.06675, Algorithm 2: the step looks ahead with beta1, m remembers with beta2.
+// s = {m}; keep = 1 - learning_rate * weight_decay.
+template <class T>
+struct Lion {
+  static constexpr int states = 1;
+  static constexpr const char* fields = "learning_rate beta1 gain1 beta2 gain2 keep";
+  T learning_rate, beta1, gain1, beta2, gain2, keep;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    w = w * keep - learning_rate * sign(beta1 * s[0] + gain1 * g);
+    s[0] = beta2 * s[0] + gain2 * g;
+  }
+};
+
+// Resilient propagation, iRprop-: after a change of sign the gradient is forgotten. Igel & Husken 2000, algorithm 3;
+// Riedmiller & Braun 1993. s = {last g, length}; first = the length to begin with at t = 1, then zero.
+template <class T>
+struct Rprop {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "shrink grow shortest longest first";
+  T shrink, grow, shortest, longest, first;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    const T agree = g * s[0];
+    const T length = (s[1] + first) * (agree > T(0) ? grow : agree < T(0) ? shrink : T(1));
+    s[1] = length < shortest ? shortest : length > longest ? longest : length;
+    s[0] = agree < T(0) ? T(0) : g;
+    w -= s[1] * sign(s[0]);
+  }
+};
+
+// Averaged stochastic gradient descent. Polyak & Juditsky 1992, with the schedules of Xu 2011. s = {average};
+// decay = 1 - lambda * rate, mix = the weight of the new parameters in the average.
+template <class T>
+struct Asgd {
+  static constexpr int states = 1;
+  static constexpr const char* fields = "rate decay mix";
+  T rate, decay, mix;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    w = w * decay - rate * g;
+    s[0] += mix * (w - s[0]);
+  }
+};
+
 // AdaGrad. Duchi, Hazan & Singer 2011, figure 1 (diagonal). s = {sum of g^2}.
 template <class T>
 struct AdaGrad {
@@ -76,6 +139,50 @@ struct RmsProp {
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = rho * s[0] + gain * g * g;
     w -= learning_rate * g / (sqrt(s[0]) + epsilon);
+  }
+};
+
+// RMSprop divided by the running deviation instead of the size. Graves 2013, arXiv:1308.0850, eq. 38 to 45.
+// s = {v, mean g}; rounding may make the variance negative, which counts as zero.
+template <class T>
+struct RmsPropCentered {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "learning_rate rho gain epsilon";
+  T learning_rate, rho, gain, epsilon;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = rho * s[0] + gain * g * g;
+    s[1] = rho * s[1] + gain * g;
+    const T variance = s[0] - s[1] * s[1];
+    w -= learning_rate * g / (sqrt(variance < T(0) ? T(0) : variance) + epsilon);
+  }
+};
+
+// RMSprop with a heavy ball behind it; the learning rate stays outside the velocity, as in PyTorch.
+// s = {v, velocity}.
+template <class T>
+struct RmsPropMomentum {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "learning_rate rho gain epsilon momentum";
+  T learning_rate, rho, gain, epsilon, momentum;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = rho * s[0] + gain * g * g;
+    s[1] = momentum * s[1] + g / (sqrt(s[0]) + epsilon);
+    w -= learning_rate * s[1];
+  }
+};
+
+// Both. s = {v, mean g, velocity}.
+template <class T>
+struct RmsPropCenteredMomentum {
+  static constexpr int states = 3;
+  static constexpr const char* fields = "learning_rate rho gain epsilon momentum";
+  T learning_rate, rho, gain, epsilon, momentum;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = rho * s[0] + gain * g * g;
+    s[1] = rho * s[1] + gain * g;
+    const T variance = s[0] - s[1] * s[1];
+    s[2] = momentum * s[2] + g / (sqrt(variance < T(0) ? T(0) : variance) + epsilon);
+    w -= learning_rate * s[2];
   }
 };
 
@@ -121,6 +228,148 @@ struct AdamW {
   }
 };
 
+// AMSGrad. Reddi, Kale & Kumar 2018, Algorithm 2, as in PyTorch: the largest raw v is kept and then corrected.
+// s = {m, v, largest v}.
+template <class T>
+struct AmsGrad {
+  static constexpr int states = 3;
+  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 scale epsilon keep";
+  T rate, beta1, gain1, beta2, gain2, scale, epsilon, keep;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = beta1 * s[0] + gain1 * g;
+    s[1] = beta2 * s[1] + gain2 * g * g;
+    s[2] = s[1] > s[2] ? s[1] : s[2];
+    w = w * keep - rate * s[0] / (sqrt(s[2]) * scale + epsilon);
+  }
+};
+
+// AdaMax. Kingma & Ba 2015, Algorithm 2; epsilon joins the gradient inside the maximum, as in PyTorch. s = {m, u}.
+template <class T>
+struct AdaMax {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "rate beta1 gain1 beta2 epsilon";
+  T rate, beta1, gain1, beta2, epsilon;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = beta1 * s[0] + gain1 * g;
+    const T old = beta2 * s[1], now = abs(g) + epsilon;
+    s[1] = old > now ? old : now;
+    w -= rate * s[0] / s[1];
+  }
+};
+
+// NAdam. Dozat 2016, Algorithm 8. s = {m, v}; rate_g and rate_m hold the learning rate, the momentum schedule and its
+// bias corrections: (1 - mu_t) / (1 - prod mu) for the gradient, mu_{t+1} / (1 - prod mu mu_{t+1}) for m.
+template <class T>
+struct NAdam {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "rate_g rate_m beta1 gain1 beta2 gain2 scale epsilon";
+  T rate_g, rate_m, beta1, gain1, beta2, gain2, scale, epsilon;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = beta1 * s[0] + gain1 * g;
+    s[1] = beta2 * s[1] + gain2 * g * g;
+    w -= (rate_g * g + rate_m * s[0]) / (sqrt(s[1]) * scale + epsilon);
+  }
+};
+
+// RAdam. Liu et al. 2020, arXiv:1908.03265, Algorithm 2. s = {m, v}; of adaptive and plain one is zero: whether the
+// variance can be trusted depends on t alone.
+template <class T>
+struct RAdam {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "adaptive plain beta1 gain1 beta2 gain2 epsilon";
+  T adaptive, plain, beta1, gain1, beta2, gain2, epsilon;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = beta1 * s[0] + gain1 * g;
+    s[1] = beta2 * s[1] + gain2 * g * g;
+    w -= s[0] * (adaptive / (sqrt(s[1]) + epsilon) + plain);
+  }
+};
+
+// AdaBelief. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2: the variance around m in place of the raw moment;
+// epsilon is added to s in every step, and again after the root. s = {m, s}.
+template <class T>
+struct AdaBelief {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 scale epsilon";
+  T rate, beta1, gain1, beta2, gain2, scale, epsilon;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = beta1 * s[0] + gain1 * g;
+    const T surprise = g - s[0];
+    s[1] = beta2 * s[1] + gain2 * surprise * surprise + epsilon;
+    w -= rate * s[0] / (sqrt(s[1]) * scale + epsilon);
+  }
+};
+
+// Yogi. Zaheer et al. 2018, Algorithm 2: v moves towards g^2 by an amount that does not depend on v.
+// s = {m, v}, with Adam's bias corrections since v starts at zero.
+template <class T>
+struct Yogi {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "rate beta1 gain1 gain2 scale epsilon";
+  T rate, beta1, gain1, gain2, scale, epsilon;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = beta1 * s[0] + gain1 * g;
+    const T square = g * g;
+    s[1] -= gain2 * sign(s[1] - square) * square;
+    w -= rate * s[0] / (sqrt(s[1]) * scale + epsilon);
+  }
+};
+
+// ADOPT. Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2: g is divided by the *previous* v, then limited to
+// t^(1/4), then averaged. s = {m, v}. The first step only sets v = g^2, which Python says by beta2 = 0, gain2 = 1,
+// gain1 = 0 and learning_rate = 0.
+template <class T>
+struct Adopt {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "learning_rate beta1 gain1 beta2 gain2 limit epsilon keep";
+  T learning_rate, beta1, gain1, beta2, gain2, limit, epsilon, keep;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    const T root = sqrt(s[1]), d = g / (root > epsilon ? root : epsilon);
+    s[0] = beta1 * s[0] + gain1 * (d > limit ? limit : d < -limit ? -limit : d);
+    s[1] = beta2 * s[1] + gain2 * g * g;
+    w = w * keep - learning_rate * s[0];
+  }
+};
+
+// AdEMAMix. Pagliardini, Ablin & Grangier 2024, arXiv:2409.03137, Algorithm 1: a second, slow average of the gradient.
+// s = {fast m, slow m, v}; scale1 = 1 / (1 - beta1^t), the slow one is not corrected.
+template <class T>
+struct AdEmaMix {
+  static constexpr int states = 3;
+  static constexpr const char* fields =
+      "learning_rate beta1 gain1 scale1 beta3 gain3 alpha beta2 gain2 scale2 epsilon keep";
+  T learning_rate, beta1, gain1, scale1, beta3, gain3, alpha, beta2, gain2, scale2, epsilon, keep;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = beta1 * s[0] + gain1 * g;
+    s[1] = beta3 * s[1] + gain3 * g;
+    s[2] = beta2 * s[2] + gain2 * g * g;
+    w = w * keep - learning_rate * (scale1 * s[0] + alpha * s[1]) / (sqrt(s[2]) * scale2 + epsilon);
+  }
+};
+
+// Adan. Xie et al. 2022, arXiv:2208.06677, Algorithm 1, in the authors' code. s = {m, difference, n, last g};
+// seen = 0 at the first step, which has no difference. shrink = 1 / (1 + learning_rate * weight_decay).
+template <class T>
+struct Adan {
+  static constexpr int states = 4;
+  static constexpr const char* fields = "rate beta1 gain1 rate_d beta2 gain2 beta3 gain3 scale epsilon seen shrink";
+  T rate, beta1, gain1, rate_d, beta2, gain2, beta3, gain3, scale, epsilon, seen, shrink;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    const T difference = seen * (g - s[3]), ahead = g + beta2 * difference;
+    s[0] = beta1 * s[0] + gain1 * g;
+    s[1] = beta2 * s[1] + gain2 * difference;
+    s[2] = beta3 * s[2] + gain3 * ahead * ahead;
+    s[3] = g;
+    w = (w - (rate * s[0] + rate_d * s[1]) / (sqrt(s[2]) * scale + epsilon)) * shrink;
+  }
+};
+
 }  // namespace popgrad::POPGRAD_TARGET
 
-#define STEP_RULES(X) X(Sgd) X(Momentum) X(HeavyBall) X(Nesterov) X(AdaGrad) X(RmsProp) X(AdaDelta) X(Adam) X(AdamW)
+// clang-format off
+#define STEP_RULES(X)                                                                       \
+  X(Sgd) X(Momentum) X(HeavyBall) X(Nesterov) X(SignSgd) X(Signum) X(Lion) X(Rprop) X(Asgd) \
+  X(AdaGrad) X(RmsProp) X(RmsPropCentered) X(RmsPropMomentum) X(RmsPropCenteredMomentum)    \
+  X(AdaDelta) X(Adam) X(AdamW) X(AmsGrad) X(AdaMax) X(NAdam) X(RAdam) X(AdaBelief) X(Yogi)  \
+  X(Adopt) X(AdEmaMix) X(Adan)
+// clang-format on

@@ -47,17 +47,6 @@ auto fn(const Rule& rule) {
     return rule.f64;
 }
 
-size_t words(const char* text) {
-  size_t count = *text != 0;
-  for (; *text; ++text) count += *text == ' ';
-  return count;
-}
-
-// Values in (0, 1) for fields whose meaning does not matter here.
-Exact<double> some_fields(const char* names, size_t rows, Rng& rng) {
-  return Exact<double>(words(names) * rows, rng, 0.05, 0.95);
-}
-
 template <class T>
 void sprinkle(Exact<T>& values) {
   using L = std::numeric_limits<T>;

@@ -35,11 +35,14 @@ ENTRANTS: dict[str, Entrant] = {
     "gd": Entrant("Gradient descent", optim.SGD(), None),
     "sgd": Entrant("SGD, one sample", optim.SGD(learning_rate=0.01), 1),
     "minibatch": Entrant("Mini-batch SGD", optim.SGD(), 32),
+    # The noise of minibatches looks like the changes of sign that it goes by.
+    "rprop": Entrant("Rprop", optim.Rprop(), None),
     # Nothing is compared across generations: its centre averages the noise of small batches out.
     "openai_es": Entrant("OpenAI-ES", search.OpenAIES(), 64),
 }
 _LABELS = {
     "heavy_ball": "Heavy ball",
+    "sign_sgd": "Sign SGD",
     "random_search": "Random search",
     "simulated_annealing": "Simulated annealing",
     "tabu": "Tabu search",

@@ -1,0 +1,479 @@
+"""Adam and its kin. Formulas: csrc/kernels/step_rules.h."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, final
+
+from popgrad.checks import fail
+from popgrad.optim._base import Optimizer, Schedule, at
+
+__all__ = [
+    "ADOPT",
+    "AMSGrad",
+    "AdEMAMix",
+    "AdaBelief",
+    "AdaMax",
+    "Adam",
+    "AdamW",
+    "Adan",
+    "NAdam",
+    "RAdam",
+    "Yogi",
+]
+
+
+@final
+@dataclass(frozen=True)
+class Adam(Optimizer):
+    r"""Adam: per-parameter step sizes from running moments of the gradient.
+
+    .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2
+    .. math:: w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t} + \epsilon), \quad
+              \hat m_t = m_t / (1-\beta_1^t), \quad \hat v_t = v_t / (1-\beta_2^t)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m and v per step, in [0, 1).
+        epsilon: > 0, in units of the gradient; added after the square root.
+
+    State: ``m`` and ``v``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range ("[Adam] beta1 must be in [0, 1), got 1.2").
+
+    Reference: Kingma & Ba, ICLR 2015, arXiv:1412.6980, Algorithm 1 (epsilon outside the root, as in PyTorch;
+    scikit-learn uses the form of the paper's section 2, where it is larger in the first steps).
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    rule = "Adam"
+    state_names = ("m", "v")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta1", "beta2")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return _moments(self, t)
+
+
+@final
+@dataclass(frozen=True)
+class AdamW(Optimizer):
+    r"""Adam with decoupled weight decay.
+
+    .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t} + \epsilon)
+
+    with the moments of `Adam`. The decay comes before the step and is scaled by the learning rate.
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m and v per step, in [0, 1).
+        epsilon: > 0, in units of the gradient; added after the square root.
+        weight_decay: lambda, in [0, 1); biases decay too.
+
+    State: ``m`` and ``v``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Loshchilov & Hutter, ICLR 2019, arXiv:1711.05101, Algorithm 2.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.01
+    rule = "AdamW"
+    state_names = ("m", "v")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta1", "beta2", "weight_decay")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return _moments(self, t) | {"keep": _keep(self, t)}
+
+
+@final
+@dataclass(frozen=True)
+class AMSGrad(Optimizer):
+    r"""Adam that divides by the largest v so far, so that a step never grows back.
+
+    .. math:: \tilde v_t = \max(\tilde v_{t-1}, v_t), \quad
+              w_t = (1 - \alpha_t \lambda)\, w_{t-1}
+              - \alpha_t\, \hat m_t / (\sqrt{\tilde v_t / (1-\beta_2^t)} + \epsilon)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m and v per step, in [0, 1).
+        epsilon: > 0, in units of the gradient; added after the square root.
+        weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
+
+    State: ``m``, ``v`` and ``largest``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Reddi, Kale & Kumar, ICLR 2018, Algorithm 2; the bias corrections are PyTorch's, after the maximum.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    rule = "AmsGrad"
+    state_names = ("m", "v", "largest")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta1", "beta2", "weight_decay")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return _moments(self, t) | {"keep": _keep(self, t)}
+
+
+@final
+@dataclass(frozen=True)
+class AdaMax(Optimizer):
+    r"""Adam in the maximum norm.
+
+    .. math:: u_t = \max(\beta_2 u_{t-1}, |g_t| + \epsilon), \quad
+              w_t = w_{t-1} - \alpha_t\, m_t / ((1-\beta_1^t)\, u_t)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m and u per step, in [0, 1).
+        epsilon: > 0, in units of the gradient; inside the maximum, as in PyTorch.
+
+    State: ``m`` and ``u``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Kingma & Ba, ICLR 2015, arXiv:1412.6980, Algorithm 2.
+    """
+
+    learning_rate: float | Schedule = 2e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    rule = "AdaMax"
+    state_names = ("m", "u")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta1", "beta2")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        fields = _moments(self, t)
+        return {name: fields[name] for name in ("rate", "beta1", "gain1", "beta2", "epsilon")}
+
+
+@final
+@dataclass(frozen=True)
+class NAdam(Optimizer):
+    r"""Adam with Nesterov's look ahead.
+
+    .. math:: w_t = w_{t-1} - \alpha_t \left( \frac{(1-\mu_t)\, g_t}{1-\prod_{i \le t} \mu_i}
+              + \frac{\mu_{t+1}\, m_t}{1-\prod_{i \le t+1} \mu_i} \right) / (\sqrt{\hat v_t} + \epsilon)
+    .. math:: \mu_t = \beta_1 (1 - 0.96^{t \psi} / 2)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m and v per step, in [0, 1).
+        epsilon: > 0, in units of the gradient; added after the square root.
+        momentum_decay: psi, >= 0, as in PyTorch and the paper; None holds mu at beta1, which is optax's ``nadam``.
+
+    State: ``m`` and ``v``, shape (n,), zero at t = 0. The number ``product`` of the mu so far.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Dozat, ICLR workshop 2016, Algorithm 8.
+    """
+
+    learning_rate: float | Schedule = 2e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    momentum_decay: float | None = 4e-3
+    rule = "NAdam"
+    state_names = ("m", "v")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta1", "beta2")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.momentum_decay is not None and not 0 <= self.momentum_decay < math.inf:
+            fail(self, f"momentum_decay must be a finite number >= 0 or None, got {self.momentum_decay!r}")
+
+    def _momentum(self, t: int) -> float:
+        if self.momentum_decay is None:
+            return self.beta1
+        return self.beta1 * (1 - 0.5 * math.pow(0.96, t * self.momentum_decay))
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        now, following = self._momentum(t), self._momentum(t + 1)
+        product = numbers["product"] = numbers.get("product", 1.0) * now
+        fields, learning_rate = _moments(self, t), at(self.learning_rate, t)
+        del fields["rate"]
+        fields["rate_g"] = learning_rate * (1 - now) / (1 - product)
+        fields["rate_m"] = learning_rate * following / (1 - product * following)
+        return fields
+
+
+@final
+@dataclass(frozen=True)
+class RAdam(Optimizer):
+    r"""Adam that waits until the variance of its step can be trusted.
+
+    .. math:: w_t = w_{t-1} - \alpha_t\, \hat m_t\, r_t \sqrt{1-\beta_2^t} / (\sqrt{v_t} + \epsilon)
+              \;\text{ if } \rho_t > 5, \quad w_{t-1} - \alpha_t\, \hat m_t \;\text{ else}
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m and v per step, in [0, 1).
+        epsilon: > 0, in units of the gradient; added after the square root.
+
+    State: ``m`` and ``v``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Liu et al., ICLR 2020, arXiv:1908.03265, Algorithm 2; the threshold is 5, as in PyTorch
+    and optax (paper: 4).
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    rule = "RAdam"
+    state_names = ("m", "v")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta1", "beta2")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        fields = _moments(self, t)
+        rate, debias2 = fields.pop("rate"), 1 - self.beta2**t
+        del fields["scale"]
+        longest = 2 / (1 - self.beta2) - 1
+        length = longest - 2 * t * self.beta2**t / debias2
+        if length <= 5:
+            return fields | {"adaptive": 0.0, "plain": rate}
+        above = (length - 4) * (length - 2) * longest
+        rectify = math.sqrt(above / ((longest - 4) * (longest - 2) * length))
+        return fields | {"adaptive": rate * rectify * math.sqrt(debias2), "plain": 0.0}
+
+
+@final
+@dataclass(frozen=True)
+class AdaBelief(Optimizer):
+    r"""Adam whose steps shrink where the gradient surprises.
+
+    .. math:: s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon, \quad
+              w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat s_t} + \epsilon)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m and s per step, in [0, 1).
+        epsilon: > 0; added to s in every step and after the root.
+
+    State: ``m`` and ``s``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Zhuang et al., NeurIPS 2020, arXiv:2010.07468, Algorithm 2.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-16
+    rule = "AdaBelief"
+    state_names = ("m", "s")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta1", "beta2")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return _moments(self, t)
+
+
+@final
+@dataclass(frozen=True)
+class Yogi(Optimizer):
+    r"""Adam whose v changes by a bounded amount.
+
+    .. math:: v_t = v_{t-1} - (1-\beta_2)\, \mathrm{sign}(v_{t-1} - g_t^2)\, g_t^2, \quad
+              w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t} + \epsilon)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m and pace of v per step, in [0, 1).
+        epsilon: > 0, in units of the gradient; added after the square root.
+
+    State: ``m`` and ``v``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Zaheer et al., NeurIPS 2018, Algorithm 2; the bias corrections make up for v = 0 at the start.
+    """
+
+    learning_rate: float | Schedule = 1e-2
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-3
+    rule = "Yogi"
+    state_names = ("m", "v")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta1", "beta2")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        fields = _moments(self, t)
+        del fields["beta2"]
+        return fields
+
+
+@final
+@dataclass(frozen=True)
+class ADOPT(Optimizer):
+    r"""Adam that divides by the v of the step before, and so converges for any beta2.
+
+    .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1)\, \mathrm{clip}(g_t / \max(\sqrt{v_{t-1}}, \epsilon), t^{1/4})
+    .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t m_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m and v per step, in [0, 1).
+        epsilon: > 0, in units of the gradient; the least divisor.
+        weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
+
+    State: ``m`` and ``v``, shape (n,), zero at t = 0. The first step only sets v to the squared gradient.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Taniguchi et al., NeurIPS 2024, arXiv:2411.02853, Algorithm 2; its limit counts from the second step.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.9999
+    epsilon: float = 1e-6
+    weight_decay: float = 0.0
+    rule = "Adopt"
+    state_names = ("m", "v")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta1", "beta2", "weight_decay")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        if t == 1:
+            fields = {"learning_rate": 0.0, "beta1": 1.0, "gain1": 0.0, "beta2": 0.0, "gain2": 1.0, "keep": 1.0}
+            return fields | {"limit": 1.0, "epsilon": self.epsilon}
+        fields = _moments(self, t) | {"learning_rate": at(self.learning_rate, t), "keep": _keep(self, t)}
+        del fields["rate"], fields["scale"]
+        return fields | {"limit": (t - 1) ** 0.25}
+
+
+@final
+@dataclass(frozen=True)
+class AdEMAMix(Optimizer):
+    r"""Adam with a second, slow average of the gradient.
+
+    .. math:: f_t = \beta_1 f_{t-1} + (1-\beta_1) g_t, \quad s_t = \beta_3 s_{t-1} + (1-\beta_3) g_t
+    .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, (\hat f_t + a\, s_t) / (\sqrt{\hat v_t} + \epsilon)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2, beta3: decay of the fast m, of v and of the slow m per step, in [0, 1).
+        alpha: a, the weight of the slow m, > 0 or a schedule: the paper lets it grow from 0 over the run.
+        epsilon: > 0, in units of the gradient; added after the square root.
+        weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
+
+    State: ``fast``, ``slow`` and ``v``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Pagliardini, Ablin & Grangier, arXiv:2409.03137 (2024), Algorithm 1.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    beta1: float = 0.9
+    beta2: float = 0.999
+    beta3: float = 0.9999
+    alpha: float | Schedule = 5.0
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    rule = "AdEmaMix"
+    state_names = ("fast", "slow", "v")
+    _positive = ("learning_rate", "alpha", "epsilon")
+    _fractions = ("beta1", "beta2", "beta3", "weight_decay")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        fields = _moments(self, t) | {"learning_rate": at(self.learning_rate, t), "keep": _keep(self, t)}
+        del fields["rate"]
+        fields |= {"scale1": 1 / (1 - self.beta1**t), "scale2": fields.pop("scale")}
+        return fields | {"beta3": self.beta3, "gain3": 1 - self.beta3, "alpha": at(self.alpha, t)}
+
+
+@final
+@dataclass(frozen=True)
+class Adan(Optimizer):
+    r"""Nesterov's look ahead through the differences of gradients.
+
+    .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad d_t = \beta_2 d_{t-1} + (1-\beta_2)(g_t - g_{t-1})
+    .. math:: n_t = \beta_3 n_{t-1} + (1-\beta_3)(g_t + \beta_2 (g_t - g_{t-1}))^2
+    .. math:: w_t = \left( w_{t-1} - \alpha_t (\hat m_t + \beta_2 \hat d_t) / (\sqrt{\hat n_t} + \epsilon) \right)
+              / (1 + \alpha_t \lambda)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2, beta3: decay of m, d and n per step, in [0, 1) (the paper's betas are 1 minus these).
+        epsilon: > 0, in units of the gradient; added after the square root.
+        weight_decay: lambda, by its proximal step, in [0, 1).
+
+    State: ``m``, ``d``, ``n`` and ``g``, the last gradient, shape (n,), zero at t = 0; the first difference is zero.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Xie et al., arXiv:2208.06677 (2022), Algorithm 1, as in the authors' code.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    beta1: float = 0.98
+    beta2: float = 0.92
+    beta3: float = 0.99
+    epsilon: float = 1e-8
+    weight_decay: float = 0.0
+    rule = "Adan"
+    state_names = ("m", "d", "n", "g")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta1", "beta2", "beta3", "weight_decay")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        fields, learning_rate = _moments(self, t), at(self.learning_rate, t)
+        fields |= {"beta3": self.beta3, "gain3": 1 - self.beta3, "scale": 1 / math.sqrt(1 - self.beta3**t)}
+        fields["rate_d"] = learning_rate * self.beta2 / (1 - self.beta2**t)
+        return fields | {"seen": float(t > 1), "shrink": 1 / (1 + learning_rate * self.weight_decay)}
+
+
+def _moments(o: Any, t: int) -> dict[str, float]:
+    """What Adam and its kin share: decays and bias corrections, in double, since float would lose 1 - beta."""
+    return {
+        "rate": at(o.learning_rate, t) / (1 - o.beta1**t),
+        "beta1": o.beta1,
+        "gain1": 1 - o.beta1,
+        "beta2": o.beta2,
+        "gain2": 1 - o.beta2,
+        "scale": 1 / math.sqrt(1 - o.beta2**t),
+        "epsilon": o.epsilon,
+    }
+
+
+def _keep(o: Any, t: int) -> float:
+    """The factor of the weights by decoupled weight decay."""
+    return 1.0 - at(o.learning_rate, t) * float(o.weight_decay)

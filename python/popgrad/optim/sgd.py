@@ -1,0 +1,310 @@
+"""Gradient descent, with momentum, with signs, with averages. Formulas: csrc/kernels/step_rules.h."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+from popgrad.checks import fail
+from popgrad.optim._base import Optimizer, Schedule, at
+
+__all__ = ["ASGD", "SGD", "HeavyBall", "Lion", "Momentum", "Nesterov", "Rprop", "SignSGD", "Signum"]
+
+
+@final
+@dataclass(frozen=True)
+class SGD(Optimizer):
+    r"""Gradient descent: full, mini-batch or stochastic, as the batch size says.
+
+    .. math:: w_t = w_{t-1} - \alpha_t\, g_t
+
+    Args:
+        learning_rate: alpha, in units of w per unit of gradient; a float > 0 or a schedule ``t -> float``.
+
+    Raises:
+        InputError: the learning rate is out of range.
+
+    Reference: Robbins & Monro, Annals of Mathematical Statistics 22 (1951).
+    """
+
+    learning_rate: float | Schedule = 0.1
+    rule = "Sgd"
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return {"learning_rate": at(self.learning_rate, t)}
+
+
+@final
+@dataclass(frozen=True)
+class Momentum(Optimizer):
+    r"""Gradient descent along the running average of the gradient.
+
+    .. math:: v_t = \beta v_{t-1} + (1-\beta) g_t, \quad w_t = w_{t-1} - \alpha_t v_t
+
+    The average keeps the size of a gradient, so alpha need not change with beta. It equals PyTorch's
+    ``SGD(lr=alpha * (1 - beta), momentum=beta)``; `HeavyBall` is the form without (1 - beta).
+
+    Args:
+        learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
+        beta: decay of v per step, in [0, 1).
+
+    State: ``v``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Polyak, USSR Computational Mathematics 4 (1964), with the average's weights.
+    """
+
+    learning_rate: float | Schedule = 0.1
+    beta: float = 0.9
+    rule = "Momentum"
+    state_names = ("v",)
+    _fractions = ("beta",)
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return {"learning_rate": at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
+
+
+@final
+@dataclass(frozen=True)
+class HeavyBall(Optimizer):
+    r"""Gradient descent with momentum in its classical form.
+
+    .. math:: v_t = \mu v_{t-1} + g_t, \quad w_t = w_{t-1} - \alpha_t v_t
+
+    PyTorch's ``SGD(momentum=mu)``. Where the gradient is constant, steps grow to alpha / (1 - mu).
+
+    Args:
+        learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
+        momentum: mu, in [0, 1).
+
+    State: ``v``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Polyak, USSR Computational Mathematics 4 (1964), eq. 9.
+    """
+
+    learning_rate: float | Schedule = 0.01
+    momentum: float = 0.9
+    rule = "HeavyBall"
+    state_names = ("v",)
+    _fractions = ("momentum",)
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return {"learning_rate": at(self.learning_rate, t), "momentum": self.momentum}
+
+
+@final
+@dataclass(frozen=True)
+class Nesterov(Optimizer):
+    r"""Nesterov's accelerated gradient.
+
+    .. math:: v_t = \mu v_{t-1} + g_t, \quad w_t = w_{t-1} - \alpha_t (g_t + \mu v_t)
+
+    PyTorch's ``SGD(momentum=mu, nesterov=True)``: w is kept at the point looked ahead to.
+
+    Args:
+        learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
+        momentum: mu, in [0, 1).
+
+    State: ``v``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Nesterov, Soviet Mathematics Doklady 27 (1983); Sutskever et al., ICML 2013, eq. 3 and 4.
+    """
+
+    learning_rate: float | Schedule = 0.01
+    momentum: float = 0.9
+    rule = "Nesterov"
+    state_names = ("v",)
+    _fractions = ("momentum",)
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return {"learning_rate": at(self.learning_rate, t), "momentum": self.momentum}
+
+
+@final
+@dataclass(frozen=True)
+class SignSGD(Optimizer):
+    r"""Sign descent: every parameter moves by the learning rate.
+
+    .. math:: w_t = w_{t-1} - \alpha_t\, \mathrm{sign}(g_t)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Bernstein et al., ICML 2018, arXiv:1802.04434, Algorithm 1.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    rule = "SignSgd"
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return {"learning_rate": at(self.learning_rate, t)}
+
+
+@final
+@dataclass(frozen=True)
+class Signum(Optimizer):
+    r"""Sign descent along the running average of the gradient.
+
+    .. math:: v_t = \beta v_{t-1} + (1-\beta) g_t, \quad w_t = w_{t-1} - \alpha_t\, \mathrm{sign}(v_t)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta: decay of v per step, in [0, 1).
+
+    State: ``v``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Bernstein et al., ICML 2018, arXiv:1802.04434, Algorithm 2.
+    """
+
+    learning_rate: float | Schedule = 1e-3
+    beta: float = 0.9
+    rule = "Signum"
+    state_names = ("v",)
+    _fractions = ("beta",)
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return {"learning_rate": at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
+
+
+@final
+@dataclass(frozen=True)
+class Lion(Optimizer):
+    r"""Lion: the sign of an average that leans to the newest gradient.
+
+    .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \mathrm{sign}(\beta_1 m_{t-1} + (1-\beta_1) g_t)
+    .. math:: m_t = \beta_2 m_{t-1} + (1-\beta_2) g_t
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1: weight of m in the step, in [0, 1).
+        beta2: decay of m per step, in [0, 1).
+        weight_decay: lambda, decoupled, in [0, 1).
+
+    State: ``m``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Chen et al., arXiv:2302.06675 (2023), Algorithm 2.
+    """
+
+    learning_rate: float | Schedule = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.99
+    weight_decay: float = 0.0
+    rule = "Lion"
+    state_names = ("m",)
+    _fractions = ("beta1", "beta2", "weight_decay")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        learning_rate = at(self.learning_rate, t)
+        return {
+            "learning_rate": learning_rate,
+            "beta1": self.beta1,
+            "gain1": 1 - self.beta1,
+            "beta2": self.beta2,
+            "gain2": 1 - self.beta2,
+            "keep": 1 - learning_rate * self.weight_decay,
+        }
+
+
+@final
+@dataclass(frozen=True)
+class Rprop(Optimizer):
+    r"""Resilient propagation: a step length for every parameter, from the signs of its gradients alone.
+
+    .. math:: \delta_t = \mathrm{clip}(\eta^\pm \delta_{t-1}), \quad w_t = w_{t-1} - \delta_t\, \mathrm{sign}(g_t)
+
+    The length grows where two gradients in a row agree in sign, and shrinks where they do not; then the gradient is
+    forgotten for one step. For full batches: the noise of minibatches looks like changes of sign.
+
+    Args:
+        learning_rate: length of the first steps, in units of w, > 0; schedules have no effect after t = 1.
+        shrink, grow: the factors eta, in (0, 1) and > 1.
+        shortest, longest: limits of a length, > 0, in units of w.
+
+    State: ``g``, the last gradient, and ``length``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Riedmiller & Braun, ICNN 1993; Igel & Husken, ISCI 2000, algorithm 3 (iRprop-, as in PyTorch).
+    """
+
+    learning_rate: float | Schedule = 0.01
+    shrink: float = 0.5
+    grow: float = 1.2
+    shortest: float = 1e-6
+    longest: float = 50.0
+    rule = "Rprop"
+    state_names = ("g", "length")
+    _positive = ("learning_rate", "shortest", "longest", "shrink")
+    _fractions = ("shrink",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 < self.grow < math.inf:
+            fail(self, f"grow must be a finite number > 1, got {self.grow!r}")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        limits = {"shortest": self.shortest, "longest": self.longest}
+        first = at(self.learning_rate, 1) if t == 1 else 0.0
+        return {"shrink": self.shrink, "grow": self.grow, "first": first, **limits}
+
+
+@final
+@dataclass(frozen=True)
+class ASGD(Optimizer):
+    r"""Stochastic gradient descent that also averages its parameters.
+
+    .. math:: w_t = (1 - \lambda \eta_t)\, w_{t-1} - \eta_t g_t, \quad
+              \bar w_t = \bar w_{t-1} + \mu_t (w_t - \bar w_{t-1})
+    .. math:: \eta_t = \alpha / (1 + \lambda \alpha (t-1))^p, \quad \mu_t = 1 / \max(1, t - 1 - t_0)
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        decay: lambda, in [0, 1).
+        power: p, > 0.
+        begin: t0, the step at which averaging begins, >= 0.
+
+    State: ``average``, shape (n,), what to evaluate with once averaging has begun; zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Polyak & Juditsky, SIAM J. Control Optim. 30 (1992); Xu, arXiv:1107.2490 (2011); PyTorch's schedules.
+    """
+
+    learning_rate: float | Schedule = 0.01
+    decay: float = 1e-4
+    power: float = 0.75
+    begin: float = 1e6
+    rule = "Asgd"
+    state_names = ("average",)
+    _positive = ("learning_rate", "power")
+    _fractions = ("decay",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.begin < math.inf:
+            fail(self, f"begin must be a finite number >= 0, got {self.begin!r}")
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        learning_rate = at(self.learning_rate, t)
+        rate = learning_rate / (1 + self.decay * learning_rate * (t - 1)) ** self.power
+        return {"rate": rate, "decay": 1 - self.decay * rate, "mix": 1 / max(1.0, t - 1 - self.begin)}
