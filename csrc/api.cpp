@@ -98,6 +98,16 @@ void spread_any(const T* rows, size_t count, const int64_t* which, size_t wanted
 }
 
 template <class T>
+double sum_squares_any(const T* x, size_t n) {
+  std::vector<double> sums((n + piece - 1) / piece);
+  parallel_range(n, 1,
+                 [&](size_t begin, size_t end) { sums[begin / piece] = row_fns<T>().sum_squares(x, begin, end); });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+template <class T>
 double total_weight(const Batch<T>& batch) {
   if (!batch.weight) return double(batch.samples);
   double total = 0;
@@ -197,6 +207,7 @@ int64_t parameter_count(const Shape& shape) {
   void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out) {                   \
     spread_any(rows, count, which, wanted, n, out);                                                                   \
   }                                                                                                                   \
+  double sum_squares(const T* x, size_t n) { return sum_squares_any(x, n); }                                          \
   PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch); }                                               \
   void evaluate(const Shape& shape, int score, const T* population, size_t members, const PackedData<T>& data,        \
                 double* out) {                                                                                        \

@@ -27,6 +27,9 @@ void combine(const double* weights, const double* rows, const double* centre, si
 void spread(const float* rows, size_t count, const int64_t* which, size_t wanted, size_t n, float* out);
 void spread(const double* rows, size_t count, const int64_t* which, size_t wanted, size_t n, double* out);
 
+double sum_squares(const float* x, size_t n);
+double sum_squares(const double* x, size_t n);
+
 int64_t parameter_count(const Shape&);
 
 // A batch in the layout of the population kernels, made once and evaluated many times.

@@ -7,6 +7,12 @@
 
 namespace popgrad {
 
+// What any rule can have done in its sweep. In this order: g *= scale; g is limited to [-clip, clip];
+// g += l2 * w; w *= keep; the rule; w moves towards zero by l1 (and stays there if it would pass it).
+struct StepExtras {
+  double scale, clip, l2, keep, l1;
+};
+
 // One update of n parameters in place. state holds (states, n), row after row.
 template <class T>
 struct StepArgs {
@@ -14,6 +20,7 @@ struct StepArgs {
   const T* g;
   T* state;
   size_t n;
+  const StepExtras* extras = nullptr;  // none
 };
 
 template <class T>
@@ -112,6 +119,7 @@ struct Score {
 
 template <class T>
 struct RowFns {
+  double (*sum_squares)(const T* x, size_t begin, size_t end);
   // out[i] = sum over rows of weights[p] * (rows[p][i] - centre[i]), in the order of the rows.
   void (*combine)(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out, size_t begin,
                   size_t end);

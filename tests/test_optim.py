@@ -130,6 +130,115 @@ def test_same_bits_for_any_number_of_threads(case, n):
         np.testing.assert_array_equal(other, results[0])
 
 
+# --- What every optimizer can have done in its sweep ---------------------------------------------------------------
+
+
+def around(optimizer, formula, w, g, kept, t):
+    """A step with the shared options, from their definitions."""
+    o = optimizer
+    if o.clip_norm:
+        g = g * min(1.0, o.clip_norm / np.linalg.norm(g))
+    if o.clip_value:
+        g = g.clip(-o.clip_value, o.clip_value)
+    if o._decay == "coupled":
+        g = g + o.weight_decay * w
+    w = formula(o, w, g, kept, t)
+    if isinstance(o, optim.ADOPT) and t == 1:
+        return w  # its first step leaves the weights alone
+    return np.sign(w) * np.maximum(np.abs(w) - o.learning_rate * o.l1, 0)
+
+
+OPTIONS = [
+    {"weight_decay": 0.1},
+    {"l1": 0.5},
+    {"clip_value": 0.3},
+    {"clip_norm": 2.0},
+    {"weight_decay": 0.2, "l1": 0.1, "clip_value": 0.5, "clip_norm": 10.0, "skip_nonfinite": True},
+]
+
+
+@RULES
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 4e-6)])
+def test_options(case, options, dtype, tolerance):
+    optimizer = dataclasses.replace(case.optimizer, **options)
+    rng = np.random.default_rng(4)
+    w = rng.normal(size=N).astype(dtype)
+    exact, kept, state = w.astype(np.float64), {}, optimizer.init(w)
+    discontinuous = dtype == "float32" and case.id in ("SignSGD", "Signum", "Lion", "Rprop", "Yogi")
+    for t in range(1, 6):
+        gradient = rng.normal(size=N).astype(dtype)
+        optimizer.step(w, gradient, state)
+        exact = around(optimizer, case.formula, exact, gradient.astype(np.float64), kept, t)
+    error = np.abs(w - exact) / np.abs(exact).max()
+    # Rounding may turn a sign that is nearly zero; then one step differs.
+    assert (error > tolerance).mean() <= (0.01 if discontinuous else 0)
+    if options.get("l1", 0) >= 0.5 and optimizer.learning_rate >= 0.1:
+        assert (w == 0).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_coupled_decay_is_pytorchs(dtype):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    rng = np.random.default_rng(5)
+    for optimizer, reference, arguments in (
+        (optim.Adam(0.01, weight_decay=0.3), "Adam", {"lr": 0.01, "weight_decay": 0.3}),
+        (optim.HeavyBall(0.1, 0.8, weight_decay=0.3), "SGD", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.3}),
+        (optim.AdaDelta(1.0, weight_decay=0.3), "Adadelta", {"lr": 1.0, "weight_decay": 0.3}),
+    ):
+        w = rng.normal(size=N).astype(dtype)
+        theirs = torch.tensor(w.copy(), requires_grad=True)
+        other, state = getattr(torch.optim, reference)([theirs], **arguments), optimizer.init(w)
+        for _ in range(10):
+            gradient = rng.normal(size=N).astype(dtype)
+            optimizer.step(w, gradient, state)
+            theirs.grad = torch.tensor(gradient)
+            other.step()
+        expected = theirs.detach().numpy()
+        assert np.abs(w - expected).max() <= (1e-12 if dtype == "float64" else 1e-6) * np.abs(expected).max()
+
+
+@RULES
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_a_step_with_a_gradient_that_is_not_finite_can_be_skipped(case, bad):
+    optimizer = dataclasses.replace(case.optimizer, skip_nonfinite=True)
+    w, gradient = np.ones(N), np.ones(N)
+    state = optimizer.init(w)
+    optimizer.step(w, gradient, state)
+    before = w.copy(), state.slots.copy(), state.t, dict(state.numbers)
+    gradient[N // 2] = bad
+    optimizer.step(w, gradient, state)
+    np.testing.assert_array_equal(w, before[0])
+    np.testing.assert_array_equal(state.slots, before[1])
+    assert (state.t, state.numbers) == before[2:]
+
+
+def test_norm_does_not_depend_on_threads_or_size():
+    before = pg.get_num_threads()
+    try:
+        for n in (0, 1, 15, 16, 17, 16_385, 1_000_003):
+            x = np.random.default_rng(n).normal(size=n).astype(np.float32)
+            found = set()
+            for threads in (1, 2, 4):
+                pg.set_num_threads(threads)
+                found.add(_core.sum_squares(x))
+            assert len(found) == 1
+            assert found.pop() == pytest.approx((x.astype(float) ** 2).sum(), rel=1e-13)
+    finally:
+        pg.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weight_decay": -1}, {"weight_decay": np.inf}, {"l1": -0.1}, {"clip_value": 0}, {"clip_norm": np.nan}],
+)
+def test_options_refuse(change):
+    with pytest.raises(pg.InputError, match=next(iter(change))):
+        optim.SGD(**change)
+    with pytest.raises(pg.InputError, match="weight_decay"):
+        optim.AdamW(weight_decay=1.0)
+
+
 @RULES
 def test_refuses(case):
     for name, value in case.refuses.items():
@@ -157,8 +266,13 @@ def test_fields_are_those_of_the_native_rule(case):
 @RULES
 def test_documented(case):
     text = inspect.getdoc(type(case.optimizer))
-    for word in ("Reference:", ".. math::", "Raises:", *(f.name for f in dataclasses.fields(case.optimizer))):
+    shared = {f.name for f in dataclasses.fields(optim.Optimizer)} - {"learning_rate"}
+    own = [f.name for f in dataclasses.fields(case.optimizer) if f.name not in shared]
+    for word in ("Reference:", ".. math::", "Raises:", *own):
         assert word in text, word
+    assert "weight_decay" in text or case.optimizer._decay == "coupled"
+    for name in shared:
+        assert name in inspect.getdoc(optim.Optimizer)
     for name in case.optimizer.state_names:
         assert f"``{name}``" in text
 

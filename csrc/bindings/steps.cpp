@@ -1,6 +1,9 @@
 // step_rules(): {name: (index, states, field names)}
-// step(rule, fields, w, g, state): one update of all n parameters, in place, without the GIL.
+// step(rule, fields, w, g, state, extras=None): one update of all n parameters, in place, without the GIL.
+//   extras: (scale, clip, l2, keep, l1), see table.h. sum_squares(x): in an order that does not depend on threads.
 //   w, g: (n,)   state: (states, n)   all float32 or all float64, C-contiguous, never converted
+#include <tuple>
+
 #include "../api.h"
 #include "arrays.h"
 #include "module.h"
@@ -11,7 +14,8 @@ namespace {
 
 constexpr int most_fields = 32;
 
-void step_bound(int index, const py::tuple& fields, const py::object& w, const py::object& g, const py::object& state) {
+void step_bound(int index, const py::tuple& fields, const py::object& w, const py::object& g, const py::object& state,
+                const py::object& extras) {
   if (index < 0 || index >= kernels().step_count) throw py::index_error("[_core.step] no such rule");
   const StepRule& rule = kernels().steps[index];
   double values[most_fields];
@@ -21,11 +25,16 @@ void step_bound(int index, const py::tuple& fields, const py::object& w, const p
     values[k] = PyFloat_AsDouble(PyTuple_GET_ITEM(fields.ptr(), py::ssize_t(k)));
     if (values[k] == -1 && PyErr_Occurred()) throw py::error_already_set();
   }
+  StepExtras around{};
+  if (!extras.is_none()) {
+    const auto [scale, clip, l2, keep, l1] = extras.cast<std::tuple<double, double, double, double, double>>();
+    around = {scale, clip, l2, keep, l1};
+  }
   with_type("w", w, [&](auto type) {
     using T = decltype(type);
     const py::ssize_t n = length("w", w);
     const StepArgs<T> args{output<T>("w", w, {n}), input<T>("g", g, {n}), output<T>("state", state, {rule.states, n}),
-                           size_t(n)};
+                           size_t(n), extras.is_none() ? nullptr : &around};
     const py::gil_scoped_release release;
     step(rule, values, args);
   });
@@ -44,7 +53,20 @@ void bind_steps(py::module_& m) {
     }
     return rules;
   });
-  m.def("step", &step_bound, py::arg("rule"), py::arg("fields"), py::arg("w"), py::arg("g"), py::arg("state"));
+  m.def("step", &step_bound, py::arg("rule"), py::arg("fields"), py::arg("w"), py::arg("g"), py::arg("state"),
+        py::arg("extras") = py::none());
+  m.def(
+      "sum_squares",
+      [](const py::object& x) {
+        return with_type("x", x, [&](auto type) {
+          using T = decltype(type);
+          const py::ssize_t n = length("x", x);
+          const T* const values = input<T>("x", x, {n});
+          const py::gil_scoped_release release;
+          return sum_squares(values, size_t(n));
+        });
+      },
+      py::arg("x"));
 }
 
 }  // namespace popgrad::bindings

@@ -2,28 +2,49 @@
 // gives the same bits on every one. Plain loops on purpose: the compiler vectorises them.
 // No standard headers with inline bodies here, see ARCHITECTURE.md.
 #include "../kernels/fields.h"
+#include "../kernels/step_extras.h"
 #include "tables.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {
 
-template <template <class> class Rule, class T>
-void step(const double* fields, const StepArgs<T>& args, size_t begin, size_t end) {
+template <template <class> class Rule, class T, bool with_extras>
+void step_loop(const double* fields, const StepArgs<T>& args, size_t begin, size_t end) {
   static_assert(fields_match<Rule<T>, T>);
   constexpr int states = Rule<T>::states, slots = states > 0 ? states : 1;
   const Rule<T> rule = rule_from<Rule<T>, T>(fields);
   T* const w = args.w;
   const T* const g = args.g;
+  Around<T> around{};
+  if constexpr (with_extras) {
+    const StepExtras& extras = *args.extras;
+    around = {T(extras.scale), T(extras.clip), T(extras.l2), T(extras.keep), T(extras.l1)};
+  }
   T* s[slots];
   for (int k = 0; k < states; ++k) s[k] = args.state + size_t(k) * args.n;
 #pragma GCC ivdep
   for (size_t i = begin; i < end; ++i) {
     T local[slots], value = w[i];
     for (int k = 0; k < states; ++k) local[k] = s[k][i];
-    rule(value, g[i], local);
+    if constexpr (with_extras) {
+      const T pull = around.gradient(value, g[i]);
+      value *= around.keep;
+      rule(value, pull, local);
+      value = around.shrink(value);
+    } else {
+      rule(value, g[i], local);
+    }
     w[i] = value;
     for (int k = 0; k < states; ++k) s[k][i] = local[k];
   }
+}
+
+template <template <class> class Rule, class T>
+void step(const double* fields, const StepArgs<T>& args, size_t begin, size_t end) {
+  if (args.extras)
+    step_loop<Rule, T, true>(fields, args, begin, end);
+  else
+    step_loop<Rule, T, false>(fields, args, begin, end);
 }
 
 template <template <class> class Rule, class T>
@@ -50,6 +71,19 @@ void move(const MoveArgs<T>& args, size_t member, size_t begin, size_t end) {
     rule(value, source, Draws(seed, stream, generation, identity, uint32_t(i)), uint32_t(i) == chosen);
     for (int k = 0; k < outputs; ++k) x[k][i] = value[k];
   }
+}
+
+template <class T>
+double sum_squares(const T* x, size_t begin, size_t end) {
+  constexpr size_t lanes = 16;  // running sums, in an order that does not depend on the vector width
+  double sums[lanes] = {};
+  size_t i = begin;
+  for (; i + lanes <= end; i += lanes)
+    for (size_t k = 0; k < lanes; ++k) sums[k] += double(x[i + k]) * double(x[i + k]);
+  for (size_t k = 0; i < end; ++i, ++k) sums[k] += double(x[i]) * double(x[i]);
+  double total = 0;
+  for (size_t k = 0; k < lanes; ++k) total += sums[k];
+  return total;
 }
 
 template <class T>
@@ -93,7 +127,7 @@ extern constinit const StepRule step_rules[step_count] = {STEP_RULES(X)};
 extern constinit const MoveRule move_rules[move_count] = {MOVE_RULES(X)};
 #undef X
 
-extern constinit const RowFns<float> rows_f32 = {combine<float>, spread<float>};
-extern constinit const RowFns<double> rows_f64 = {combine<double>, spread<double>};
+extern constinit const RowFns<float> rows_f32 = {sum_squares<float>, combine<float>, spread<float>};
+extern constinit const RowFns<double> rows_f64 = {sum_squares<double>, combine<double>, spread<double>};
 
 }  // namespace popgrad::POPGRAD_TARGET

@@ -4,6 +4,7 @@
 
 #include "../kernels/fields.h"
 #include "../kernels/move_rules.h"
+#include "../kernels/step_extras.h"
 #include "../kernels/step_rules.h"
 #include "cuda.h"
 
@@ -19,13 +20,20 @@ unsigned blocks_for(size_t count) {
 }
 
 template <template <class> class Rule, class T>
-__global__ void step_kernel(Rule<T> rule, StepArgs<T> args, size_t begin, size_t end) {
+__global__ void step_kernel(Rule<T> rule, Around<T> around, StepArgs<T> args, size_t begin, size_t end) {
   constexpr int states = Rule<T>::states, slots = states > 0 ? states : 1;
   const size_t stride = size_t(gridDim.x) * blockDim.x;
   for (size_t i = begin + size_t(blockIdx.x) * blockDim.x + threadIdx.x; i < end; i += stride) {
     T local[slots], value = args.w[i];
     for (int k = 0; k < states; ++k) local[k] = args.state[size_t(k) * args.n + i];
-    rule(value, args.g[i], local);
+    if (args.extras) {  // the same for every thread
+      const T pull = around.gradient(value, args.g[i]);
+      value *= around.keep;
+      rule(value, pull, local);
+      value = around.shrink(value);
+    } else {
+      rule(value, args.g[i], local);
+    }
     args.w[i] = value;
     for (int k = 0; k < states; ++k) args.state[size_t(k) * args.n + i] = local[k];
   }
@@ -34,7 +42,9 @@ __global__ void step_kernel(Rule<T> rule, StepArgs<T> args, size_t begin, size_t
 template <template <class> class Rule, class T>
 void step(const double* fields, const StepArgs<T>& args, size_t begin, size_t end) {
   if (begin >= end) return;
-  step_kernel<Rule, T><<<blocks_for(end - begin), threads>>>(rule_from<Rule<T>, T>(fields), args, begin, end);
+  Around<T> around{};
+  if (const StepExtras* const e = args.extras) around = {T(e->scale), T(e->clip), T(e->l2), T(e->keep), T(e->l1)};
+  step_kernel<Rule, T><<<blocks_for(end - begin), threads>>>(rule_from<Rule<T>, T>(fields), around, args, begin, end);
 }
 
 template <template <class> class Rule, class T>

@@ -77,14 +77,14 @@ struct Signum {
 };
 
 // Lion. Chen et al. 2023, arXiv:2302.06675, Algorithm 2: the step looks ahead with beta1, m remembers with beta2.
-// s = {m}; keep = 1 - learning_rate * weight_decay.
+// s = {m}.
 template <class T>
 struct Lion {
   static constexpr int states = 1;
-  static constexpr const char* fields = "learning_rate beta1 gain1 beta2 gain2 keep";
-  T learning_rate, beta1, gain1, beta2, gain2, keep;
+  static constexpr const char* fields = "learning_rate beta1 gain1 beta2 gain2";
+  T learning_rate, beta1, gain1, beta2, gain2;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
-    w = w * keep - learning_rate * sign(beta1 * s[0] + gain1 * g);
+    w -= learning_rate * sign(beta1 * s[0] + gain1 * g);
     s[0] = beta2 * s[0] + gain2 * g;
   }
 };
@@ -214,32 +214,18 @@ struct Adam {
   }
 };
 
-// AdamW. Loshchilov & Hutter 2019, arXiv:1711.05101, Algorithm 2: the weights decay before the step, by
-// keep = 1 - learning_rate * weight_decay (PyTorch's reading: the schedule scales the decay too).
-template <class T>
-struct AdamW {
-  static constexpr int states = 2;
-  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 scale epsilon keep";
-  T rate, beta1, gain1, beta2, gain2, scale, epsilon, keep;
-  POPGRAD_HD void operator()(T& w, T g, T* s) const {
-    s[0] = beta1 * s[0] + gain1 * g;
-    s[1] = beta2 * s[1] + gain2 * g * g;
-    w = w * keep - rate * s[0] / (sqrt(s[1]) * scale + epsilon);
-  }
-};
-
 // AMSGrad. Reddi, Kale & Kumar 2018, Algorithm 2, as in PyTorch: the largest raw v is kept and then corrected.
 // s = {m, v, largest v}.
 template <class T>
 struct AmsGrad {
   static constexpr int states = 3;
-  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 scale epsilon keep";
-  T rate, beta1, gain1, beta2, gain2, scale, epsilon, keep;
+  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 scale epsilon";
+  T rate, beta1, gain1, beta2, gain2, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = beta1 * s[0] + gain1 * g;
     s[1] = beta2 * s[1] + gain2 * g * g;
     s[2] = s[1] > s[2] ? s[1] : s[2];
-    w = w * keep - rate * s[0] / (sqrt(s[2]) * scale + epsilon);
+    w -= rate * s[0] / (sqrt(s[2]) * scale + epsilon);
   }
 };
 
@@ -321,13 +307,13 @@ struct Yogi {
 template <class T>
 struct Adopt {
   static constexpr int states = 2;
-  static constexpr const char* fields = "learning_rate beta1 gain1 beta2 gain2 limit epsilon keep";
-  T learning_rate, beta1, gain1, beta2, gain2, limit, epsilon, keep;
+  static constexpr const char* fields = "learning_rate beta1 gain1 beta2 gain2 limit epsilon";
+  T learning_rate, beta1, gain1, beta2, gain2, limit, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     const T root = sqrt(s[1]), d = g / (root > epsilon ? root : epsilon);
     s[0] = beta1 * s[0] + gain1 * (d > limit ? limit : d < -limit ? -limit : d);
     s[1] = beta2 * s[1] + gain2 * g * g;
-    w = w * keep - learning_rate * s[0];
+    w -= learning_rate * s[0];
   }
 };
 
@@ -336,14 +322,13 @@ struct Adopt {
 template <class T>
 struct AdEmaMix {
   static constexpr int states = 3;
-  static constexpr const char* fields =
-      "learning_rate beta1 gain1 scale1 beta3 gain3 alpha beta2 gain2 scale2 epsilon keep";
-  T learning_rate, beta1, gain1, scale1, beta3, gain3, alpha, beta2, gain2, scale2, epsilon, keep;
+  static constexpr const char* fields = "learning_rate beta1 gain1 scale1 beta3 gain3 alpha beta2 gain2 scale2 epsilon";
+  T learning_rate, beta1, gain1, scale1, beta3, gain3, alpha, beta2, gain2, scale2, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = beta1 * s[0] + gain1 * g;
     s[1] = beta3 * s[1] + gain3 * g;
     s[2] = beta2 * s[2] + gain2 * g * g;
-    w = w * keep - learning_rate * (scale1 * s[0] + alpha * s[1]) / (sqrt(s[2]) * scale2 + epsilon);
+    w -= learning_rate * (scale1 * s[0] + alpha * s[1]) / (sqrt(s[2]) * scale2 + epsilon);
   }
 };
 
@@ -370,6 +355,6 @@ struct Adan {
 #define STEP_RULES(X)                                                                       \
   X(Sgd) X(Momentum) X(HeavyBall) X(Nesterov) X(SignSgd) X(Signum) X(Lion) X(Rprop) X(Asgd) \
   X(AdaGrad) X(RmsProp) X(RmsPropCentered) X(RmsPropMomentum) X(RmsPropCenteredMomentum)    \
-  X(AdaDelta) X(Adam) X(AdamW) X(AmsGrad) X(AdaMax) X(NAdam) X(RAdam) X(AdaBelief) X(Yogi)  \
+  X(AdaDelta) X(Adam) X(AmsGrad) X(AdaMax) X(NAdam) X(RAdam) X(AdaBelief) X(Yogi)  \
   X(Adopt) X(AdEmaMix) X(Adan)
 // clang-format on

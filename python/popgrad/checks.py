@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NoReturn, SupportsFloat, cast
 
-__all__ = ["InputError", "fail", "fraction", "one_of", "positive", "positive_int", "whole_seed"]
+__all__ = ["InputError", "at_least_zero", "fail", "fraction", "one_of", "positive", "positive_int", "whole_seed"]
 
 
 class InputError(ValueError):
@@ -57,6 +57,11 @@ def positive(obj: Any, *names: str) -> None:
         value = getattr(obj, name)
         if not callable(value) and not (0 < _number(value) < math.inf):
             fail(obj, f"{name} must be a finite number > 0, got {value!r}")
+
+
+def at_least_zero(value: object) -> bool:
+    """Whether `value` is a finite number >= 0."""
+    return 0 <= _number(value) < math.inf
 
 
 def fraction(obj: Any, *names: str) -> None:

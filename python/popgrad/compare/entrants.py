@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 from popgrad import optim, search
 from popgrad.checks import fail, one_of
@@ -50,7 +51,7 @@ _LABELS = {
     "acor": "ACO_R (ant colony)",
 }
 ENTRANTS |= {
-    name: Entrant(_LABELS.get(name, kind.__name__), kind(), 32)
+    name: Entrant(_LABELS.get(name, kind.__name__), cast(Callable[[], optim.Optimizer], kind)(), 32)
     for name, kind in optim.REGISTRY.items()
     if name not in ENTRANTS
 }

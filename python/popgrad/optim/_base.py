@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,12 +13,13 @@ from numpy.typing import NDArray
 
 from popgrad import _core
 from popgrad.backends import aligned
-from popgrad.checks import InputError, fail, fraction, positive
+from popgrad.checks import InputError, at_least_zero, fail, fraction, positive
 
 __all__ = ["Optimizer", "Schedule", "State", "at"]
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
+Extras = tuple[float, float, float, float, float] | None
 
 _RULES = _core.step_rules()
 
@@ -44,7 +46,26 @@ class State:
 
 @dataclass(frozen=True)
 class Optimizer(ABC):
-    """Turns a gradient into a step. Subclasses hold the hyper-parameters and name the native rule."""
+    """Turns a gradient into a step. Subclasses hold the hyper-parameters and name the native rule.
+
+    All share these, by keyword; they cost no extra pass over the parameters, but for the norm.
+
+    Args:
+        weight_decay: lambda >= 0. Added to the gradient as lambda w, unless the method defines its own way: then it
+            is in [0, 1) and said there.
+        l1: strength >= 0 of a penalty ``l1 * sum |w|``, by its proximal step after the update (soft thresholding by
+            learning_rate * l1), which makes weights exactly zero.
+        clip_value: every gradient is limited to [-clip_value, clip_value]; > 0.
+        clip_norm: the gradient is scaled down to this Euclidean norm if it is longer; > 0. Before clip_value.
+        skip_nonfinite: leave parameters and state as they are where the gradient holds NaN or infinity.
+    """
+
+    learning_rate: float | Schedule
+    weight_decay: float = field(default=0.0, kw_only=True)
+    l1: float = field(default=0.0, kw_only=True)
+    clip_value: float | None = field(default=None, kw_only=True)
+    clip_norm: float | None = field(default=None, kw_only=True)
+    skip_nonfinite: bool = field(default=False, kw_only=True)
 
     # The native rule, and what its states are called; an option may choose another one for an instance.
     rule: ClassVar[str]
@@ -52,10 +73,24 @@ class Optimizer(ABC):
     # Hyper-parameters that must be > 0 (or schedules), and those that must be in [0, 1).
     _positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
     _fractions: ClassVar[tuple[str, ...]] = ()
+    # How the method's weight decay acts: "coupled", added to the gradient; "decoupled", on the weights before the
+    # step, times the learning rate; "own", by the rule itself.
+    _decay: ClassVar[str] = "coupled"
 
     def __post_init__(self) -> None:
         positive(self, *self._positive)
-        fraction(self, *self._fractions)
+        fraction(self, *self._fractions, *(["weight_decay"] if self._decay != "coupled" else []))
+        for name in ("weight_decay", "l1"):
+            if not at_least_zero(getattr(self, name)):
+                fail(self, f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
+        positive(self, *[name for name in ("clip_value", "clip_norm") if getattr(self, name) is not None])
+
+    def __repr__(self) -> str:
+        """The method's own settings, and the shared ones that were changed."""
+        shared = {f.name: f.default for f in fields(Optimizer) if f.name != "learning_rate"}
+        shown = [f.name for f in fields(self) if f.name not in shared]
+        shown += [name for name, default in shared.items() if getattr(self, name) != default]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @abstractmethod
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
@@ -85,10 +120,29 @@ class Optimizer(ABC):
         """
         index, _, names = _RULES[self.rule]
         numbers = dict(state.numbers)
-        fields = self._fields(state.t + 1, numbers)
+        members = self._fields(state.t + 1, numbers)
         try:
-            _core.step(index, tuple([fields[name] for name in names]), params, gradient, state.slots)
+            extras = self._extras(gradient, state.t + 1)
+            if extras and not math.isfinite(extras[0]):
+                return
+            _core.step(index, tuple([members[name] for name in names]), params, gradient, state.slots, extras)
         except ValueError as error:
             raise InputError(str(error).replace("_core", f"{type(self).__name__}.step", 1)) from None
         state.t += 1
         state.numbers = numbers
+
+    def _extras(self, gradient: Array, t: int) -> Extras:
+        """(scale, clip, l2, keep, l1) of the native sweep; None if nothing is to be done; scale NaN: skip the step."""
+        decays = self.weight_decay != 0 and self._decay != "own"
+        if not (decays or self.l1 or self.clip_value or self.clip_norm or self.skip_nonfinite):
+            return None
+        scale, learning_rate = 1.0, at(self.learning_rate, t)
+        if self.clip_norm or self.skip_nonfinite:
+            norm = math.sqrt(_core.sum_squares(gradient))
+            if self.skip_nonfinite and not math.isfinite(norm):
+                return (math.nan, 0.0, 0.0, 0.0, 0.0)
+            if self.clip_norm and norm > self.clip_norm:
+                scale = self.clip_norm / norm
+        l2 = self.weight_decay if self._decay == "coupled" else 0.0
+        keep = 1 - learning_rate * self.weight_decay if self._decay == "decoupled" else 1.0
+        return (scale, self.clip_value or math.inf, l2, keep, learning_rate * self.l1)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 from popgrad.checks import fail
-from popgrad.optim._base import Optimizer, Schedule, at
+from popgrad.optim._base import Array, Extras, Optimizer, Schedule, at
 
 __all__ = [
     "ADOPT",
@@ -25,7 +25,7 @@ __all__ = [
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adam(Optimizer):
     r"""Adam: per-parameter step sizes from running moments of the gradient.
 
@@ -61,7 +61,7 @@ class Adam(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdamW(Optimizer):
     r"""Adam with decoupled weight decay.
 
@@ -87,18 +87,19 @@ class AdamW(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
-    weight_decay: float = 0.01
-    rule = "AdamW"
+    weight_decay: float = field(default=0.01, kw_only=True)
+    rule = "Adam"
     state_names = ("m", "v")
     _positive = ("learning_rate", "epsilon")
-    _fractions = ("beta1", "beta2", "weight_decay")
+    _decay = "decoupled"
+    _fractions = ("beta1", "beta2")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return _moments(self, t) | {"keep": _keep(self, t)}
+        return _moments(self, t)
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AMSGrad(Optimizer):
     r"""Adam that divides by the largest v so far, so that a step never grows back.
 
@@ -124,18 +125,18 @@ class AMSGrad(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
-    weight_decay: float = 0.0
     rule = "AmsGrad"
     state_names = ("m", "v", "largest")
     _positive = ("learning_rate", "epsilon")
-    _fractions = ("beta1", "beta2", "weight_decay")
+    _decay = "decoupled"
+    _fractions = ("beta1", "beta2")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return _moments(self, t) | {"keep": _keep(self, t)}
+        return _moments(self, t)
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdaMax(Optimizer):
     r"""Adam in the maximum norm.
 
@@ -170,7 +171,7 @@ class AdaMax(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NAdam(Optimizer):
     r"""Adam with Nesterov's look ahead.
 
@@ -223,7 +224,7 @@ class NAdam(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RAdam(Optimizer):
     r"""Adam that waits until the variance of its step can be trusted.
 
@@ -267,7 +268,7 @@ class RAdam(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdaBelief(Optimizer):
     r"""Adam whose steps shrink where the gradient surprises.
 
@@ -301,7 +302,7 @@ class AdaBelief(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Yogi(Optimizer):
     r"""Adam whose v changes by a bounded amount.
 
@@ -337,7 +338,7 @@ class Yogi(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ADOPT(Optimizer):
     r"""Adam that divides by the v of the step before, and so converges for any beta2.
 
@@ -362,23 +363,29 @@ class ADOPT(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.9999
     epsilon: float = 1e-6
-    weight_decay: float = 0.0
     rule = "Adopt"
     state_names = ("m", "v")
     _positive = ("learning_rate", "epsilon")
-    _fractions = ("beta1", "beta2", "weight_decay")
+    _decay = "decoupled"
+    _fractions = ("beta1", "beta2")
+
+    def _extras(self, gradient: Array, t: int) -> Extras:
+        extras = super()._extras(gradient, t)
+        if extras is None or t > 1:
+            return extras
+        return (*extras[:3], 1.0, 0.0)  # the first step only looks at the gradient: not even the weights decay
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         if t == 1:
-            fields = {"learning_rate": 0.0, "beta1": 1.0, "gain1": 0.0, "beta2": 0.0, "gain2": 1.0, "keep": 1.0}
+            fields = {"learning_rate": 0.0, "beta1": 1.0, "gain1": 0.0, "beta2": 0.0, "gain2": 1.0}
             return fields | {"limit": 1.0, "epsilon": self.epsilon}
-        fields = _moments(self, t) | {"learning_rate": at(self.learning_rate, t), "keep": _keep(self, t)}
+        fields = _moments(self, t) | {"learning_rate": at(self.learning_rate, t)}
         del fields["rate"], fields["scale"]
         return fields | {"limit": (t - 1) ** 0.25}
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdEMAMix(Optimizer):
     r"""Adam with a second, slow average of the gradient.
 
@@ -406,21 +413,21 @@ class AdEMAMix(Optimizer):
     beta3: float = 0.9999
     alpha: float | Schedule = 5.0
     epsilon: float = 1e-8
-    weight_decay: float = 0.0
     rule = "AdEmaMix"
     state_names = ("fast", "slow", "v")
     _positive = ("learning_rate", "alpha", "epsilon")
-    _fractions = ("beta1", "beta2", "beta3", "weight_decay")
+    _decay = "decoupled"
+    _fractions = ("beta1", "beta2", "beta3")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = _moments(self, t) | {"learning_rate": at(self.learning_rate, t), "keep": _keep(self, t)}
+        fields = _moments(self, t) | {"learning_rate": at(self.learning_rate, t)}
         del fields["rate"]
         fields |= {"scale1": 1 / (1 - self.beta1**t), "scale2": fields.pop("scale")}
         return fields | {"beta3": self.beta3, "gain3": 1 - self.beta3, "alpha": at(self.alpha, t)}
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adan(Optimizer):
     r"""Nesterov's look ahead through the differences of gradients.
 
@@ -448,11 +455,11 @@ class Adan(Optimizer):
     beta2: float = 0.92
     beta3: float = 0.99
     epsilon: float = 1e-8
-    weight_decay: float = 0.0
     rule = "Adan"
     state_names = ("m", "d", "n", "g")
     _positive = ("learning_rate", "epsilon")
-    _fractions = ("beta1", "beta2", "beta3", "weight_decay")
+    _decay = "own"
+    _fractions = ("beta1", "beta2", "beta3")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         fields, learning_rate = _moments(self, t), at(self.learning_rate, t)
@@ -472,8 +479,3 @@ def _moments(o: Any, t: int) -> dict[str, float]:
         "scale": 1 / math.sqrt(1 - o.beta2**t),
         "epsilon": o.epsilon,
     }
-
-
-def _keep(o: Any, t: int) -> float:
-    """The factor of the weights by decoupled weight decay."""
-    return 1.0 - at(o.learning_rate, t) * float(o.weight_decay)

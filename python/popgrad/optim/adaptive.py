@@ -11,7 +11,7 @@ __all__ = ["AdaDelta", "AdaGrad", "RMSprop"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdaGrad(Optimizer):
     r"""AdaGrad: steps shrink with all the gradient that a parameter has seen.
 
@@ -40,7 +40,7 @@ class AdaGrad(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RMSprop(Optimizer):
     r"""RMSprop: steps divided by the running size of the gradient.
 
@@ -85,7 +85,7 @@ class RMSprop(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdaDelta(Optimizer):
     r"""AdaDelta: RMSprop whose learning rate is the running size of its own steps.
 

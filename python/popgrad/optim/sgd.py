@@ -13,7 +13,7 @@ __all__ = ["ASGD", "SGD", "HeavyBall", "Lion", "Momentum", "Nesterov", "Rprop", 
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SGD(Optimizer):
     r"""Gradient descent: full, mini-batch or stochastic, as the batch size says.
 
@@ -36,7 +36,7 @@ class SGD(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Momentum(Optimizer):
     r"""Gradient descent along the running average of the gradient.
 
@@ -68,7 +68,7 @@ class Momentum(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class HeavyBall(Optimizer):
     r"""Gradient descent with momentum in its classical form.
 
@@ -99,7 +99,7 @@ class HeavyBall(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Nesterov(Optimizer):
     r"""Nesterov's accelerated gradient.
 
@@ -130,7 +130,7 @@ class Nesterov(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SignSGD(Optimizer):
     r"""Sign descent: every parameter moves by the learning rate.
 
@@ -153,7 +153,7 @@ class SignSGD(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Signum(Optimizer):
     r"""Sign descent along the running average of the gradient.
 
@@ -182,7 +182,7 @@ class Signum(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Lion(Optimizer):
     r"""Lion: the sign of an average that leans to the newest gradient.
 
@@ -206,10 +206,10 @@ class Lion(Optimizer):
     learning_rate: float | Schedule = 1e-4
     beta1: float = 0.9
     beta2: float = 0.99
-    weight_decay: float = 0.0
     rule = "Lion"
     state_names = ("m",)
-    _fractions = ("beta1", "beta2", "weight_decay")
+    _decay = "decoupled"
+    _fractions = ("beta1", "beta2")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         learning_rate = at(self.learning_rate, t)
@@ -219,12 +219,11 @@ class Lion(Optimizer):
             "gain1": 1 - self.beta1,
             "beta2": self.beta2,
             "gain2": 1 - self.beta2,
-            "keep": 1 - learning_rate * self.weight_decay,
         }
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Rprop(Optimizer):
     r"""Resilient propagation: a step length for every parameter, from the signs of its gradients alone.
 
@@ -268,7 +267,7 @@ class Rprop(Optimizer):
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ASGD(Optimizer):
     r"""Stochastic gradient descent that also averages its parameters.
 

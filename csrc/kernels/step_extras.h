@@ -1,0 +1,21 @@
+// What any update rule can have done in its sweep, around the rule: see StepExtras in table.h for the order.
+#pragma once
+
+#include "math.h"
+
+namespace popgrad::POPGRAD_TARGET {
+
+template <class T>
+struct Around {
+  T scale, clip, l2, keep, l1;
+
+  POPGRAD_HD T gradient(T w, T g) const {
+    g = g * scale;
+    g = g > clip ? clip : g < -clip ? -clip : g;  // NaN passes
+    return g + l2 * w;
+  }
+  // The proximal step of l1 |w|: soft thresholding.
+  POPGRAD_HD T shrink(T w) const { return w > l1 ? w - l1 : w < -l1 ? w + l1 : w != w ? w : T(0); }
+};
+
+}  // namespace popgrad::POPGRAD_TARGET
