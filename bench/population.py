@@ -103,6 +103,7 @@ def main():
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(arguments.repeats):
         for name, run in contenders.items():
+            time.sleep(0.1)  # the threads of the one before may still spin, waiting for more
             began = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - began)

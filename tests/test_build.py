@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,12 +16,12 @@ from popgrad import _core
 ROOT = Path(__file__).parent.parent
 
 
-def configure(folder, mode):
+def configure(folder, mode, nvcc=None):
     """Configure the native library where no CUDA compiler works."""
     if shutil.which("cmake") is None:
         pytest.skip("cmake is not installed")
     command = ["cmake", "-S", str(ROOT), "-B", str(folder), "-DPOPGRAD_PYTHON=OFF", f"-DPOPGRAD_CUDA={mode}"]
-    broken = os.environ | {"CUDACXX": str(folder / "no-such-nvcc")}
+    broken = os.environ | {"CUDACXX": str(nvcc or folder / "no-such-nvcc")}
     return subprocess.run(command, capture_output=True, text=True, env=broken, timeout=120)
 
 
@@ -37,6 +38,17 @@ def test_without_a_compiler_the_stand_in_is_built_and_said(tmp_path, mode):
     done = configure(tmp_path, mode)
     assert done.returncode == 0, done.stderr
     assert "CUDA is not built" in done.stdout
+
+
+def test_a_compiler_that_is_too_old_is_passed_over_and_its_reason_said(tmp_path):
+    nvcc = tmp_path / "nvcc"
+    nvcc.write_text("#!/bin/sh\necho \"nvcc fatal   : Unsupported gpu architecture 'compute_90'\" >&2\nexit 1\n")
+    nvcc.chmod(0o755)
+    done = configure(tmp_path / "build", "AUTO", nvcc)
+    assert done.returncode == 0, done.stderr
+    said = re.search(r"CUDA is not built .*switched off\) (.*)", done.stdout)
+    assert said
+    assert said[1].startswith(("nvcc fatal", "Error:", "error:", "is not able to compile"))
 
 
 def test_an_unknown_mode_is_refused(tmp_path):

@@ -282,7 +282,10 @@ def test_a_run_that_diverges_is_recorded_with_what_it_had(tmp_path, monkeypatch)
     from popgrad.compare import study as module
 
     entrant = module.Entrant("Wild", optim.SGD(learning_rate=1e30), 32)
-    job = {"source": "iris", "target": None, "name": "wild", "entrant": entrant, "seed": 0, "budget": 30000}
+    columns = (None, None)
+    digest = module._digest(module._load("iris", *columns))
+    job = {"source": "iris", "columns": columns, "digest": digest, "name": "wild", "entrant": entrant, "seed": 0}
+    job["budget"] = 30000
     result = module._run(job | {"hidden": [4], "objective": "loss", "activation": "relu"})
     assert result["status"] == "ok"
     assert "no longer finite" in result["reason"]
@@ -306,3 +309,154 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     assert process.returncode == 130
     assert "goes on where it stopped" in error
     assert "Traceback" not in error
+
+
+# --- What may go wrong -----------------------------------------------------------------------------------------------
+
+
+def write_table(path, rows=60):
+    rng = np.random.default_rng(0)
+    colours = np.array(["red", "blue", ""])[rng.integers(3, size=rows)]
+    lines = [
+        f"{a:.4f},{colour},{a + len(colour):.4f}" for a, colour in zip(rng.normal(size=rows), colours, strict=True)
+    ]
+    path.write_text("\n".join(["size,colour,price", *lines]))
+
+
+def test_a_target_is_for_the_tables_among_several_data_sets(tmp_path):
+    write_table(tmp_path / "mixed.csv")
+    done = popgrad(
+        "compare", "wine", "mixed.csv", "--target", "price", "--optimizers", "adam", "--budget", "1e4", "--seeds", "1",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert set(outcome(only_study(tmp_path))) == {("wine", "adam", 0), ("mixed", "adam", 0)}
+    refused = popgrad("compare", "wine", "--target", "price", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "target and task are for tables" in refused.stderr
+
+
+def test_task_can_be_said(tmp_path):
+    (tmp_path / "grades.csv").write_text("a,grade\n" + "\n".join(f"{i / 7},{i % 5}" for i in range(60)))
+    arguments = ["compare", "grades.csv", "--task", "regression", "--optimizers", "adam", "--budget", "1e4"]
+    assert popgrad(*arguments, "--seeds", "1", cwd=tmp_path).returncode == 0
+    config = json.loads((only_study(tmp_path) / "config.json").read_text())
+    assert config["datasets"]["grades"]["task"] == "regression"
+
+
+def test_a_full_disk_is_said_and_loses_nothing(undisturbed, tmp_path):
+    source = only_study(undisturbed[0])
+    folder = tmp_path / "runs" / source.name
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_bytes((source / "config.json").read_bytes())
+    whole = (source / "results.jsonl").read_bytes().splitlines(keepends=True)
+    (folder / "results.jsonl").write_bytes(b"".join(whole[:3]))
+    # No file of this process may grow beyond what three results and a bit more take: as on a full disk.
+    limit = sum(map(len, whole[:3])) + 100
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}));"
+        "from popgrad.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *SMALL], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "cannot write a result" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "results.jsonl").read_bytes().startswith(b"".join(whole[:3]))
+    assert popgrad(*SMALL, cwd=tmp_path).returncode == 0
+    assert outcome(folder) == outcome(source)
+
+
+def test_a_killed_worker_is_said(tmp_path):
+    arguments = ["compare", "digits", "--optimizers", "sgd", "--seeds", "2", "--budget", "1e8"]
+    process = subprocess.Popen(
+        [*COMMAND, *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (children := descendants(process.pid, "spawn_main")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(children[0], signal.SIGKILL)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 2
+    assert "a process was killed" in error
+    assert "Traceback" not in error
+
+
+def test_results_without_a_configuration_are_not_adopted(undisturbed, tmp_path):
+    source = only_study(undisturbed[0])
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    (folder / "results.jsonl").write_bytes((source / "results.jsonl").read_bytes())
+    refused = popgrad(*SMALL, "--name", "mine", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "no config.json" in refused.stderr
+
+
+def test_another_instruction_set_does_not_go_on(undisturbed, tmp_path):
+    from popgrad import _core
+
+    others = [name for name, runs in _core.isas().items() if runs and name != _core.isa()]
+    folder = tmp_path / "runs" / "mine"
+    assert popgrad(*SMALL, "--name", "mine", cwd=tmp_path).returncode == 0
+    config = json.loads((folder / "config.json").read_text())
+    config["machine"]["instruction set"] = others[0] if others else "another"
+    (folder / "config.json").write_text(json.dumps(config))
+    refused = popgrad(*SMALL, "--name", "mine", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "was begun with the instruction set" in refused.stderr
+
+
+def test_data_that_changes_meanwhile_fails_the_run(tmp_path):
+    from popgrad.compare import study as module
+
+    job = {"source": "iris", "columns": (None, None), "digest": "another", "name": "adam", "seed": 0}
+    with pytest.raises(pg.InputError, match="was changed while"):
+        module._run(job)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["iris", "--budget", "1000"], "costs .* forwards, and the budget is 1000"),
+        (["iris", "--hidden", "20000000"], "each of sizes must be at most"),
+        (["iris", "--hidden", "16000000,16000000"], "no memory for"),
+        (["digitz"], "Did you mean 'digits'"),
+        (["--optimizers", "adm"], "Did you mean 'adam'"),
+        (["--optimizers", "adam,adam"], "named twice"),
+        (["--seeds", "0"], "seeds must be"),
+        (["--budget", "lots"], "expected a whole number"),
+        (["--hidden", "x"], "expected a whole number"),
+        (["--objective", "accuracy"], "unknown objective"),
+        (["diabetes", "--objective", "error_rate"], "needs classes"),
+        (["--activation", "step"], "has no gradient"),
+        (["nothing.csv"], "there is none of this name"),
+        (["--name", "../x"], "name must be"),
+        (["--root", "/dev/null/x"], "cannot write to"),
+    ],
+)
+def test_bad_input_ends_before_any_work(arguments, message, tmp_path):
+    import re
+
+    refused = popgrad("compare", *arguments, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert re.search(message, " ".join(refused.stderr.split())), refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("variable", ["POPGRAD_ISA", "POPGRAD_NUM_THREADS"])
+def test_a_forced_setting_that_cannot_be_had_gives_no_traceback(variable, tmp_path):
+    import shutil
+
+    command = shutil.which("popgrad", path=str(Path(sys.executable).parent))
+    done = subprocess.run([command, "info"], env=os.environ | {variable: "none"}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert variable in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_without_the_signs_still_gets_its_table(undisturbed):
+    folder = only_study(undisturbed[0])
+    done = popgrad("report", str(folder), cwd=folder, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0, done.stderr
+    assert "Adam" in done.stdout

@@ -472,7 +472,9 @@ def test_initial_weights_have_the_named_distribution(init, dtype):
 @every_activation
 def test_default_initialisation_suits_the_activation(activation):
     rectifiers = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
-    expected = "he_uniform" if activation in rectifiers else "glorot_uniform"
+    linear_at_zero = ("identity", "tanh", "sigmoid")
+    scheme = "he" if activation in rectifiers else "glorot" if activation in linear_at_zero else "lecun"
+    expected = f"{scheme}_uniform"
     model = pg.MLP([30, 20, 2], activation=activation, seed=5)
     assert model.init == expected
     named = pg.MLP([30, 20, 2], activation=activation, seed=5, init=expected)

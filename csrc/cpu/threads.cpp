@@ -147,10 +147,12 @@ void run_items(int64_t items, Body body, const void* context, bool threaded) {
   if (threaded && wanted > 1 && !inside) {
     Pool& shared = current_pool();
     if (std::unique_lock use(shared.use, std::try_to_lock); use.owns_lock()) {
-      inside = true;
+      const struct Inside {
+        Inside() { inside = true; }
+        ~Inside() { inside = false; }
+      } mark;
       Job job{.items = items, .body = body, .context = context, .next = 0, .error = nullptr, .error_lock = {}};
       shared.run(job, int(wanted) - 1);
-      inside = false;
       if (job.error) std::rethrow_exception(job.error);
       return;
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from popgrad.checks import InputError, fail
 
@@ -20,15 +22,19 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-out = Console()
+for stream in (sys.stdout, sys.stderr):
+    if hasattr(stream, "reconfigure"):
+        stream.reconfigure(errors="replace")  # a terminal without a sign gets a "?", not an error after the work
+out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100)
 
 
 def main() -> None:
     """Run the command line; bad input ends with a message and exit code 2."""
     try:
         app()
-    except InputError as error:
-        Console(stderr=True).print(f"popgrad: {error}", style="bold red", markup=False, highlight=False)
+    except (InputError, OSError) as error:
+        message = Text(f"popgrad: {error}", style="bold red")
+        Console(stderr=True).print(message, soft_wrap=not sys.stderr.isatty())
         sys.exit(2)
 
 
@@ -49,6 +55,7 @@ def _sizes(text: str) -> list[int]:
 
 Hidden = Annotated[str, typer.Option(help="Sizes of the hidden layers, separated by commas; 0 for none.")]
 Target = Annotated[str | None, typer.Option(help="Name of the target column, for files.")]
+Task = Annotated[str | None, typer.Option(help="classification or regression, for files. Default: by the target.")]
 Activation = Annotated[str, typer.Option(help="Activation of the hidden layers.")]
 Objective = Annotated[str, typer.Option(help="What searches minimise: loss or error_rate. Gradients follow the loss.")]
 
@@ -68,9 +75,10 @@ def compare(
     activation: Activation = "relu",
     objective: Objective = "loss",
     target: Target = None,
+    task: Task = None,
     name: Annotated[str | None, typer.Option(help="Folder of the study. Default: made from the settings.")] = None,
     root: Annotated[Path, typer.Option(help="Folder of all studies.")] = Path("runs"),
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per core.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per thread allowed.")] = None,
 ) -> None:
     """Race optimizers on data under one budget, rank them, and write a report.
 
@@ -88,43 +96,45 @@ def compare(
         activation=activation,
         objective=objective,
         target=target,
+        task=task,
         name=name,
         root=root,
         command=" ".join(["popgrad", *sys.argv[1:]]),
     )
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as progress:
-        task = progress.add_task("comparing", total=None)
+        bar = progress.add_task("comparing", total=None)
 
         def show(result: dict[str, Any] | None, done: int, total: int) -> None:
             text = "comparing" if result is None else f"{result['entrant']} on {result['dataset']}"
-            progress.update(task, completed=done, total=total, description=f"{text:<32}")
+            progress.update(bar, completed=done, total=total, description=f"{text:<32}")
 
         try:
             folder = study.run(show, workers)
         except KeyboardInterrupt:
             Console(stderr=True).print("popgrad: interrupted; the same command goes on where it stopped")
             raise typer.Exit(130) from None
-    _present(folder)
-    try:
+    succeeded = _present(folder)
+    if find_spec("plotly") and find_spec("jinja2"):
         from popgrad.compare.report import write_report
 
-        page = write_report(folder)
-    except InputError as error:
-        # The results are there; only the page needs the extra.
-        out.print(f"\nNo report was written: {error}\nThen: popgrad report {folder}", highlight=False, markup=False)
+        out.print(f"\nReport: {write_report(folder)}", highlight=False, soft_wrap=True)
     else:
-        out.print(f"\nReport: {page}", highlight=False, soft_wrap=True)
+        out.print(f'\nFor the report: pip install "popgrad[report]", then: popgrad report {folder}', soft_wrap=True)
+    if not succeeded:
+        fail("compare", f"not one run succeeded; {str(folder / 'results.jsonl')!r} says why")
 
 
-def _present(folder: Path) -> None:
+def _present(folder: Path) -> bool:
+    """Show the ranked tables; whether any run succeeded."""
     from popgrad.compare.study import read_config
     from popgrad.compare.summary import read_results, summarize, table
 
-    config = read_config(folder)
-    for summary in summarize(config, read_results(folder)):
+    config, results = read_config(folder), read_results(folder)
+    for summary in summarize(config, results):
         out.print()
         out.print(table(summary, config))
+    return any(run["status"] == "ok" for run in results)
 
 
 @app.command()
@@ -151,6 +161,7 @@ def fit(
     activation: Activation = "relu",
     objective: Objective = "loss",
     target: Target = None,
+    task: Task = None,
     seed: Annotated[int, typer.Option(help="Seed of split, weights and optimizer.")] = 0,
     save: Annotated[Path | None, typer.Option(help="Where to write the model (safetensors).")] = None,
 ) -> None:
@@ -162,9 +173,11 @@ def fit(
 
     entrant = ENTRANTS[one_of("fit", "optimizer", optimizer.lower(), ENTRANTS)]
     limit = None if budget is None else pg.Budget(forwards=_count("--budget", budget))
+    if save is not None and save.is_dir():
+        fail("fit", f"--save needs the name of a file, and {str(save)!r} is a folder")
     if save is not None and not (save.parent.is_dir() and os.access(save.parent, os.W_OK)):
         fail("fit", f"cannot write to the folder {str(save.parent)!r}")
-    table = data.load(dataset, target=target)
+    table = data.load(dataset, target=target, task=task)
     split = data.split(table, seed=seed)
     classes = len(table.classes)
     loss = "cross_entropy" if classes else "mse"

@@ -73,7 +73,7 @@ def fit(
     seed: int = 0,
     sample_weight: ArrayLike | None = None,
     objective: Literal["loss", "error_rate", "mse", "mae"] = "loss",
-    record_every: int | Sequence[int] | None = None,
+    record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
 ) -> History:
     """Train a model, by gradients or by a search.
 
@@ -169,9 +169,9 @@ def fit(
     return history
 
 
-def _marks(record_every: int | Sequence[int]) -> Iterator[float]:
+def _marks(record_every: int | Sequence[int] | NDArray[np.integer[Any]]) -> Iterator[float]:
     """Totals of forwards after which to record, without end."""
-    if isinstance(record_every, Sequence):
+    if isinstance(record_every, (Sequence, np.ndarray)):
         totals = [positive_int("fit", "each of record_every", total) for total in record_every]
         if totals != sorted(totals):
             fail("fit", f"record_every must rise, got {record_every!r}")

@@ -30,7 +30,8 @@ _SETTINGS = ("activation", "loss", "dropout", "dtype", "seed", "init")  # of a m
 _WIDEST = 1 << 24  # units of a layer; the native core takes no more
 
 # The variance that keeps a signal's size from layer to layer, times fan: He et al. 2015 for units that are
-# half the time at rest; Glorot & Bengio 2010 (mean of both fans) else; LeCun et al. 1998 on request.
+# half the time at rest; Glorot & Bengio 2010 (mean of both fans) for what is linear around zero; LeCun et al. 1998
+# for the rest.
 _RECTIFIERS = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 INITS = tuple(f"{who}_{how}" for who in ("he", "glorot", "lecun") for how in ("normal", "uniform"))
 
@@ -48,8 +49,8 @@ class MLP:
         dtype: "float32" or "float64".
         seed: of the initial weights and of dropout, in [0, 2^64).
         init: one of he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform.
-            Default: he_uniform for rectifiers (relu, leaky_relu, elu, gelu, silu, softplus), else
-            glorot_uniform. Biases start at zero.
+            Default: he_uniform for rectifiers (relu, leaky_relu, elu, gelu, silu, softplus), glorot_uniform for
+            identity, tanh and sigmoid, lecun_uniform for sin and step. Biases start at zero.
 
     Raises:
         InputError: an argument is out of range or a name unknown.
@@ -83,7 +84,10 @@ class MLP:
         if self.loss_name == "cross_entropy" and self.sizes[-1] < 2:
             fail(self, "cross_entropy needs at least two outputs; for one use loss='binary_cross_entropy'")
         self.network = _core.Network(self.sizes, activation)
-        self._params = aligned(self.network.n, self.dtype)
+        try:
+            self._params = aligned(self.network.n, self.dtype)
+        except MemoryError:
+            fail(self, f"no memory for the {self.network.n:,} parameters of sizes {self.sizes}")
         self.initialise(self.seed)
 
     def __repr__(self) -> str:
@@ -380,6 +384,8 @@ class MLP:
             fail("MLP.load", f"{where!r} holds settings that this version does not know: {saved!r}")
         known = {"dtype": weights[0].dtype.name, **saved, **settings}
         known.pop("sizes", None)
+        for name in known:
+            one_of("MLP.load", "setting", name, _SETTINGS)
         model = cls(sizes, **known)
         for view, name in zip(model.views().values(), names, strict=True):
             view[:] = arrays[name]
@@ -442,7 +448,9 @@ class Data:
 
 def default_init(activation: str) -> str:
     """The initialisation that suits an activation."""
-    return "he_uniform" if activation in _RECTIFIERS else "glorot_uniform"
+    if activation in _RECTIFIERS:
+        return "he_uniform"
+    return "glorot_uniform" if activation in ("identity", "tanh", "sigmoid") else "lecun_uniform"
 
 
 def _real(operation: str, what: str, values: ArrayLike, hint: str = "") -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
@@ -13,23 +14,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from popgrad import __version__, data
-from popgrad.backends import set_num_threads
-from popgrad.budget import Budget
+from popgrad import __version__, _core, data
+from popgrad.backends import get_num_threads, set_num_threads
+from popgrad.budget import GRADIENT_FORWARDS, Budget
 from popgrad.checkpoint import write_file
 from popgrad.checks import InputError, fail, one_of, positive_int
 from popgrad.compare.entrants import Entrant
 from popgrad.compare.summary import read_results
 from popgrad.fit import fit
 from popgrad.model import ACTIVATIONS, MLP
+from popgrad.search import Search
 from popgrad.system import machine
 
 __all__ = ["Study", "read_config"]
@@ -50,7 +54,9 @@ class Study:
         hidden: sizes of the hidden layers; may be empty.
         objective: "loss", or "error_rate" for classification: what searches minimise and the best record is
             picked by.
-        activation: of the hidden layers. target: name of the target column, for files.
+        activation: of the hidden layers.
+        target: name of the target column, for the sources that are tables: CSV files and OpenML.
+        task: "classification" or "regression", for the same sources; default: what the target looks like.
         name: folder under `root`; default: made of the data sets and a digest of the settings.
         root: folder of all studies.
         command: what a person typed, for the report.
@@ -67,6 +73,7 @@ class Study:
     objective: str = "loss"
     activation: str = "relu"
     target: str | None = None
+    task: str | None = None
     name: str | None = None
     root: Path = Path("runs")
     command: str = ""
@@ -86,28 +93,38 @@ class Study:
             fail("compare", f"name must be letters, digits, '_', '.' or '-', got {self.name!r}")
         datasets = {}
         for source in self.sources:
-            dataset = _load(source, self.target)
+            dataset = _load(source, *self._columns(source))
             if dataset.name in datasets:
                 fail("compare", f"two data sets are called {dataset.name!r}")
             if self.objective == "error_rate" and dataset.task != "classification":
                 fail("compare", f"objective error_rate needs classes, and {dataset.name!r} is a regression")
             datasets[dataset.name] = self._describe(source, dataset)
+        if (self.target or self.task) and not any(any(self._columns(source)) for source in self.sources):
+            fail("compare", "target and task are for tables: CSV files and openml:ID")
         object.__setattr__(self, "datasets", datasets)
+
+    def _columns(self, source: str) -> tuple[str | None, str | None]:
+        """Target and task, for a source that they are meant for."""
+        table = source not in data.NAMES and not source.endswith(".npz")
+        return (self.target, self.task) if table else (None, None)
 
     datasets: dict[str, dict[str, Any]] = None  # type: ignore[assignment]  # name: what the report says of it
 
     def _describe(self, source: str, dataset: data.Dataset) -> dict[str, Any]:
         split = data.split(dataset, seed=0)
-        smallest = min(3 * len(split.X_train), 10**9)
-        if self.budget < smallest:
-            fail("compare", f"the budget of {self.budget} forwards is less than one gradient of {dataset.name!r}, "
-                            f"{smallest}; give --budget {10 * smallest} or more")  # fmt: skip
-        digest = hashlib.sha256(dataset.y.tobytes())
-        for column in dataset.frame:
-            digest.update(f"{column}:{dataset.frame[column].tolist()}".encode())
+        sizes = [split.X_train.shape[1], *self.hidden, max(len(dataset.classes), 1)]
+        model = MLP(sizes, self.activation, "mse")  # whatever the loss: the sizes are what may not fit
+        for name, entrant in self.entrants.items():
+            cost = _first_step(entrant, model, len(split.X_train))
+            if self.budget < cost:
+                fail(
+                    "compare",
+                    f"the first step of {name!r} on {dataset.name!r} costs {cost} forwards, and the budget is "
+                    f"{self.budget}; give --budget {10 * cost} or more, or name others with --optimizers",
+                )
         return {
             "source": source,
-            "digest": digest.hexdigest()[:16],
+            "digest": _digest(dataset),
             "task": dataset.task,
             "rows": len(dataset.y),
             "features": len(split.features),
@@ -130,6 +147,8 @@ class Study:
             "activation": self.activation,
             "dtype": "float32",
             "target": self.target,
+            "task": self.task,
+            "libraries": {name: version(name) for name in ("numpy", "scikit-learn")},  # they draw the splits
             "datasets": self.datasets,
             "entrants": {
                 name: {
@@ -150,10 +169,11 @@ class Study:
 
         Args:
             report: called as ``report(result, done, total)`` at the start (with None) and after every run.
-            workers: processes; default one per core.
+            workers: processes; default as many as `popgrad.get_num_threads` says.
 
         Raises:
-            InputError: the folder cannot be written, holds another study, or is in use.
+            InputError: the folder cannot be written, holds another study, or is in use; a process was killed, or
+                the disk is full. What was finished before stays.
         """
         config = self.config()
         folder: Path = Path(self.root) / config["name"]
@@ -164,10 +184,8 @@ class Study:
             report(None, len(done), total)
             count = len(done)
             if jobs:
-                for result in _work(self, jobs, workers or int(machine()["cores"])):
-                    line = json.dumps(result, allow_nan=False) + "\n"
-                    results.write(line.encode())
-                    os.fsync(results.fileno())
+                for result in _work(self, jobs, workers or get_num_threads()):
+                    _append(results, json.dumps(result, allow_nan=False) + "\n")
                     count += 1
                     report(result, count, total)
         return folder
@@ -200,19 +218,30 @@ def _open_results(folder: Path, config: dict[str, Any]) -> Iterator[BinaryIO]:
     """The folder's results, open for appending and locked, after its configuration was written or compared."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "results.jsonl", "a+b", buffering=0)  # noqa: SIM115
+        file = open(folder / "results.jsonl", "a+b")  # noqa: SIM115
     except OSError as error:
         fail("compare", f"cannot write to {str(folder)!r}: {error.strerror}")
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, however this process ends
-        except OSError:
+        except BlockingIOError:
             fail("compare", f"another popgrad compare is writing to {str(folder)!r}; wait for it or give a --name")
+        except OSError as error:
+            fail("compare", f"cannot lock a file in {str(folder)!r}: {error.strerror}; give a --root on a local disk")
         if (folder / "config.json").exists():
             old = read_config(folder)
             changed = [key for key in config if key not in ("command", "machine") and old.get(key) != config[key]]
             if changed:
                 fail("compare", f"{str(folder)!r} holds a study with another {', '.join(changed)}; give another --name")
+            here, there = _core.isa(), old["machine"].get("instruction set")
+            if here != there:
+                fail(
+                    "compare",
+                    f"{str(folder)!r} was begun with the instruction set {there}, here it is {here}: results would "
+                    f"differ in their last digits. Give another --name, or set POPGRAD_ISA={there}",
+                )
+        elif read_results(folder):
+            fail("compare", f"{str(folder)!r} holds results, but no config.json that says of what; give another --name")
         else:
             write_file(folder / "config.json", json.dumps(config, indent=1).encode())
         # A process that was killed may have left half a line: it stays, on a line of its own.
@@ -220,21 +249,54 @@ def _open_results(folder: Path, config: dict[str, Any]) -> Iterator[BinaryIO]:
         if end > 0:
             file.seek(end - 1)
             if file.read(1) != b"\n":
-                file.write(b"\n")
+                _append(file, "\n")
         yield file
+
+
+def _append(file: BinaryIO, line: str) -> None:
+    """Write a whole line and see it on the disk, or say that it is not."""
+    try:
+        file.write(line.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            file.close()  # what the buffer still holds cannot be written either
+        fail(
+            "compare",
+            f"cannot write a result: {error.strerror}. What was finished before is kept; free some space and give "
+            "the same command again",
+        )
 
 
 # --- In the worker processes ----------------------------------------------------------------------
 
 
 @lru_cache(maxsize=16)
-def _load(source: str, target: str | None) -> data.Dataset:
-    return data.load(source, target=target)
+def _load(source: str, target: str | None, task: str | None) -> data.Dataset:
+    return data.load(source, target=target, task=task)
+
+
+def _digest(dataset: data.Dataset) -> str:
+    """Tells data sets apart by what is in them."""
+    digest = hashlib.sha256(dataset.y.tobytes())
+    for column in dataset.frame:
+        digest.update(f"{column}:{dataset.frame[column].tolist()}".encode())
+    return digest.hexdigest()[:16]
+
+
+def _first_step(entrant: Entrant, model: MLP, samples: int) -> int:
+    """Forwards that the first step costs."""
+    batch = min(entrant.batch_size or samples, samples)
+    if isinstance(entrant.method, Search):
+        return batch * len(entrant.method.start(model.params).ask())
+    return GRADIENT_FORWARDS * batch
 
 
 def _work(study: Study, jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
     """The results of the jobs, as they come."""
     # Spawned, not forked: this process has threads. One thread each: the cores are shared out already.
+    before = dict(os.environ)
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     pool = ProcessPoolExecutor(
@@ -252,7 +314,8 @@ def _work(study: Study, jobs: Sequence[Job], workers: int) -> Iterator[dict[str,
                 described = study.datasets[dataset]
                 arguments = {
                     "source": described["source"],
-                    "target": study.target,
+                    "columns": study._columns(described["source"]),
+                    "digest": described["digest"],
                     "name": entrant,
                     "entrant": study.entrants[entrant],
                     "seed": seed,
@@ -265,12 +328,21 @@ def _work(study: Study, jobs: Sequence[Job], workers: int) -> Iterator[dict[str,
             finished, running = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
                 yield future.result()
+    except (BrokenProcessPool, MemoryError) as error:
+        why = "a process was killed" if isinstance(error, BrokenProcessPool) else "the memory did not suffice"
+        fail(
+            "compare",
+            f"{why}, perhaps for want of memory. What was finished is kept: the same command goes on, and --workers 1 "
+            "needs less memory",
+        )
     except BaseException:
         for process in list((pool._processes or {}).values()):
             process.kill()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def _begin_worker(parent: int) -> None:
@@ -287,8 +359,11 @@ def _begin_worker(parent: int) -> None:
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     """One run, as the line of results.jsonl that it becomes."""
-    dataset = _load(job["source"], job["target"])
+    dataset = _load(job["source"], *job["columns"])
+    if _digest(dataset) != job["digest"]:
+        fail("compare", f"{job['source']!r} was changed while it was being compared")
     result = {"dataset": dataset.name, "entrant": job["name"], "seed": job["seed"], "status": "ok", "error": None}
+    result["isa"] = _core.isa()
     try:
         return result | _train(dataset, job)
     except InputError as error:

@@ -26,7 +26,12 @@ _RULES = _core.step_rules()
 
 def at(value: float | Schedule, t: int) -> float:
     """A hyper-parameter at step t (1, 2, ...): itself, or what its schedule says."""
-    return float(value(t)) if callable(value) else value
+    if not callable(value):
+        return value
+    scheduled = value(t)
+    if not at_least_zero(scheduled):
+        fail("schedule", f"must give a finite number >= 0 at step {t}, got {scheduled!r}")
+    return float(scheduled)
 
 
 @dataclass

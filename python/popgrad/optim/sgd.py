@@ -88,7 +88,7 @@ class HeavyBall(Optimizer):
     Reference: Polyak, USSR Computational Mathematics 4 (1964), eq. 9.
     """
 
-    learning_rate: float | Schedule = 0.01
+    learning_rate: float | Schedule = 0.02
     momentum: float = 0.9
     rule = "HeavyBall"
     state_names = ("v",)

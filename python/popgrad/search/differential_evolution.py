@@ -25,7 +25,9 @@ class DE(Search):
         popsize: members, >= 4.
         factor: F, > 0.
         crossover: CR, in [0, 1].
-        init_sigma: standard deviation of the first population around x0, > 0; not used with bounds.
+        init_sigma: standard deviation of the first population around x0, > 0; not used with bounds. It only ever
+            combines the differences in its population: choose about the distance to the solution (the default suits
+            the weights of a network), or give bounds.
 
     State: ``x`` (popsize, n) and ``fitness`` (popsize,).
 

@@ -76,6 +76,7 @@ def minimize(
         population = run.ask()
         if not budget.allows(0, run.evaluations + len(population), time.perf_counter() - begin):
             break
+        population.setflags(write=False)  # the search's own memory: f must not write to it
         run.tell(f(population))
         records.append((run.evaluations, run.best_f))
         if stopped := run.stop():

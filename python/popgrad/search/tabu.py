@@ -20,8 +20,9 @@ class TabuSearch(Search):
     The neighbours lie in concentric crowns around the current point, one in each: the k-th of P between the
     radii R 2^{-(P-k+1)} and R 2^{-(P-k)} (maximum norm; the radii halve, eq. 1 of the paper, down to R / 2^16). A
     neighbour within `tabu_radius` of one of the last `tenure` points is tabu, unless it is the best ever
-    (aspiration). After `patience` generations without a new best the search goes back to the best, with half
-    the radius: the paper's intensification.
+    (aspiration). With thousands of coordinates chance alone never leads back, and the list hardly matters. After
+    `patience` generations without a new best the search goes back to the best, with half the radius: the paper's
+    intensification.
 
     Args:
         popsize: neighbours per generation, >= 1.
