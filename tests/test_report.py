@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from popgrad.checks import InputError
 from popgrad.compare.report import write_report
-from popgrad.compare.summary import cells, headline, read_results, summarize, table
+from popgrad.compare.summary import COLUMNS, cells, headline, read_config, read_results, summarize, table
 
 GRADIENT = {
     # label: how fast it learns, the test error where it ends
@@ -284,23 +285,55 @@ def test_headline_names_the_winner_and_the_best_of_the_other_kind(tmp_path):
     assert headline(small([])[1]) == "No entrant has a finite result yet."
 
 
-@pytest.mark.parametrize("width", [80, 100])
+def printed(path: Path, shown, width: int) -> list[str]:
+    with path.open("w") as file:
+        Console(file=file, width=width).print(shown)
+    return path.read_text().splitlines()
+
+
+@pytest.mark.parametrize("width", [None, 48, 60, 70, 80, 100, 140])
 @pytest.mark.parametrize("dataset", ["digits", "diabetes"])
-def test_terminal_table_fits_and_names_the_kind_in_words(tmp_path, width, dataset):
+def test_terminal_table_fits_and_keeps_every_name_whole(tmp_path, width, dataset):
     folder = full_study(tmp_path, (dataset,))
-    config = json.loads((folder / "config.json").read_text())
+    config = read_config(folder)
     summary = summarize(config, read_results(folder))[0]
-    with (tmp_path / "out").open("w") as file:
-        Console(file=file, width=width).print(table(summary, config))
-    lines = (tmp_path / "out").read_text().splitlines()
-    assert max(len(line) for line in lines) <= width
+    lines = printed(tmp_path / "out", table(summary, config, width), width or 100)
+    assert max(len(line) for line in lines) <= (width or 100)
     assert not any("…" in line for line in lines)
-    ranked = [line.split() for line in lines if re.match(r" ?\d+ ", line)]
+    for row in summary.rows:
+        assert sum(bool(re.match(rf" *{row.rank} {re.escape(row.label)}( |$)", line)) for line in lines) == 1
+    ranked = [line.split() for line in lines if re.match(r" ?\d+ [A-Z]", line)]
     assert [line[0] for line in ranked] == [str(rank) for rank in range(1, 20)]
-    assert sum("gradient" in line for line in ranked) == 11
-    assert sum("search" in line for line in ranked) >= 8
-    if width == 100:
-        assert all(any(f" {row.label} " in line for line in lines) for row in summary.rows)
+    if width in (None, 100, 140):
+        assert sum("gradient" in line for line in ranked) == 11
+        assert sum("search" in line for line in ranked) >= 8
+
+
+def test_a_narrow_table_drops_columns_in_order(tmp_path):
+    folder = full_study(tmp_path)
+    config = read_config(folder)
+    summary = summarize(config, read_results(folder))[0]
+    order = ["kind", "forwards", "seconds", "test loss", "min–max"]
+    sets = []
+    for width in range(140, 0, -1):
+        headings = [str(column.header).replace("\n", " ") for column in table(summary, config, width).columns]
+        assert headings == [heading for heading in COLUMNS if heading in headings]
+        sets.append([heading for heading in COLUMNS if heading not in headings])
+    seen = sorted({len(dropped): sorted(dropped) for dropped in sets}.items())
+    assert seen == [(count, sorted(order[:count])) for count in range(6)]
+    assert [len(dropped) for dropped in sets] == sorted(len(dropped) for dropped in sets)
+    # Even where nothing is left to drop the names are there.
+    for width in (40, 30):
+        lines = printed(tmp_path / "out", table(summary, config, width), width)
+        assert all(any(row.label in line for line in lines) for row in summary.rows)
+        assert max(len(line) for line in lines) <= width
+
+
+def test_the_terminal_says_what_searches_minimised(tmp_path):
+    said = "Searches minimised the error rate on the training data; gradient methods trained on their loss."
+    for objective, wanted in (("error_rate", True), ("loss", False)):
+        config, summary = small([run_of("a", 0.2)])
+        assert (said in str(table(summary, config | {"objective": objective}).caption)) is wanted
 
 
 def own_part(page: str) -> str:
@@ -439,11 +472,158 @@ def test_missing_extra_gives_the_line_that_installs_it(tmp_path, monkeypatch, mo
 
 
 def test_a_folder_without_a_study_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"\[report\] .* no config.json"):
+    with pytest.raises(InputError, match=r"\[report\] '.*' holds no study: No such file.* \(config.json\)"):
         write_report(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match="not valid JSON"):
+    for content in (b"{", b"\xff", b"[" * 100_000):
+        (tmp_path / "config.json").write_bytes(content)
+        with pytest.raises(InputError, match=r"\[report\] '.*config.json' is not valid JSON"):
+            write_report(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda c: 17, "it is no JSON object"),
+        (lambda c: {"format": 1}, "version is missing"),
+        (lambda c: c | {"format": 2}, "format is 2"),
+        (lambda c: c | {"seeds": "3"}, "seeds is '3', expected int"),
+        (lambda c: c | {"budget": True}, "budget is True"),
+        (lambda c: c | {"datasets": []}, r"datasets is \[\]"),
+        (lambda c: c | {"datasets": {"data": 1}}, "datasets.data is no JSON object"),
+        (lambda c: c | {"datasets": {"data": {"task": "x"}}}, "datasets.data.metric is missing"),
+        (lambda c: c["entrants"]["a"].pop("label") and c, "entrants.a.label is missing"),
+        (lambda c: c["entrants"]["a"].update(kind="wild") or c, "entrants.a.kind is 'wild', expected gradient or"),
+        (lambda c: c["entrants"]["a"].update(batch_size="all") or c, r"entrants.a.batch_size is .* int \| None"),
+        *((lambda c, key=key: c.pop(key) and c, f"{key} is missing") for key in ("entrants", "objective", "hidden")),
+        *((lambda c, key=key: c.pop(key) and c, f"{key} is missing") for key in ("name", "command", "machine")),
+    ],
+)
+def test_a_damaged_configuration_is_refused_by_what_is_wrong_in_it(tmp_path, damage, named):
+    config, _ = small([])
+    write_study(tmp_path, config, [])
+    assert read_config(tmp_path) == config
+    write_study(tmp_path, damage(copy.deepcopy(config)), [])
+    with pytest.raises(InputError, match=r"\[report\] .* was not written by this version of popgrad: .*" + named):
         write_report(tmp_path)
+
+
+def places(value, path=()):
+    """The path of every value inside nested dicts and lists."""
+    for key in list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ():
+        yield (*path, key)
+        yield from places(value[key], (*path, key))
+
+
+def damaged(value, path, new):
+    value = copy.deepcopy(value)
+    inner = value
+    for key in path[:-1]:
+        inner = inner[key]
+    if new is places:
+        del inner[path[-1]]
+    else:
+        inner[path[-1]] = new
+    return value
+
+
+def test_whatever_is_damaged_gives_a_page_or_a_message(tmp_path, monkeypatch):
+    monkeypatch.setattr("plotly.offline.get_plotlyjs", lambda: "")
+    config, _ = small([], "AB", classes=None)
+    runs = [one_run("data", "a", 0, [0.9, 0.5]), failed_run("data", "b", 0, "x")]
+    refused = 0
+    for new in (places, None, 10**400, "\ud800"):
+        for path in places(config):
+            try:
+                folder = write_study(tmp_path, damaged(config, path, new), runs)
+                write_report(folder)
+                shown = read_config(folder)
+                for summary in summarize(shown, read_results(folder)):
+                    table(summary, shown)
+            except InputError:
+                refused += 1
+        for path in places(runs):
+            folder = write_study(tmp_path, config, damaged(runs, path, new))
+            write_report(folder)
+            table(summarize(config, read_results(folder))[0], config)
+    assert refused > 60
+
+
+def test_a_line_that_is_no_complete_run_is_skipped(tmp_path):
+    whole = one_run("data", "a", 0, [0.9, 0.5])
+    curve = whole["curve"]
+    broken = [
+        {"dataset": "data", "entrant": "a", "seed": 0, "status": "ok"},
+        *(whole | {"curve": wrong} for wrong in (None, 3, [], {}, curve | {"loss": 1}, curve | {"seconds": [0.0]})),
+        *(whole | {"seed": wrong} for wrong in ("0", 0.0, True, None)),
+        *(whole | {key: ["a"]} for key in ("dataset", "entrant", "status")),
+    ]
+    failed = failed_run("data", "b", 0, "x")
+    config, _ = small([], "AB")
+    folder = write_study(tmp_path, config, [*broken, whole, failed])
+    assert read_results(folder) == [whole, failed]
+    assert "Incomplete" not in own_part(write_report(folder).read_text())
+
+
+def test_results_that_cannot_be_read_are_an_input_error(tmp_path, monkeypatch):
+    config, _ = small([])
+    folder = write_study(tmp_path, config, [])
+
+    def denied(self: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    with pytest.raises(InputError, match=r"\[report\] cannot read '.*results.jsonl': Permission denied"):
+        write_report(folder)
+    monkeypatch.undo()
+    (folder / "results.jsonl").unlink()
+    (folder / "results.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"cannot read '.*results.jsonl': Is a directory"):
+        write_report(folder)
+
+
+def test_a_regression_names_the_standardised_target_everywhere(tmp_path):
+    folder = full_study(tmp_path, ("digits", "diabetes"))
+    config = read_config(folder)
+    digits, diabetes = summarize(config, read_results(folder))
+    long = "test MSE of the standardised target"
+    assert long in headline(diabetes)
+    assert str(table(diabetes, config).title) == f"diabetes: {long}, smaller is better"
+    page = write_report(folder).read_text()
+    parts = own_part(page).split("<section data-dataset>")
+    for part, count in ((parts[1], 0), (parts[2].split("</section>")[0], 1)):
+        assert part.count(f"Ranking by median {long} (smaller is better)") == count
+        assert part.count(f"<h3>T{long[1:]}: one mark per seed") == count
+        assert part.count("1 is what predicting the training mean gets, and 1 − MSE is about R²") == count
+    figures = figures_of(page)
+    assert figures["d1-strip"]["layout"]["xaxis"]["title"].startswith("test MSE (std.)")
+    titles = {name: figure["layout"]["yaxis"]["title"] for name, figure in figures.items() if "loss" in name}
+    assert {name for name, title in titles.items() if "loss, MSE (std.)" in title} == {
+        name for name in titles if name.startswith("d1")
+    }
+    assert "MSE" not in headline(digits) + str(table(digits, config).title)
+
+
+def test_several_instruction_sets_are_said_to_be_incomparable(tmp_path):
+    config, _ = small([], "AB", seeds=3)
+    runs = [run_of("a", 0.2, seed=seed) for seed in range(3)]
+    warning = "several instruction sets: avx512, baseline; their times are not comparable"
+    for isas, wanted in (
+        ([None, None, None], False),
+        (["avx512", None, "avx512"], False),
+        (["baseline", "avx512", "baseline"], True),
+    ):
+        marked = [run | ({"isa": isa} if isa else {}) for run, isa in zip(runs, isas, strict=True)]
+        # Neither a failed run nor one of another study has times to compare.
+        others = [failed_run("data", "b", 0, "x") | {"isa": "sse"}, run_of("zzz", 0.1) | {"isa": "neon"}]
+        page = own_part(write_report(write_study(tmp_path, config, marked + others)).read_text())
+        assert (warning in page, "several instruction sets" in page) == (wanted, wanted)
+        assert "neon" not in page
+
+
+def test_a_command_that_is_no_text_is_shown_all_the_same(tmp_path):
+    config, _ = small([])
+    page = write_report(write_study(tmp_path, config | {"command": "popgrad compare \udcff.csv"}, []))
+    assert "popgrad compare ?.csv" in page.read_text(encoding="utf-8")
 
 
 def test_the_last_good_report_survives_a_failed_write(tmp_path, monkeypatch):

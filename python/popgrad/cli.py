@@ -127,13 +127,12 @@ def compare(
 
 def _present(folder: Path) -> bool:
     """Show the ranked tables; whether any run succeeded."""
-    from popgrad.compare.study import read_config
-    from popgrad.compare.summary import read_results, summarize, table
+    from popgrad.compare.summary import read_config, read_results, summarize, table
 
     config, results = read_config(folder), read_results(folder)
     for summary in summarize(config, results):
         out.print()
-        out.print(table(summary, config))
+        out.print(table(summary, config, out.width))
     return any(run["status"] == "ok" for run in results)
 
 
@@ -141,9 +140,9 @@ def _present(folder: Path) -> bool:
 def report(folder: Annotated[Path, typer.Argument(help="Folder of a study, such as runs/NAME.")]) -> None:
     """Build a study's table and report again from its results."""
     from popgrad.compare.report import write_report
-    from popgrad.compare.study import read_config
+    from popgrad.compare.summary import read_config
 
-    read_config(folder)
+    read_config(folder)  # a folder that holds no study is said before a missing extra
     page = write_report(folder)
     _present(folder)
     out.print(f"\nReport: {page}", highlight=False, soft_wrap=True)

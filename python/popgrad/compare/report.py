@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import html
-import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from popgrad.checkpoint import write_file
 from popgrad.checks import fail
 from popgrad.compare.summary import (
     COLUMNS,
     DatasetSummary,
     cells,
+    counted,
     headline,
     number,
+    read_config,
     read_results,
     summarize,
 )
@@ -77,12 +78,7 @@ def write_report(folder: Path) -> Path:
         from plotly.offline import get_plotlyjs
     except ImportError as error:
         fail("report", f'{error.name or "an extra"} is missing; install it with: pip install "popgrad[report]"')
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        fail("report", f"{folder} is not the folder of a study: it has no config.json")
-    except ValueError as error:
-        fail("report", f"{folder / 'config.json'} is not valid JSON: {error}")
+    config = read_config(folder)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -93,26 +89,11 @@ def write_report(folder: Path) -> Path:
     page = environment.get_template("report.html.jinja").render(
         **_content(config, read_results(folder)), plotly=get_plotlyjs()
     )
-    path = folder / "report.html"
-    _write_whole(path, page)
-    return path
+    # A command line may hold bytes that are no text.
+    return write_file(folder / "report.html", page.encode(errors="replace"))
 
 
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        fail("report", f"cannot write {path}: {error.strerror}")
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _content(config: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _content(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Everything that the template shows."""
     looks = _looks(config["entrants"])
     figures: dict[str, Any] = {}
@@ -120,9 +101,10 @@ def _content(config: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) ->
     # The objective of the searches, beside the loss that all entrants share.
     error = ["validation_metric"] if config["objective"] == "error_rate" else []
     quantities = ["loss", "validation_loss", *error]
+    results = counted(config, results)
     summaries = summarize(config, results)
     for index, summary in enumerate(summaries):
-        runs = [run for run in results if run["dataset"] == summary.dataset and run["entrant"] in looks]
+        runs = [run for run in results if run["dataset"] == summary.dataset]
         ok = [run for run in runs if run["status"] == "ok"]
         drawn = [row for row in summary.rows if any(run["entrant"] == row.entrant for run in ok)]
         charts = _line_charts(summary, ok, looks, quantities) if drawn else {}
@@ -148,6 +130,8 @@ def _content(config: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) ->
         "looks": looks,
         "symbols": SYMBOLS,
         "columns": COLUMNS,
+        # Of the runs that say so.
+        "isas": sorted({run["isa"] for run in results if run["status"] == "ok" and isinstance(run.get("isa"), str)}),
         "finished": sum(summary.finished for summary in summaries),
         "expected": sum(summary.expected for summary in summaries),
     }
@@ -178,6 +162,8 @@ def _line_charts(
     charts = {}
     for quantity in quantities:
         title, y_title, scale = QUANTITIES[quantity]
+        if summary.metric == "mse" and scale == 1:
+            y_title += ", MSE (std.)"
         for axis, (against, x_title, x_format) in AXES.items():
             data, (first, last) = _lines(summary, runs, looks, quantity, axis, scale)
             x_axis = {"title": x_title, "tickformat": x_format, **_log_range(first, 1.03 * last, 30)}
@@ -290,13 +276,13 @@ def _strip(
 ) -> dict[str, Any]:
     """One line per entrant, best on top: a mark per seed and a bar at the median."""
     scale = 100 if summary.metric == "error_rate" else 1
-    found = {(run["entrant"], run["seed"]): number(run["test_metric"]) for run in runs}
+    found = {(run["entrant"], run["seed"]): number(run.get("test_metric")) for run in runs}
     values = [value for value in found.values() if value < math.inf] or [0.0]
     low, high = min(values), max(values)
     # What diverged without becoming infinite must not squeeze all others into one place.
     high = min(high, 1e3 * low) if low > 0 else high
     log = low > 0 and high > 8 * low
-    title = f"{summary.metric_name}{' (%)' * (scale == 100)}{', log scale' * log}"
+    title = f"{summary.short_metric_name}{' (%)' * (scale == 100)}{', log scale' * log}"
     x_axis: dict[str, Any] = {"title": title}
     if log:
         x_axis |= {"tickformat": "~g", **_log_range(scale * low / 1.1, scale * high * 1.1, 120)}

@@ -30,13 +30,13 @@ from popgrad.budget import GRADIENT_FORWARDS, Budget
 from popgrad.checkpoint import write_file
 from popgrad.checks import InputError, fail, one_of, positive_int
 from popgrad.compare.entrants import Entrant
-from popgrad.compare.summary import read_results
+from popgrad.compare.summary import read_config, read_results
 from popgrad.fit import fit
 from popgrad.model import ACTIVATIONS, MLP
 from popgrad.search import Search
 from popgrad.system import machine
 
-__all__ = ["Study", "read_config"]
+__all__ = ["Study"]
 
 RECORDS = 40  # points of a curve at equal distances, and as many at equal ratios
 Job = tuple[str, str, int]  # data set, entrant, seed
@@ -194,23 +194,6 @@ class Study:
         """Every run, the longest first, so that no core waits for one at the end."""
         jobs = [(d, e, s) for s in range(self.seeds) for d in self.datasets for e in self.entrants]
         return sorted(jobs, key=lambda job: self.entrants[job[1]].batch_size != 1)
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of the study in a folder.
-
-    Raises:
-        InputError: there is none, or it cannot be read.
-    """
-    try:
-        config = json.loads((folder / "config.json").read_text())
-    except OSError as error:
-        fail("report", f"{str(folder)!r} holds no study: {error.strerror} (config.json)")
-    except ValueError as error:
-        fail("report", f"{str(folder / 'config.json')!r} is not valid JSON: {error}")
-    if not isinstance(config, dict) or config.get("format") != 1:
-        fail("report", f"{str(folder / 'config.json')!r} was not written by this version of popgrad")
-    return config
 
 
 @contextmanager

@@ -10,13 +10,22 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["COLUMNS", "DatasetSummary", "Row", "cells", "headline", "read_results", "summarize", "table"]
+from popgrad.checks import fail
+
+__all__ = [
+    *("COLUMNS", "CURVE", "DatasetSummary", "Row"),
+    *("cells", "headline", "read_config", "read_results", "summarize", "table"),
+]
 
 KINDS = {"gradient": "gradient method", "search": "search"}
-METRICS = {"error_rate": "test error", "mse": "test MSE"}
+METRICS = {"error_rate": "test error", "mse": "test MSE of the standardised target"}
+SHORT_METRICS = {"mse": "test MSE (std.)"}
+CURVE = ("forwards", "seconds", "loss", "validation_loss", "validation_metric")
+"""The lists of a run's curve, all of one length."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +65,13 @@ class DatasetSummary:
 
     @property
     def metric_name(self) -> str:
-        """What the ranking is by: "test error" or "test MSE"."""
+        """What the ranking is by: "test error" or "test MSE of the standardised target"."""
         return METRICS.get(self.metric, f"test {self.metric}")
+
+    @property
+    def short_metric_name(self) -> str:
+        """The same where space is short: "test error" or "test MSE (std.)"."""
+        return SHORT_METRICS.get(self.metric, self.metric_name)
 
     def format_metric(self, value: float | None) -> str:
         """A test metric without its unit: an error rate as a percentage, anything else as it is."""
@@ -73,33 +87,131 @@ class DatasetSummary:
 
 def number(value: Any) -> float:
     """`value` as a float; infinity where it is missing or not finite, since smaller is better everywhere."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not math.isfinite(value):
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
         return math.inf
-    return float(value)
+    try:
+        return float(value) if math.isfinite(value) else math.inf
+    except OverflowError:  # a whole number beyond all floats
+        return math.inf
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+# What the table and the page read: key to type.
+_CONFIG = {
+    **dict.fromkeys(("version", "name", "command", "objective", "activation", "dtype"), str),
+    **{"seeds": int, "budget": int, "hidden": list, "datasets": dict, "entrants": dict, "machine": dict},
+}
+_DATASET = {
+    **dict.fromkeys(("task", "metric"), str),
+    **dict.fromkeys(("rows", "features", "train", "validation", "test"), int),
+}
+_ENTRANT = {"kind": str, "label": str, "settings": str, "batch_size": int | None}
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of the study in a folder, with every key that the table and the page need.
+
+    Raises:
+        InputError: there is none, it cannot be read, or something in it is missing or of a wrong type.
+    """
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        fail("report", f"{str(folder)!r} holds no study: {error.strerror} (config.json)")
+    except (ValueError, RecursionError) as error:
+        fail("report", f"{str(path)!r} is not valid JSON: {error}")
+    wrong = _wrong_in_config(config)
+    if wrong:
+        fail("report", f"{str(path)!r} was not written by this version of popgrad: {wrong}")
+    return config  # type: ignore[no-any-return]  # _wrong_in_config saw to it
+
+
+def _wrong_in_config(config: object) -> str | None:
+    """What is wrong, in words, or None."""
+    if not isinstance(config, dict):
+        return "it is no JSON object"
+    if config.get("format") != 1:
+        return f"its format is {config.get('format')!r:.40}, expected 1"
+    wrong = _wrong_key(config, _CONFIG)
+    if not wrong:
+        parts = (("datasets", _DATASET), ("entrants", _ENTRANT))
+        found = (_wrong_key(one, types, f"{k}.{name}") for k, types in parts for name, one in config[k].items())
+        wrong = next((words for words in found if words), None)
+    if wrong:
+        return wrong
+    for name, entrant in config["entrants"].items():
+        if entrant["kind"] not in KINDS:
+            return f"entrants.{name}.kind is {entrant['kind']!r:.40}, expected {' or '.join(KINDS)}"
+    return None
+
+
+def _wrong_key(part: object, types: Mapping[str, Any], where: str = "") -> str | None:
+    if not isinstance(part, dict):
+        return f"{where} is no JSON object"
+    for key, kind in types.items():
+        path = f"{where}.{key}" if where else key
+        if key not in part:
+            return f"{path} is missing"
+        if not isinstance(part[key], kind) or isinstance(part[key], bool):
+            expected = kind.__name__ if isinstance(kind, type) else kind
+            return f"{path} is {part[key]!r:.40}, expected {expected}"
+    return None
+
+
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """Every finished run in ``folder/results.jsonl``, in the order written.
 
-    A line that does not parse is what a killed process left behind: it is skipped. Of several lines with
+    A line that is no complete run is what a killed process left behind: it is skipped. Of several lines with
     the same data set, entrant and seed the first counts. No file means no finished run.
+
+    Raises:
+        InputError: the file is there but cannot be read.
     """
     path = folder / "results.jsonl"
-    if not path.exists():
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
         return []
+    except OSError as error:
+        fail("report", f"cannot read {str(path)!r}: {error.strerror}")
     runs: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for line in path.read_bytes().splitlines():
+    for line in content.splitlines():
         try:
             run = json.loads(line)
-            if run["status"] in ("ok", "failed"):
-                runs.setdefault((run["dataset"], run["entrant"], run["seed"]), run)
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, RecursionError):
             continue
+        if _complete(run):
+            runs.setdefault((run["dataset"], run["entrant"], run["seed"]), run)
     return list(runs.values())
+
+
+def _complete(run: object) -> bool:
+    """Whether it says which run it was and, if that went well, holds its curve. Numbers are looked at where used."""
+    if not isinstance(run, dict):
+        return False
+    kinds = {"dataset": str, "entrant": str, "seed": int}
+    if any(type(run.get(key)) is not kind for key, kind in kinds.items()):
+        return False
+    if run.get("status") != "ok":
+        return run.get("status") == "failed"
+    curve = run.get("curve")
+    if not isinstance(curve, dict) or not all(isinstance(curve.get(key), list) for key in CURVE):
+        return False
+    return len({len(curve[key]) for key in CURVE}) == 1
+
+
+def counted(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The runs that the study asked for: not those of other entrants, data sets or seeds."""
+    seeds = range(config["seeds"])
+    return [
+        run
+        for run in results
+        if run["dataset"] in config["datasets"] and run["entrant"] in config["entrants"] and run["seed"] in seeds
+    ]
 
 
 def summarize(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[DatasetSummary]:
@@ -108,13 +220,7 @@ def summarize(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -
     Entrants without a finite median come last, unranked: first those that ran, then those that failed, then
     those that have not run. Equal metric and loss share a rank.
     """
-    expected = {
-        (dataset, entrant, seed)
-        for dataset in config["datasets"]
-        for entrant in config["entrants"]
-        for seed in range(config["seeds"])
-    }
-    known = [run for run in results if (run["dataset"], run["entrant"], run["seed"]) in expected]
+    known = counted(config, results)
     return [
         _summarize_one(config, name, [run for run in known if run["dataset"] == name]) for name in config["datasets"]
     ]
@@ -179,7 +285,7 @@ def _times_to_90(runs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], flo
     curves = {
         (run["entrant"], run["seed"]): [number(value) for value in run["curve"]["validation_metric"]]
         for run in runs
-        if run["status"] == "ok" and run.get("curve")
+        if run["status"] == "ok"
     }
     best: dict[int, float] = {}
     for (_, seed), curve in curves.items():
@@ -267,15 +373,30 @@ def _compact(count: float) -> str:
     return f"{count:.0f}"
 
 
-def table(summary: DatasetSummary, config: Mapping[str, Any]) -> Table:
-    """The ranked table of one data set for a terminal; 100 columns show it whole, 80 wrap the names."""
+DROPPED = ("kind", "forwards", "seconds", "test loss", "min–max")
+"""What a narrow terminal does without, in this order, so that every name stays whole."""
+
+
+def table(summary: DatasetSummary, config: Mapping[str, Any], width: int | None = None) -> Table:
+    """The ranked table of one data set for a terminal.
+
+    Args:
+        summary: of the data set.
+        config: of its study.
+        width: of the terminal, in characters; default 100. Columns are left out until the names fit; what is
+            noted behind a name may wrap.
+    """
+    width = 100 if width is None else width
+    caption = (
+        f"Over {config['seeds']} seed{'s' * (config['seeds'] != 1)}. 90 % after: seconds until the validation "
+        "metric came 90 % of the way from the untrained network to the best that any entrant reached; "
+        "– where fewer than half of the seeds did."
+    )
+    if config["objective"] == "error_rate":
+        caption += " Searches minimised the error rate on the training data; gradient methods trained on their loss."
     shown = Table(
         title=Text(f"{summary.dataset}: {summary.metric_name}{summary.unit}, smaller is better"),
-        caption=Text(
-            f"Over {config['seeds']} seed{'s' * (config['seeds'] > 1)}. 90 % after: seconds until the validation "
-            "metric came 90 % of the way from the untrained network to the best that any entrant reached; "
-            "– where fewer than half of the seeds did."
-        ),
+        caption=Text(caption),
         box=None,  # the widths of the columns leave no room for lines
         header_style="bold",
         title_justify="left",
@@ -283,19 +404,28 @@ def table(summary: DatasetSummary, config: Mapping[str, Any]) -> Table:
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
+    rows = [(row, dict(zip(COLUMNS, cells(summary, row), strict=True))) for row in summary.rows]
+    widths = {}
     for heading in COLUMNS:
-        left = heading in ("optimizer", "kind")
+        texts = HEADINGS.get(heading, heading).split("\n")
+        texts += [row.label if heading == "optimizer" else texts_of[heading] for row, texts_of in rows]
+        widths[heading] = max(map(cell_len, texts))
+    columns = list(COLUMNS)
+    for heading in DROPPED:
+        if sum(widths[kept] + 1 for kept in columns) - 1 > width:
+            columns.remove(heading)
+    for heading in columns:
+        name = heading == "optimizer"
         shown.add_column(
             HEADINGS.get(heading, heading),
-            justify="left" if left else "right",
-            no_wrap=heading != "optimizer",
+            justify="left" if name or heading == "kind" else "right",
+            no_wrap=not name,
+            # Where even the last columns are too wide, they are cut off, and not the name.
+            min_width=min(widths[heading], width - widths["#"] - 1) if name else None,
         )
-    for row in summary.rows:
+    for row, texts_of in rows:
         style = "dim" if row.rank is None else "cyan" if row.kind == "gradient" else "yellow"
         shown.add_row(
-            *(
-                Text(cell, style=style if heading in ("optimizer", "kind") else "")
-                for heading, cell in zip(COLUMNS, cells(summary, row), strict=True)
-            )
+            *(Text(texts_of[heading], style=style if heading in ("optimizer", "kind") else "") for heading in columns)
         )
     return shown
