@@ -39,14 +39,6 @@ class OnDevice {
   void* memory_ = nullptr;
 };
 
-template <class T, class Rule>
-auto fn(const Rule& rule) {
-  if constexpr (std::is_same_v<T, float>)
-    return rule.f32;
-  else
-    return rule.f64;
-}
-
 template <class T>
 void sprinkle(Exact<T>& values) {
   using L = std::numeric_limits<T>;

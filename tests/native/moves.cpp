@@ -64,14 +64,6 @@ const Reference& reference_of(const MoveRule& rule) {
   fail(__FILE__, __LINE__, "no formula in this test for the rule", rule.name);
 }
 
-template <class T>
-MoveFn<T> fn(const MoveRule& rule) {
-  if constexpr (std::is_same_v<T, float>)
-    return rule.f32;
-  else
-    return rule.f64;
-}
-
 // One move with everything that the arguments can hold, or with as little as they must hold.
 template <class T>
 struct Problem {

@@ -13,14 +13,6 @@ using namespace popgrad::test;
 namespace {
 
 template <class T>
-StepFn<T> fn(const StepRule& rule) {
-  if constexpr (std::is_same_v<T, float>)
-    return rule.f32;
-  else
-    return rule.f64;
-}
-
-template <class T>
 struct Problem {
   Exact<T> w, g, state;
   Problem(const StepRule& rule, size_t n, Rng& rng)

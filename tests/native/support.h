@@ -128,4 +128,13 @@ inline Exact<double> some_fields(const char* names, size_t rows, Rng& rng) {
   return Exact<double>(words(names) * rows, rng, 0.05, 0.95);
 }
 
+// A rule's function for T.
+template <class T, class Rule>
+auto fn(const Rule& rule) {
+  if constexpr (std::is_same_v<T, float>)
+    return rule.f32;
+  else
+    return rule.f64;
+}
+
 }  // namespace popgrad::test

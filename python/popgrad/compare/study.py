@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -77,6 +77,7 @@ class Study:
     name: str | None = None
     root: Path = Path("runs")
     command: str = ""
+    datasets: dict[str, dict[str, Any]] = field(init=False)  # by name: what config.json says of it
 
     def __post_init__(self) -> None:
         positive_int("compare", "seeds", self.seeds)
@@ -107,8 +108,6 @@ class Study:
         """Target and task, for a source that they are meant for."""
         table = source not in data.NAMES and not source.endswith(".npz")
         return (self.target, self.task) if table else (None, None)
-
-    datasets: dict[str, dict[str, Any]] = None  # type: ignore[assignment]  # name: what the report says of it
 
     def _describe(self, source: str, dataset: data.Dataset) -> dict[str, Any]:
         split = data.split(dataset, seed=0)
