@@ -64,9 +64,79 @@ void parallel_range(size_t n, double operations_each, const F& body) {
            [&](int64_t i) { body(size_t(i) * piece, std::min(n, size_t(i + 1) * piece)); });
 }
 
+// The pieces of a list of tensors, one after the other.
 template <class T>
-void step_any(const StepRule& rule, const double* fields, const StepArgs<T>& args) {
-  parallel_range(args.n, 2 + rule.states, [&](size_t begin, size_t end) { fn<T>(rule)(fields, args, begin, end); });
+class Pieces {
+ public:
+  Pieces(const StepArgs<T>* tensors, size_t count) : tensors_(tensors), first_(count + 1) {
+    for (size_t k = 0; k < count; ++k) {
+      first_[k + 1] = first_[k] + (tensors[k].n + piece - 1) / piece;
+      elements_ += double(tensors[k].n);
+    }
+  }
+  size_t first(size_t tensor) const { return first_[tensor]; }
+  size_t count() const { return first_.back(); }
+
+  // Calls body(tensor, begin, end, piece) for every piece.
+  template <class F>
+  void parallel(double operations_each, const F& body) const {
+    popgrad::parallel(int64_t(count()), elements_ * operations_each, [&](int64_t item) {
+      const size_t tensor = size_t(std::upper_bound(first_.begin(), first_.end(), size_t(item)) - first_.begin()) - 1;
+      const size_t begin = (size_t(item) - first_[tensor]) * piece;
+      body(tensor, begin, std::min(tensors_[tensor].n, begin + piece), size_t(item));
+    });
+  }
+
+ private:
+  const StepArgs<T>* tensors_;
+  std::vector<size_t> first_;
+  double elements_ = 0;
+};
+
+template <class T>
+auto measure_fn(const StepRule& rule) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return rule.measure_f32;
+  else
+    return rule.measure_f64;
+}
+
+template <class T>
+void step_any(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {
+  const Pieces<T> pieces(tensors, count);
+  const double operations = 2 + rule.states;
+  if (rule.sums == 0) {
+    pieces.parallel(operations, [&](size_t k, size_t begin, size_t end, size_t) {
+      fn<T>(rule)(fields, tensors[k], begin, end);
+    });
+    return;
+  }
+  struct Fields {
+    double value[most_fields];
+  };
+  std::vector<Fields> own(count);
+  for (size_t k = 0; k < count; ++k) {
+    std::copy_n(fields, most_fields, own[k].value);
+    std::copy_n(tensors[k].kept, rule.kept, own[k].value);
+  }
+  std::vector<double> parts(pieces.count() * most_sums);
+  pieces.parallel(operations, [&](size_t k, size_t begin, size_t end, size_t item) {
+    measure_fn<T>(rule)(own[k].value, tensors[k], begin, end, &parts[item * most_sums]);
+  });
+  double sums[most_sums] = {};
+  for (size_t k = 0; k < count; ++k) {
+    if (!rule.whole) std::fill_n(sums, most_sums, 0.0);
+    for (size_t item = pieces.first(k); tensors[k].adapt && item < pieces.first(k + 1); ++item)
+      for (int j = 0; j < rule.sums; ++j) sums[j] += parts[item * most_sums + size_t(j)];
+    if (!rule.whole) rule.settle(own[k].value, sums);
+  }
+  for (size_t k = 0; k < count; ++k) {
+    if (rule.whole) rule.settle(own[k].value, sums);
+    std::copy_n(own[k].value, rule.kept, tensors[k].kept);
+  }
+  pieces.parallel(operations, [&](size_t k, size_t begin, size_t end, size_t) {
+    fn<T>(rule)(own[k].value, tensors[k], begin, end);
+  });
 }
 
 template <class T>
@@ -199,7 +269,9 @@ int64_t parameter_count(const Shape& shape) {
 }
 
 #define POPGRAD_BOTH(T)                                                                                               \
-  void step(const StepRule& rule, const double* fields, const StepArgs<T>& args) { step_any(rule, fields, args); }    \
+  void step(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {                   \
+    step_any(rule, fields, tensors, count);                                                                           \
+  }                                                                                                                   \
   void move(const MoveRule& rule, const MoveArgs<T>& args, size_t members) { move_any(rule, args, members); }         \
   void combine(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out) {               \
     combine_any(weights, rows, centre, count, n, out);                                                                \

@@ -15,8 +15,9 @@ namespace popgrad {
 // The table in use. Picked at the first call; throws std::runtime_error for a POPGRAD_ISA that cannot be had.
 const Kernels& kernels();
 
-void step(const StepRule&, const double* fields, const StepArgs<float>&);
-void step(const StepRule&, const double* fields, const StepArgs<double>&);
+// One update of every tensor of a list. A rule's first `kept` fields come from StepArgs::kept and go back there.
+void step(const StepRule&, const double* fields, const StepArgs<float>* tensors, size_t count);
+void step(const StepRule&, const double* fields, const StepArgs<double>* tensors, size_t count);
 
 void move(const MoveRule&, const MoveArgs<float>&, size_t members);
 void move(const MoveRule&, const MoveArgs<double>&, size_t members);

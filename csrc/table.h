@@ -8,31 +8,55 @@
 namespace popgrad {
 
 // What any rule can have done in its sweep. In this order: g *= scale; g is limited to [-clip, clip];
-// g += l2 * w; w *= keep; the rule; w moves towards zero by l1 (and stays there if it would pass it).
+// g += l2 * w; w *= keep; the rule; w moves towards zero by l1 (and stays there if it would pass it);
+// the average of the weights, where there is one, moves to w by the share mix.
 struct StepExtras {
-  double scale, clip, l2, keep, l1;
+  double scale, clip, l2, keep, l1, mix;
 };
 
-// One update of n parameters in place. state holds (states, n), row after row.
+inline constexpr int most_states = 4;
+inline constexpr size_t packed_block = 256;  // values in bytes that share one scale
+
+// How the states of a tensor are stored: as numbers of T, or (float only) in fewer bits, rounded up or down by chance.
+enum class Packing { none, bfloat16, bytes };
+
+// One tensor whose parameters are to be updated in place.
 template <class T>
 struct StepArgs {
   T* w;
   const T* g;
-  T* state;
+  void* state[most_states];    // n values each
+  float* scales[most_states];  // bytes: one for every packed_block values
+  T* average;                  // of the weights, or null
+  double* kept;                // what the rule keeps for the tensor as a whole
   size_t n;
-  const StepExtras* extras = nullptr;  // none
+  const StepExtras* extras;  // or null
+  Packing packing;
+  bool adapt;      // whether a rule that sums over the tensor is to see the sums, or zeros
+  uint32_t noise;  // what the rounding by chance is a function of, beside the element's number
 };
 
 template <class T>
 using StepFn = void (*)(const double* fields, const StepArgs<T>&, size_t begin, size_t end);
+template <class T>
+using MeasureFn = void (*)(const double* fields, const StepArgs<T>&, size_t begin, size_t end, double* sums);
 
+// Rules with `sums` > 0 take two sweeps: the first adds those sums over a tensor (or over all of them), `settle` makes
+// the fields of the second from them. The first `kept` fields are what it remembers, and live in StepArgs::kept.
 struct StepRule {
   const char* name;
   const char* fields;
-  int states;
+  int states, sums, kept;
+  bool whole;    // the sums go over all tensors
+  int positive;  // bit k: state k is never negative; -1: its states do not fit in bytes
   StepFn<float> f32;
   StepFn<double> f64;
+  MeasureFn<float> measure_f32;
+  MeasureFn<double> measure_f64;
+  void (*settle)(double* fields, const double* sums);
 };
+
+inline constexpr int most_fields = 32, most_sums = 2;
 
 // One move of a population of `members` rows with n coordinates.
 template <class T>
@@ -134,6 +158,7 @@ struct Kernels {
   const char* name;
   const StepRule* steps;
   int step_count;
+  const StepRule* plain;  // plain[k]: as little arithmetic as k states can have, to compare bandwidths with
   const MoveRule* moves;
   int move_count;
   const Activation* activations;

@@ -228,7 +228,7 @@ def digest(*arrays):
 
 for dtype in (np.float32, np.float64):
     random = np.random.default_rng(1)
-    for name, (index, states, fields) in core.step_rules().items():
+    for name, (index, states, sums, kept, positive, fields) in core.step_rules().items():
         w, state = random.normal(size=50_003).astype(dtype), np.zeros((states, 50_003), dtype)
         values = tuple(random.uniform(0.1, 0.9, len(fields)))
         for _ in range(3):

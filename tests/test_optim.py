@@ -258,8 +258,10 @@ def test_frozen_and_printable(case):
 
 @RULES
 def test_fields_are_those_of_the_native_rule(case):
-    _, states, names = _core.step_rules()[case.optimizer.rule]
-    assert set(case.optimizer._fields(1, {})) == set(case.optimizer._fields(2, {})) == set(names)
+    _, states, _, _, _, names = _core.step_rules()[case.optimizer.rule]
+    assert set(case.optimizer._fields(1, dict(case.optimizer._numbers))) == set(
+        case.optimizer._fields(2, dict(case.optimizer._numbers))
+    ) == set(names)
     assert states == len(case.optimizer.state_names)
 
 

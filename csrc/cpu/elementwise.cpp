@@ -2,50 +2,230 @@
 // gives the same bits on every one. Plain loops on purpose: the compiler vectorises them.
 // No standard headers with inline bodies here, see ARCHITECTURE.md.
 #include "../kernels/fields.h"
+#include "../kernels/packing.h"
 #include "../kernels/step_extras.h"
 #include "tables.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {
 
-template <template <class> class Rule, class T, bool with_extras>
-void step_loop(const double* fields, const StepArgs<T>& args, size_t begin, size_t end) {
-  static_assert(fields_match<Rule<T>, T>);
-  constexpr int states = Rule<T>::states, slots = states > 0 ? states : 1;
-  const Rule<T> rule = rule_from<Rule<T>, T>(fields);
-  T* const w = args.w;
-  const T* const g = args.g;
-  Around<T> around{};
-  if constexpr (with_extras) {
-    const StepExtras& extras = *args.extras;
-    around = {T(extras.scale), T(extras.clip), T(extras.l2), T(extras.keep), T(extras.l1)};
-  }
-  T* s[slots];
-  for (int k = 0; k < states; ++k) s[k] = args.state + size_t(k) * args.n;
+template <class Rule>
+constexpr int kept_of() {
+  if constexpr (requires { Rule::kept; })
+    return Rule::kept;
+  else
+    return 0;
+}
+template <class Rule>
+constexpr int positive_of() {
+  if constexpr (requires { Rule::positive; })
+    return Rule::positive;
+  else
+    return -1;
+}
+template <class Rule>
+constexpr int slots_of = Rule::states > 0 ? Rule::states : 1;
+
+template <class T>
+Around<T> around_of(const StepExtras& e) {
+  return {T(e.scale), T(e.clip), T(e.l2), T(e.keep), T(e.l1), T(e.mix)};
+}
+
+template <class Rule, class T, bool with_extras>
+[[gnu::noinline]] void sweep(const Rule& rule, const Around<T>& around, T* w, const T* g, T* const* s, size_t n) {
+  constexpr int states = Rule::states, slots = slots_of<Rule>;
+  const Rule own = rule;  // so that the compiler knows that no store changes it
+  const Around<T> extras = around;
 #pragma GCC ivdep
-  for (size_t i = begin; i < end; ++i) {
+  for (size_t i = 0; i < n; ++i) {
     T local[slots], value = w[i];
     for (int k = 0; k < states; ++k) local[k] = s[k][i];
     if constexpr (with_extras) {
-      const T pull = around.gradient(value, g[i]);
-      value *= around.keep;
-      rule(value, pull, local);
-      value = around.shrink(value);
+      const T pull = extras.gradient(value, g[i]);
+      value *= extras.keep;
+      own(value, pull, local);
+      value = extras.shrink(value);
     } else {
-      rule(value, g[i], local);
+      own(value, g[i], local);
     }
+    for (int k = 0; k < states; ++k) s[k][i] = local[k];  // before w: states that a rule leaves alone are not written
     w[i] = value;
-    for (int k = 0; k < states; ++k) s[k][i] = local[k];
+  }
+}
+
+// States in fewer bits are unpacked to memory in the first-level cache, a block at a time, and packed again.
+uint32_t noise_of(uint32_t noise, int slot) { return scramble(noise + uint32_t(slot) * 0x9E3779B9u); }
+
+void unpack(const StepArgs<float>& args, int slot, bool positive, size_t begin, size_t count, float* out) {
+  if (args.packing == Packing::bfloat16) {
+    const uint16_t* const in = static_cast<const uint16_t*>(args.state[slot]) + begin;
+    for (size_t i = 0; i < count; ++i) out[i] = from_bfloat16(in[i]);
+    return;
+  }
+  const uint8_t* const in = static_cast<const uint8_t*>(args.state[slot]) + begin;
+  const float scale = args.scales[slot][begin / packed_block];
+  if (positive)
+    for (size_t i = 0; i < count; ++i) out[i] = PositiveByte::decode(in[i], scale);
+  else
+    for (size_t i = 0; i < count; ++i) out[i] = SignedByte::decode(in[i], scale);
+}
+
+void pack(const StepArgs<float>& args, int slot, bool positive, size_t begin, size_t count, const float* in) {
+  const uint32_t noise = noise_of(args.noise, slot), first = uint32_t(begin);
+  if (args.packing == Packing::bfloat16) {
+    uint16_t* const out = static_cast<uint16_t*>(args.state[slot]) + begin;
+    for (size_t i = 0; i < count; ++i) out[i] = to_bfloat16(in[i], scramble(noise ^ (first + uint32_t(i))));
+    return;
+  }
+  uint8_t* const out = static_cast<uint8_t*>(args.state[slot]) + begin;
+  uint32_t top = 0;  // the bits of magnitudes are in the order of the magnitudes, NaN above all
+  for (size_t i = 0; i < count; ++i) {
+    const uint32_t bits = bits_from_float(in[i]) & 0x7FFFFFFFu;
+    top = bits > top ? bits : top;
+  }
+  const bool finite = top < 0x7F800000u;
+  const float scale = finite ? float_from_bits(top) : float_from_bits(0x7FC00000u);
+  args.scales[slot][begin / packed_block] = scale;
+  const float inverse = finite && scale >= 0x1p-120f ? 1.0f / scale : 0.0f;
+  if (!finite || inverse == 0.0f) {  // the whole block is NaN, or as good as zero
+    for (size_t i = 0; i < count; ++i) out[i] = finite ? 0 : 1;
+    return;
+  }
+  if (positive)
+    for (size_t i = 0; i < count; ++i)
+      out[i] = PositiveByte::encode(in[i], inverse, scramble(noise ^ (first + uint32_t(i))));
+  else
+    for (size_t i = 0; i < count; ++i)
+      out[i] = SignedByte::encode(in[i], inverse, scramble(noise ^ (first + uint32_t(i))));
+}
+
+template <class T>
+[[gnu::noinline]] void average(T* into, const T* w, T mix, size_t n) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; ++i) into[i] += mix * (w[i] - into[i]);
+}
+
+// Calls body(s, first, count) for the range in parts of at most `longest`, with the states as numbers.
+template <class Rule, class T, class Body>
+void by_parts(const StepArgs<T>& args, size_t begin, size_t end, size_t longest, const Body& body) {
+  constexpr int states = Rule::states, slots = slots_of<Rule>;
+  constexpr size_t room = sizeof(T) == sizeof(float) ? packed_block : 1;
+  const bool packed = room > 1 && args.packing != Packing::none;
+  if (packed) longest = packed_block;
+  alignas(64) T memory[slots][room];
+  for (size_t i = begin; i < end; i += longest) {
+    const size_t count = end - i < longest ? end - i : longest;
+    T* s[slots];
+    for (int k = 0; k < states; ++k) s[k] = packed ? memory[k] : static_cast<T*>(args.state[k]) + i;
+    if constexpr (room > 1)
+      for (int k = 0; packed && k < states; ++k) unpack(args, k, positive_of<Rule>() >> k & 1, i, count, memory[k]);
+    body(s, i, count);
+    if constexpr (room > 1)
+      for (int k = 0; packed && k < states; ++k) pack(args, k, positive_of<Rule>() >> k & 1, i, count, memory[k]);
   }
 }
 
 template <template <class> class Rule, class T>
 void step(const double* fields, const StepArgs<T>& args, size_t begin, size_t end) {
-  if (args.extras)
-    step_loop<Rule, T, true>(fields, args, begin, end);
-  else
-    step_loop<Rule, T, false>(fields, args, begin, end);
+  static_assert(fields_match<Rule<T>, T>);
+  const Rule<T> rule = rule_from<Rule<T>, T>(fields);
+  const Around<T> around = args.extras ? around_of<T>(*args.extras) : Around<T>{};
+  by_parts<Rule<T>>(args, begin, end, args.average ? packed_block : end - begin,
+                    [&](T* const* s, size_t i, size_t count) {
+                      if (args.extras)
+                        sweep<Rule<T>, T, true>(rule, around, args.w + i, args.g + i, s, count);
+                      else
+                        sweep<Rule<T>, T, false>(rule, around, args.w + i, args.g + i, s, count);
+                      if (args.average) average(args.average + i, args.w + i, around.mix, count);
+                    });
 }
+
+// Sums of doubles, in an order that does not depend on the width of vectors.
+inline constexpr size_t lanes = 16;
+
+void add_lanes(double* sums, const double* x, size_t n) {
+  size_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (size_t k = 0; k < lanes; ++k) sums[k] += x[i + k];
+  for (size_t k = 0; i < n; ++i, ++k) sums[k] += x[i];
+}
+
+double total(const double* sums) {
+  double all = 0;
+  for (size_t k = 0; k < lanes; ++k) all += sums[k];
+  return all;
+}
+
+template <class Rule, class T, bool with_extras>
+[[gnu::noinline]] void measure_part(const Rule& rule, const Around<T>& around, const T* w, const T* g, T* const* s,
+                                    size_t n, double (*sums)[packed_block]) {
+  constexpr int states = Rule::states, slots = slots_of<Rule>, count = Rule::sums;
+  const Rule own = rule;
+  const Around<T> extras = around;
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; ++i) {
+    T local[slots];
+    double sum[count];
+    for (int k = 0; k < states; ++k) local[k] = s[k][i];
+    own.measure(w[i], with_extras ? extras.gradient(w[i], g[i]) : g[i], local, sum);
+    for (int k = 0; k < states; ++k) s[k][i] = local[k];
+    for (int k = 0; k < count; ++k) sums[k][i] = sum[k];
+  }
+}
+
+template <template <class> class Rule, class T>
+void measure(const double* fields, const StepArgs<T>& args, size_t begin, size_t end, double* sums) {
+  constexpr int count = Rule<T>::sums;
+  const Rule<T> rule = rule_from<Rule<T>, T>(fields);
+  const Around<T> around = args.extras ? around_of<T>(*args.extras) : Around<T>{};
+  double parts[count][lanes] = {};
+  by_parts<Rule<T>>(args, begin, end, packed_block, [&](T* const* s, size_t i, size_t n) {
+    double each[count][packed_block];
+    if (args.extras)
+      measure_part<Rule<T>, T, true>(rule, around, args.w + i, args.g + i, s, n, each);
+    else
+      measure_part<Rule<T>, T, false>(rule, around, args.w + i, args.g + i, s, n, each);
+    for (int k = 0; k < count; ++k) add_lanes(parts[k], each[k], n);
+  });
+  for (int k = 0; k < count; ++k) sums[k] = total(parts[k]);
+}
+
+template <template <class> class Rule>
+void settle(double* fields, const double* sums) {
+  auto rule = rule_from<Rule<double>, double>(fields);
+  rule.settle(sums);
+  for (int k = 0; k < words(Rule<double>::fields); ++k) fields[k] = __builtin_bit_cast(Values<double, words(Rule<double>::fields)>, rule).value[k];
+}
+
+template <template <class> class Rule>
+constexpr StepRule elementwise(const char* name) {
+  using R = Rule<float>;
+  return {name, R::fields, R::states, 0, 0, false, positive_of<R>(), step<Rule, float>, step<Rule, double>, nullptr, nullptr, nullptr};
+}
+
+template <template <class> class Rule>
+constexpr StepRule by_layer(const char* name) {
+  using R = Rule<float>;
+  static_assert(R::sums <= most_sums && R::states <= most_states && words(R::fields) <= most_fields);
+  constexpr bool whole = requires { R::whole; };
+  return {name, R::fields, R::states, R::sums, kept_of<R>(), whole, -1, step<Rule, float>, step<Rule, double>,
+          measure<Rule, float>, measure<Rule, double>, settle<Rule>};
+}
+
+// w and k states, read, touched and written.
+template <int count>
+struct Plain {
+  template <class T>
+  struct Rule {
+    static constexpr int states = count;
+    static constexpr const char* fields = "factor";
+    T factor;
+    POPGRAD_HD void operator()(T& w, T g, T* s) const {
+      w += factor * g;
+      for (int k = 0; k < count; ++k) s[k] += factor * g;
+    }
+  };
+};
 
 template <template <class> class Rule, class T>
 void move(const MoveArgs<T>& args, size_t member, size_t begin, size_t end) {
@@ -75,15 +255,12 @@ void move(const MoveArgs<T>& args, size_t member, size_t begin, size_t end) {
 
 template <class T>
 double sum_squares(const T* x, size_t begin, size_t end) {
-  constexpr size_t lanes = 16;  // running sums, in an order that does not depend on the vector width
   double sums[lanes] = {};
   size_t i = begin;
   for (; i + lanes <= end; i += lanes)
     for (size_t k = 0; k < lanes; ++k) sums[k] += double(x[i + k]) * double(x[i + k]);
   for (size_t k = 0; i < end; ++i, ++k) sums[k] += double(x[i]) * double(x[i]);
-  double total = 0;
-  for (size_t k = 0; k < lanes; ++k) total += sums[k];
-  return total;
+  return total(sums);
 }
 
 template <class T>
@@ -118,9 +295,15 @@ void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, si
 
 }  // namespace
 
-#define X(Rule) {#Rule, Rule<float>::fields, Rule<float>::states, step<Rule, float>, step<Rule, double>},
-extern constinit const StepRule step_rules[step_count] = {STEP_RULES(X)};
+#define X(Rule) elementwise<Rule>(#Rule),
+#define Y(Rule) by_layer<Rule>(#Rule),
+extern constinit const StepRule step_rules[step_count] = {STEP_RULES(X) LAYER_RULES(Y)};
 #undef X
+#undef Y
+
+extern constinit const StepRule plain_rules[most_states + 1] = {
+    elementwise<Plain<0>::Rule>("plain0"), elementwise<Plain<1>::Rule>("plain1"), elementwise<Plain<2>::Rule>("plain2"),
+    elementwise<Plain<3>::Rule>("plain3"), elementwise<Plain<4>::Rule>("plain4")};
 
 #define X(Rule) \
   {#Rule, Rule<float>::fields, Rule<float>::outputs, Rule<float>::sources, move<Rule, float>, move<Rule, double>},

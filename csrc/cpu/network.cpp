@@ -312,6 +312,7 @@ extern constinit const Kernels kernels = {
     .name = POPGRAD_NAME(POPGRAD_TARGET),
     .steps = step_rules,
     .step_count = step_count,
+    .plain = plain_rules,
     .moves = move_rules,
     .move_count = move_count,
     .activations = activations,

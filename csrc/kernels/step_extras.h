@@ -7,7 +7,7 @@ namespace popgrad::POPGRAD_TARGET {
 
 template <class T>
 struct Around {
-  T scale, clip, l2, keep, l1;
+  T scale, clip, l2, keep, l1, mix;
 
   POPGRAD_HD T gradient(T w, T g) const {
     g = g * scale;

@@ -3,6 +3,7 @@
 //   s[k]  the k-th state, zero before step 1   the members are constant during one step
 // The members are the words of `fields`, in that order; Python computes them in double (1 - beta too, which
 // float would round badly) and each is rounded once.
+// A rule that also says `positive` can have its states in bytes: bit k is set if state k is never negative.
 // To add one: write the struct, add it to STEP_RULES, then see CONTRIBUTING.md, "A gradient optimizer".
 #pragma once
 
@@ -22,7 +23,7 @@ struct Sgd {
 // Momentum as a running average of the gradient: the step keeps its length whatever beta is. s = {v}.
 template <class T>
 struct Momentum {
-  static constexpr int states = 1;
+  static constexpr int states = 1, positive = 0;
   static constexpr const char* fields = "learning_rate beta gain";
   T learning_rate, beta, gain;  // gain = 1 - beta
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -80,7 +81,7 @@ struct Signum {
 // s = {m}.
 template <class T>
 struct Lion {
-  static constexpr int states = 1;
+  static constexpr int states = 1, positive = 0;
   static constexpr const char* fields = "learning_rate beta1 gain1 beta2 gain2";
   T learning_rate, beta1, gain1, beta2, gain2;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -204,7 +205,7 @@ struct AdaDelta {
 // scale = 1 / sqrt(1 - beta2^t): the two bias corrections, taken out of the sweep.
 template <class T>
 struct Adam {
-  static constexpr int states = 2;
+  static constexpr int states = 2, positive = 1 << 1;
   static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 scale epsilon";
   T rate, beta1, gain1, beta2, gain2, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -349,6 +350,81 @@ struct Adan {
   }
 };
 
+// Sophia-G. Liu et al. 2023, arXiv:2305.14342, Algorithm 3: Newton's step with a diagonal estimate of the curvature,
+// never longer than the learning rate. s = {m, h}; h is Curvature's. rho scales h.
+template <class T>
+struct Sophia {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "learning_rate beta1 gain1 rho epsilon";
+  T learning_rate, beta1, gain1, rho, epsilon;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = beta1 * s[0] + gain1 * g;
+    const T d = s[0] / (rho * s[1] + epsilon);
+    w -= learning_rate * (d > T(1) ? T(1) : d < T(-1) ? T(-1) : d);
+  }
+};
+
+// The running average of Sophia's estimate, the squared gradient of labels drawn from the model (Gauss-Newton-
+// Bartlett, Algorithm 2). s = {m, h}; gain = (1 - beta2) times the samples behind g. w stays.
+template <class T>
+struct Curvature {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "beta2 gain";
+  T beta2, gain;
+  POPGRAD_HD void operator()(T&, T g, T* s) const { s[1] = beta2 * s[1] + gain * g * g; }
+};
+
+// Schedule-Free SGD. Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with w at the point y where gradients are
+// taken. s = {z}; mix = the weight of z in the average x; ahead = learning_rate (1 - beta (1 - mix)); first = 1 at
+// t = 1, where z is w.
+template <class T>
+struct ScheduleFreeSgd {
+  static constexpr int states = 1;
+  static constexpr const char* fields = "learning_rate mix ahead first";
+  T learning_rate, mix, ahead, first;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    const T z = s[0] + first * w;
+    w = w + mix * (z - w) - ahead * g;
+    s[0] = z - learning_rate * g;
+  }
+};
+
+// Schedule-Free AdamW. The same with g over the root of its running square; weights decay at y. s = {z, v}.
+template <class T>
+struct ScheduleFreeAdamW {
+  static constexpr int states = 2;
+  static constexpr const char* fields = "learning_rate mix ahead first beta2 gain2 scale epsilon decay";
+  T learning_rate, mix, ahead, first, beta2, gain2, scale, epsilon, decay;
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    const T z = s[0] + first * w;
+    s[1] = beta2 * s[1] + gain2 * g * g;
+    const T u = g / (sqrt(s[1]) * scale + epsilon) + decay * w;
+    w = w + mix * (z - w) - ahead * u;
+    s[0] = z - learning_rate * u;
+  }
+};
+
+// For wrappers, whose steps have no gradient (g is not used). s = {average}: towards w by the share mix.
+template <class T>
+struct Average {
+  static constexpr int states = 1;
+  static constexpr const char* fields = "mix";
+  T mix;
+  POPGRAD_HD void operator()(T& w, T, T* s) const { s[0] += mix * (w - s[0]); }
+};
+
+// Lookahead. Zhang et al. 2019, arXiv:1907.08610, Algorithm 1. s = {slow}; w comes back to it.
+template <class T>
+struct Lookback {
+  static constexpr int states = 1;
+  static constexpr const char* fields = "alpha";
+  T alpha;
+  POPGRAD_HD void operator()(T& w, T, T* s) const {
+    s[0] += alpha * (w - s[0]);
+    w = s[0];
+  }
+};
+
 }  // namespace popgrad::POPGRAD_TARGET
 
 // clang-format off
@@ -356,5 +432,6 @@ struct Adan {
   X(Sgd) X(Momentum) X(HeavyBall) X(Nesterov) X(SignSgd) X(Signum) X(Lion) X(Rprop) X(Asgd) \
   X(AdaGrad) X(RmsProp) X(RmsPropCentered) X(RmsPropMomentum) X(RmsPropCenteredMomentum)    \
   X(AdaDelta) X(Adam) X(AmsGrad) X(AdaMax) X(NAdam) X(RAdam) X(AdaBelief) X(Yogi)  \
-  X(Adopt) X(AdEmaMix) X(Adan)
+  X(Adopt) X(AdEmaMix) X(Adan) X(Sophia) X(Curvature) X(ScheduleFreeSgd) X(ScheduleFreeAdamW)       \
+  X(Average) X(Lookback)
 // clang-format on

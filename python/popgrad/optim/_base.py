@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from popgrad import _core
 from popgrad.backends import aligned
-from popgrad.checks import InputError, at_least_zero, fail, fraction, positive
+from popgrad.checks import InputError, at_least_zero, fail, fraction, one_of, positive
 
 __all__ = ["Optimizer", "Schedule", "State", "at"]
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
-Extras = tuple[float, float, float, float, float] | None
+Extras = tuple[float, float, float, float, float, float] | None
 
 _RULES = _core.step_rules()
+_SKIP: Extras = (math.nan,) * 6  # the step is not to be done
+_LEAST_FOR_BYTES = 4096  # smaller vectors keep their states in float32: there is nothing to save
 
 
 def at(value: float | Schedule, t: int) -> float:
@@ -36,17 +38,48 @@ def at(value: float | Schedule, t: int) -> float:
 
 @dataclass
 class State:
-    """All that an optimizer needs to go on, next to the parameters.
+    """All that an optimizer needs to go on, next to the parameters: arrays and numbers.
 
     Args:
-        slots: (k, n), one row for each name in the optimizer's ``state_names``; zero before the first step.
+        slots: (k, n), one row for each name in the optimizer's ``state_names``; zero before the first step. Of the
+            parameters' type, or uint16 (the bits of bfloat16) or uint8 (see ``state_dtype``).
         t: steps done.
         numbers: what else it carries from step to step, by name.
+        average: (n,) the running average of the parameters, with ``ema_decay``.
+        scales: (k, ceil(n / 256)) float32, the scale of each block of states in bytes.
+        layers: (L, 2) int64, length of each tensor in the parameters and whether its steps are adapted to it.
+        kept: (L, m) float64, what the method keeps for each tensor as a whole.
+        inner: of the optimizer that a wrapper wraps.
     """
 
     slots: Array
     t: int = 0
     numbers: dict[str, float] = field(default_factory=dict)
+    average: Array | None = None
+    scales: Array | None = None
+    layers: Array | None = None
+    kept: Array | None = None
+    inner: State | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Arrays (not copied) and numbers by name, for a checkpoint."""
+        named: dict[str, Any] = {"slots": self.slots, "t": self.t}
+        named |= {f"number.{name}": value for name, value in self.numbers.items()}
+        named |= {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
+        if self.inner is not None:
+            named |= {f"inner.{name}": value for name, value in self.inner.to_dict().items()}
+        return named
+
+    @classmethod
+    def from_dict(cls, named: Mapping[str, Any]) -> State:
+        """What `to_dict` gave, with the same arrays."""
+        numbers = {name.removeprefix("number."): v for name, v in named.items() if name.startswith("number.")}
+        inner = {name.removeprefix("inner."): v for name, v in named.items() if name.startswith("inner.")}
+        arrays = {name: named.get(name) for name in _ARRAYS}
+        return cls(named["slots"], named["t"], numbers, **arrays, inner=cls.from_dict(inner) if inner else None)
+
+
+_ARRAYS = ("average", "scales", "layers", "kept")
 
 
 @dataclass(frozen=True)
@@ -56,21 +89,34 @@ class Optimizer(ABC):
     All share these, by keyword; they cost no extra pass over the parameters, but for the norm.
 
     Args:
-        weight_decay: lambda >= 0. Added to the gradient as lambda w, unless the method defines its own way: then it
-            is in [0, 1) and said there.
+        weight_decay: lambda >= 0, acting as ``weight_decay_mode`` says.
+        weight_decay_mode: "coupled": lambda w is added to the gradient. "decoupled": w *= 1 - learning_rate lambda
+            before the step. "independent": w *= 1 - lambda learning_rate / max_learning_rate, so that lambda does not
+            change its meaning with the learning rate. None: as the method defines it, "coupled" unless it says so.
+        max_learning_rate: for "independent" with a schedule: the largest value of that; > 0.
         l1: strength >= 0 of a penalty ``l1 * sum |w|``, by its proximal step after the update (soft thresholding by
             learning_rate * l1), which makes weights exactly zero.
         clip_value: every gradient is limited to [-clip_value, clip_value]; > 0.
         clip_norm: the gradient is scaled down to this Euclidean norm if it is longer; > 0. Before clip_value.
         skip_nonfinite: leave parameters and state as they are where the gradient holds NaN or infinity.
+        ema_decay: in [0, 1); keep the running average ``a = ema_decay a + (1 - ema_decay) w`` of the parameters, which
+            begins with those after the first step; `solution` returns it.
+        state_dtype: how the state of float32 parameters is stored. None: float32. "bfloat16": half the bytes.
+            "8bit": a quarter, as powers of a byte in blocks of 256 with a common scale, for `Momentum`, `HeavyBall`,
+            `Lion`, `Adam` and `AdamW`; below 4,096 parameters float32. Both round up or down by chance, a function of
+            the step and the place, so that small changes are not lost (Dettmers et al., arXiv:2110.02861, for blocks).
     """
 
     learning_rate: float | Schedule
     weight_decay: float = field(default=0.0, kw_only=True)
+    weight_decay_mode: Literal["coupled", "decoupled", "independent"] | None = field(default=None, kw_only=True)
+    max_learning_rate: float | None = field(default=None, kw_only=True)
     l1: float = field(default=0.0, kw_only=True)
     clip_value: float | None = field(default=None, kw_only=True)
     clip_norm: float | None = field(default=None, kw_only=True)
     skip_nonfinite: bool = field(default=False, kw_only=True)
+    ema_decay: float | None = field(default=None, kw_only=True)
+    state_dtype: Literal["bfloat16", "8bit"] | None = field(default=None, kw_only=True)
 
     # The native rule, and what its states are called; an option may choose another one for an instance.
     rule: ClassVar[str]
@@ -78,17 +124,39 @@ class Optimizer(ABC):
     # Hyper-parameters that must be > 0 (or schedules), and those that must be in [0, 1).
     _positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
     _fractions: ClassVar[tuple[str, ...]] = ()
-    # How the method's weight decay acts: "coupled", added to the gradient; "decoupled", on the weights before the
-    # step, times the learning rate; "own", by the rule itself.
+    # How the method's weight decay acts unless weight_decay_mode says; "own": by the rule itself, and in no other way.
     _decay: ClassVar[str] = "coupled"
+    # What `State.numbers` begins with, and a row of `State.kept`.
+    _numbers: ClassVar[dict[str, float]] = {}
+    # Bytes a parameter that the first of two sweeps moves, in float32.
+    _first_sweep: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         positive(self, *self._positive)
-        fraction(self, *self._fractions, *(["weight_decay"] if self._decay != "coupled" else []))
+        fraction(self, *self._fractions, *(["ema_decay"] if self.ema_decay is not None else []))
         for name in ("weight_decay", "l1"):
             if not at_least_zero(getattr(self, name)):
                 fail(self, f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
-        positive(self, *[name for name in ("clip_value", "clip_norm") if getattr(self, name) is not None])
+        optional = ("clip_value", "clip_norm", "max_learning_rate")
+        positive(self, *[name for name in optional if getattr(self, name) is not None])
+        if self.weight_decay_mode is not None:
+            modes = ("coupled", "decoupled", "independent")
+            one_of(self, "weight_decay_mode", self.weight_decay_mode, modes)
+            if self._decay == "own":
+                fail(self, "has a weight decay of its own: weight_decay_mode must be None")
+        if self._mode != "coupled":
+            fraction(self, "weight_decay")
+        if self._mode == "independent" and callable(self.learning_rate) and self.max_learning_rate is None:
+            fail(self, 'weight_decay_mode="independent" with a schedule needs max_learning_rate')
+        if self.state_dtype is not None:
+            one_of(self, "state_dtype", self.state_dtype, ("bfloat16", "8bit"))
+            _, _, sums, _, positive_states, _ = _RULES[self.rule]
+            if sums or (self.state_dtype == "8bit" and positive_states < 0):
+                fail(self, f"its state cannot be kept in {self.state_dtype}: state_dtype must be None")
+
+    @property
+    def _mode(self) -> str:
+        return self.weight_decay_mode or self._decay
 
     def __repr__(self) -> str:
         """The method's own settings, and the shared ones that were changed."""
@@ -101,53 +169,121 @@ class Optimizer(ABC):
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         """The members of the native rule at step t, by name. What is to be carried on goes into `numbers`."""
 
-    def init(self, params: Array) -> State:
+    def init(self, params: Array, shapes: Sequence[tuple[int, ...]] | None = None) -> State:
         """The state before the first step, for parameters of shape (n,), float32 or float64.
 
+        Args:
+            params: (n,) float32 or float64.
+            shapes: of the tensors in params, one after the other, as ``[v.shape for v in model.views().values()]``.
+                Methods that go by layers need them; without, all parameters are one matrix.
+
         Raises:
-            InputError: `params` is not such an array.
+            InputError: `params` is not such an array, `shapes` do not fit it, or ``state_dtype`` needs float32.
         """
+        where = f"{type(self).__name__}.init"
         if not isinstance(params, np.ndarray) or params.ndim != 1 or params.dtype not in (np.float32, np.float64):
             got = f"{params.dtype} {params.shape}" if isinstance(params, np.ndarray) else type(params).__name__
-            fail(f"{type(self).__name__}.init", f"params must be a float32 or float64 array (n,), got {got}")
-        return State(aligned((len(self.state_names), len(params)), params.dtype))
+            fail(where, f"params must be a float32 or float64 array (n,), got {got}")
+        if self.state_dtype is not None and params.dtype != np.float32:
+            fail(where, f"state_dtype={self.state_dtype!r} needs float32 parameters, got {params.dtype}")
+        n, k, stored = len(params), len(self.state_names), params.dtype
+        bytes_ = self.state_dtype == "8bit" and n >= _LEAST_FOR_BYTES
+        if self.state_dtype == "bfloat16":
+            stored = np.dtype(np.uint16)
+        elif bytes_:
+            stored = np.dtype(np.uint8)
+        state = State(aligned((k, n), stored), 0, dict(self._numbers))
+        if bytes_:
+            state.scales = aligned((k, -(-n // 256)), np.float32)
+        if self.ema_decay is not None:
+            state.average = aligned(n, params.dtype)
+        _, _, sums, kept, _, _ = _RULES[self.rule]
+        if sums:
+            lengths = [math.prod(shape) for shape in shapes] if shapes is not None else [n]
+            if sum(lengths) != n:
+                fail(where, f"shapes must add up to {n} parameters, got {sum(lengths)}")
+            adapt = [self._adapts(len(shape)) for shape in shapes] if shapes is not None else [True]
+            state.layers = np.array([lengths, adapt], np.int64).T.copy()
+            state.kept = np.tile(np.array(self._kept(), np.float64), (len(lengths), 1))
+            assert state.kept.shape[1] == kept
+        return state
 
-    def step(self, params: Array, gradient: Array, state: State) -> None:
+    def _adapts(self, dimensions: int) -> bool:
+        """Whether a tensor with so many dimensions has its steps adapted to it."""
+        return True
+
+    def _kept(self) -> list[float]:
+        """A row of `State.kept` before the first step."""
+        return [0.0] * _RULES[self.rule][3]
+
+    def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
         """Change `params` and `state` in place by one step along `gradient`.
 
         Args:
             params: (n,) float32 or float64, C-contiguous and writable; nothing is converted.
             gradient: (n,) of the same dtype.
             state: what `init` made.
+            loss_scale: what the loss was multiplied with, > 0; the gradient is divided by it in the sweep.
 
         Raises:
             InputError: an array is of another type or shape; nothing was changed.
         """
-        index, _, names = _RULES[self.rule]
-        numbers = dict(state.numbers)
-        members = self._fields(state.t + 1, numbers)
+        index, _, _, _, _, names = _RULES[self.rule]
+        numbers, t = dict(state.numbers), state.t + 1
+        members = self._fields(t, numbers)
         try:
-            extras = self._extras(gradient, state.t + 1)
-            if extras and not math.isfinite(extras[0]):
+            extras = self._extras(gradient, t, loss_scale)
+            if extras is _SKIP:
                 return
-            _core.step(index, tuple([members[name] for name in names]), params, gradient, state.slots, extras)
+            fields = tuple([members[name] for name in names])
+            if extras is None and state.layers is None and state.scales is None:
+                _core.step(index, fields, params, gradient, state.slots, None, None, None, None, None, t)
+            else:
+                more = (extras, state.average, state.scales, state.layers, state.kept, t)
+                _core.step(index, fields, params, gradient, state.slots, *more)
         except ValueError as error:
             raise InputError(str(error).replace("_core", f"{type(self).__name__}.step", 1)) from None
-        state.t += 1
+        state.t = t
         state.numbers = numbers
 
-    def _extras(self, gradient: Array, t: int) -> Extras:
-        """(scale, clip, l2, keep, l1) of the native sweep; None if nothing is to be done; scale NaN: skip the step."""
+    def ascend(self, params: Array, gradient: Array, state: State) -> bool:
+        """Whether the method wants a second gradient, at the place to which this has moved `params`; then `step` with
+        that one takes them back first. Only `SAM` does."""
+        return False
+
+    def solution(self, params: Array, state: State) -> Array:
+        """The parameters to evaluate and to keep, (n,): `params`, or an average where the method keeps one."""
+        return params if state.average is None or state.t == 0 else state.average
+
+    @property
+    def bytes_per_parameter(self) -> float:
+        """Bytes that a step of float32 parameters must move for each: what it reads and writes, once a sweep."""
+        width = {None: 4.0, "bfloat16": 2.0, "8bit": 1 + 4 / 256}[self.state_dtype]
+        total = 12 + 2 * width * len(self.state_names) + 8 * (self.ema_decay is not None)
+        return total + self._first_sweep + 4 * (self.clip_norm is not None or self.skip_nonfinite)
+
+    def _extras(self, gradient: Array, t: int, loss_scale: float = 1.0) -> Extras:
+        """(scale, clip, l2, keep, l1, mix) of the native sweep; None if nothing is to be done; _SKIP to skip it."""
         decays = self.weight_decay != 0 and self._decay != "own"
-        if not (decays or self.l1 or self.clip_value or self.clip_norm or self.skip_nonfinite):
+        looks = self.clip_norm or self.skip_nonfinite
+        if not (decays or self.l1 or self.clip_value or looks or self.ema_decay is not None or loss_scale != 1):
             return None
-        scale, learning_rate = 1.0, at(self.learning_rate, t)
-        if self.clip_norm or self.skip_nonfinite:
-            norm = math.sqrt(_core.sum_squares(gradient))
+        if not (loss_scale > 0 and math.isfinite(loss_scale)):
+            raise ValueError(f"[_core] loss_scale must be a finite number > 0, got {loss_scale!r}")
+        scale, learning_rate = 1.0 / loss_scale, at(self.learning_rate, t)
+        if looks:
+            norm = math.sqrt(_core.sum_squares(gradient)) / loss_scale
             if self.skip_nonfinite and not math.isfinite(norm):
-                return (math.nan, 0.0, 0.0, 0.0, 0.0)
+                return _SKIP
             if self.clip_norm and norm > self.clip_norm:
-                scale = self.clip_norm / norm
-        l2 = self.weight_decay if self._decay == "coupled" else 0.0
-        keep = 1 - learning_rate * self.weight_decay if self._decay == "decoupled" else 1.0
-        return (scale, self.clip_value or math.inf, l2, keep, learning_rate * self.l1)
+                scale *= self.clip_norm / norm
+        l2, keep = 0.0, 1.0
+        if decays and self._mode == "coupled":
+            l2 = self.weight_decay
+        elif decays and self._mode == "decoupled":
+            keep = 1 - learning_rate * self.weight_decay
+        elif decays:
+            longest = self.max_learning_rate or at(self.learning_rate, t)
+            keep = 1 - self.weight_decay * learning_rate / longest
+        mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
+        return (scale, self.clip_value or math.inf, l2, keep, learning_rate * self.l1, mix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 from popgrad.checks import fail
 from popgrad.optim._base import Array, Extras, Optimizer, Schedule, at
@@ -202,6 +202,7 @@ class NAdam(Optimizer):
     state_names = ("m", "v")
     _positive = ("learning_rate", "epsilon")
     _fractions = ("beta1", "beta2")
+    _numbers: ClassVar[dict[str, float]] = {"product": 1.0}
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -215,7 +216,7 @@ class NAdam(Optimizer):
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         now, following = self._momentum(t), self._momentum(t + 1)
-        product = numbers["product"] = numbers.get("product", 1.0) * now
+        product = numbers["product"] = numbers["product"] * now
         fields, learning_rate = _moments(self, t), at(self.learning_rate, t)
         del fields["rate"]
         fields["rate_g"] = learning_rate * (1 - now) / (1 - product)
@@ -369,11 +370,11 @@ class ADOPT(Optimizer):
     _decay = "decoupled"
     _fractions = ("beta1", "beta2")
 
-    def _extras(self, gradient: Array, t: int) -> Extras:
-        extras = super()._extras(gradient, t)
-        if extras is None or t > 1:
+    def _extras(self, gradient: Array, t: int, loss_scale: float = 1.0) -> Extras:
+        extras = super()._extras(gradient, t, loss_scale)
+        if extras is None or t > 1 or math.isnan(extras[0]):
             return extras
-        return (*extras[:3], 1.0, 0.0)  # the first step only looks at the gradient: not even the weights decay
+        return (*extras[:3], 1.0, 0.0, extras[5])  # the first step only looks at the gradient: not even the weights decay
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         if t == 1:

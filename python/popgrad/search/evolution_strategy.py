@@ -27,7 +27,7 @@ class OpenAIES(Search):
         sigma: standard deviation of the steps, > 0, in units of x.
         optimizer: what follows the estimate; any of `popgrad.optim`.
 
-    State: ``centre`` (n,), and the optimizer's ``slots`` and ``t``.
+    State: ``centre`` (n,), and the optimizer's, its names behind ``optimizer.``.
 
     Raises:
         InputError: a setting is out of range.
@@ -54,7 +54,8 @@ class OpenAIES(Search):
     def begin(self, run: Run) -> None:
         """The centre is x0."""
         state = self.optimizer.init(run.x0)
-        run.state.update(centre=run.x0.copy(), slots=state.slots, t=state.t)
+        run.state["centre"] = run.x0.copy()
+        run.state.update({f"optimizer.{name}": value for name, value in state.to_dict().items()})
 
     def propose(self, run: Run) -> Array:
         """Mirrored pairs: member k + P / 2 takes the step of member k, backwards."""
@@ -73,11 +74,12 @@ class OpenAIES(Search):
         # (x_k - centre) / sigma is z_k: the steps need not be drawn again, and bounds are taken into account.
         weights = utility / (max(int(finite.sum()), 1) * self.sigma**2)
         _core.combine(weights, population, state["centre"], gradient)
-        inner = State(state["slots"], state["t"])
+        named = {name.removeprefix("optimizer."): v for name, v in state.items() if name.startswith("optimizer.")}
+        inner = State.from_dict(named)
         self.optimizer.step(state["centre"], gradient, inner)
         if run.bounds is not None:
             np.clip(state["centre"], *run.bounds, out=state["centre"])
-        state["t"] = inner.t
+        state.update({f"optimizer.{name}": value for name, value in inner.to_dict().items()})
 
     def recommend(self, run: Run) -> Array:
         """The centre: its neighbours were measured, with noise that the centre averages out."""

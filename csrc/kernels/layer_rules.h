@@ -1,0 +1,116 @@
+// Update rules that look at a whole tensor before they move it: two sweeps, with a settlement in between.
+//   measure   first sweep: may change the states, never w; what it puts into `sums` is added over the tensor
+//   settle    in double, once per tensor: the sums become members; the first `kept` members are remembered
+//   ()        second sweep, as in step_rules.h
+// A tensor that is not to be adapted shows sums of zero. `whole`: the sums go over all tensors, which then share
+// one settlement.
+#pragma once
+
+#include "math.h"
+
+namespace popgrad::POPGRAD_TARGET {
+
+// The factor |w| / |u| of a layer; 1 where either is zero.
+POPGRAD_HD double trust_ratio(double weights, double update) {
+  return weights > 0 && update > 0 ? sqrt(weights / update) : 1.0;
+}
+
+// LARS. You, Gitman & Ginsburg 2017, arXiv:1708.03888, Algorithm 1. s = {v}; the decay belongs to the update whose norm
+// is taken. ratio is set by settle: trust |w| / (|g| + decay |w|).
+template <class T>
+struct Lars {
+  static constexpr int states = 1, sums = 2;
+  static constexpr const char* fields = "ratio learning_rate momentum decay trust epsilon";
+  T ratio, learning_rate, momentum, decay, trust, epsilon;
+  POPGRAD_HD void measure(T w, T g, T*, double* sum) const {
+    sum[0] = double(w) * double(w);
+    sum[1] = double(g) * double(g);
+  }
+  POPGRAD_HD void settle(const double* sum) {
+    const double weights = sqrt(sum[0]), gradient = sqrt(sum[1]);
+    ratio = T(weights > 0 && gradient > 0 ? trust * weights / (gradient + decay * weights + epsilon) : 1.0);
+  }
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = momentum * s[0] + learning_rate * (ratio * (g + decay * w));
+    w -= s[0];
+  }
+};
+
+// LAMB. You et al. 2020, arXiv:1904.00962, Algorithm 2. s = {m, v}; rate = learning_rate times |w| / |update|,
+// which settle puts in.
+template <class T>
+struct Lamb {
+  static constexpr int states = 2, sums = 2;
+  static constexpr const char* fields = "rate beta1 gain1 scale1 beta2 gain2 scale2 epsilon decay";
+  T rate, beta1, gain1, scale1, beta2, gain2, scale2, epsilon, decay;  // scaleK: the bias corrections
+  POPGRAD_HD T update(T w, const T* s) const {
+    return scale1 * s[0] / (sqrt(s[1]) * scale2 + epsilon) + decay * w;
+  }
+  POPGRAD_HD void measure(T w, T g, T* s, double* sum) const {
+    s[0] = beta1 * s[0] + gain1 * g;
+    s[1] = beta2 * s[1] + gain2 * g * g;
+    const T u = update(w, s);
+    sum[0] = double(w) * double(w);
+    sum[1] = double(u) * double(u);
+  }
+  POPGRAD_HD void settle(const double* sum) { rate = T(rate * trust_ratio(sum[0], sum[1])); }
+  POPGRAD_HD void operator()(T& w, T, T* s) const { w -= rate * update(w, s); }
+};
+
+// NovoGrad. Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1: one second moment for a whole layer, kept as v.
+// s = {m}; first = 1 at t = 1, where v is the squared norm itself. scale is set by settle.
+template <class T>
+struct NovoGrad {
+  static constexpr int states = 1, sums = 1, kept = 1;
+  static constexpr const char* fields = "v scale learning_rate beta1 gain1 beta2 gain2 epsilon first decay";
+  T v, scale, learning_rate, beta1, gain1, beta2, gain2, epsilon, first, decay;
+  POPGRAD_HD void measure(T, T g, T*, double* sum) const { sum[0] = double(g) * double(g); }
+  POPGRAD_HD void settle(const double* sum) {
+    v = T(first != T(0) ? sum[0] : beta2 * v + gain2 * sum[0]);
+    scale = T(1 / (sqrt(double(v)) + epsilon));
+  }
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    s[0] = beta1 * s[0] + gain1 * (g * scale + decay * w);
+    w -= learning_rate * s[0];
+  }
+};
+
+// Prodigy. Mishchenko & Defazio 2023, arXiv:2306.06101, Algorithm 4, in the authors' code: Adam whose learning rate is
+// an estimate d of the distance to the solution. s = {m, v, r, start}; kept: d, the largest estimate, the numerator.
+// rate = learning_rate with its bias correction; first = 1 at t = 1. step = d * rate, with the d before this step.
+template <class T>
+struct Prodigy {
+  static constexpr int states = 4, sums = 2, kept = 3;
+  static constexpr bool whole = true;
+  static constexpr const char* fields =
+      "d largest numerator step rate beta1 gain1 beta2 gain2 beta3 epsilon start growth coefficient decay first";
+  T d, largest, numerator, step, rate, beta1, gain1, beta2, gain2, beta3, epsilon, start, growth, coefficient, decay,
+      first;
+  POPGRAD_HD void measure(T w, T g, T* s, double* sum) const {
+    s[3] = s[3] + first * w;
+    sum[0] = double(g) * (double(s[3]) - double(w));
+    const T scaled = d * g;
+    s[0] = beta1 * s[0] + gain1 * scaled;
+    s[1] = beta2 * s[1] + gain2 * scaled * scaled;
+    s[2] = beta3 * s[2] + d / start * (d * rate) * g;
+    sum[1] = abs(double(s[2]));
+  }
+  POPGRAD_HD void settle(const double* sum) {
+    step = d * rate;
+    numerator = beta3 * numerator + d / start * step * T(sum[0]);
+    if (!(sum[1] > 0)) return;  // no gradient so far
+    const T estimate = coefficient * numerator / T(sum[1]);
+    if (d == start) d = d > estimate ? d : estimate;
+    largest = largest > estimate ? largest : estimate;
+    const T limit = d * growth;
+    d = largest < limit ? largest : limit;
+  }
+  POPGRAD_HD void operator()(T& w, T, T* s) const {
+    w -= decay * step * w;
+    w -= step * s[0] / (sqrt(s[1]) + d * epsilon);
+  }
+};
+
+}  // namespace popgrad::POPGRAD_TARGET
+
+#define LAYER_RULES(X) X(Lars) X(Lamb) X(NovoGrad) X(Prodigy)
