@@ -15,13 +15,14 @@ from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.checks import InputError, at_least_zero, fail, fraction, one_of, positive
 
-__all__ = ["Optimizer", "Schedule", "State", "at"]
+__all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "at"]
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
+Shapes = Sequence[tuple[int, ...]]
 Extras = tuple[float, float, float, float, float, float] | None
 
-_RULES = _core.step_rules()
+RULES = _core.step_rules()
 _SKIP: Extras = (math.nan,) * 6  # the step is not to be done
 _LEAST_FOR_BYTES = 4096  # smaller vectors keep their states in float32: there is nothing to save
 
@@ -82,9 +83,61 @@ class State:
 _ARRAYS = ("average", "scales", "layers", "kept")
 
 
-@dataclass(frozen=True)
 class Optimizer(ABC):
-    """Turns a gradient into a step. Subclasses hold the hyper-parameters and name the native rule.
+    """Turns a gradient into a step: frozen settings, and a `State` that is data."""
+
+    @abstractmethod
+    def init(self, params: Array, shapes: Shapes | None = None) -> State:
+        """The state before the first step, for parameters of shape (n,), float32 or float64.
+
+        Args:
+            params: (n,) float32 or float64.
+            shapes: of the tensors in params, one after the other, as ``[v.shape for v in model.views().values()]``.
+                Methods that go by layers need them; without, all parameters are one matrix.
+
+        Raises:
+            InputError: `params` is not such an array, `shapes` do not fit it, or ``state_dtype`` needs float32.
+        """
+
+    @abstractmethod
+    def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
+        """Change `params` and `state` in place by one step along `gradient`.
+
+        Args:
+            params: (n,) float32 or float64, C-contiguous and writable; nothing is converted.
+            gradient: (n,) of the same dtype.
+            state: what `init` made.
+            loss_scale: what the loss was multiplied with, > 0; the gradient is divided by it in the sweep.
+
+        Raises:
+            InputError: an array is of another type or shape; nothing was changed.
+        """
+
+    def ascend(self, params: Array, gradient: Array, state: State) -> bool:
+        """Whether a second gradient is wanted, at the place to which this has moved `params`; `step` takes them back.
+
+        Only `SAM` does so.
+        """
+        return False
+
+    @abstractmethod
+    def solution(self, params: Array, state: State) -> Array:
+        """The parameters to evaluate and to keep, (n,): `params`, or an average where the method keeps one."""
+
+    @property
+    def gradients_per_step(self) -> int:
+        """How many gradients a step takes."""
+        return 1
+
+    @property
+    @abstractmethod
+    def bytes_per_parameter(self) -> float:
+        """Bytes that a step of float32 parameters must move for each: what it reads and writes, once a sweep."""
+
+
+@dataclass(frozen=True)
+class NativeOptimizer(Optimizer):
+    """An optimizer whose step is a rule of the native core. Subclasses hold the hyper-parameters and name the rule.
 
     All share these, by keyword; they cost no extra pass over the parameters, but for the norm.
 
@@ -150,7 +203,7 @@ class Optimizer(ABC):
             fail(self, 'weight_decay_mode="independent" with a schedule needs max_learning_rate')
         if self.state_dtype is not None:
             one_of(self, "state_dtype", self.state_dtype, ("bfloat16", "8bit"))
-            _, _, sums, _, positive_states, _ = _RULES[self.rule]
+            _, _, sums, _, positive_states, _ = RULES[self.rule]
             if sums or (self.state_dtype == "8bit" and positive_states < 0):
                 fail(self, f"its state cannot be kept in {self.state_dtype}: state_dtype must be None")
 
@@ -160,7 +213,7 @@ class Optimizer(ABC):
 
     def __repr__(self) -> str:
         """The method's own settings, and the shared ones that were changed."""
-        shared = {f.name: f.default for f in fields(Optimizer) if f.name != "learning_rate"}
+        shared = {f.name: f.default for f in fields(NativeOptimizer) if f.name != "learning_rate"}
         shown = [f.name for f in fields(self) if f.name not in shared]
         shown += [name for name, default in shared.items() if getattr(self, name) != default]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
@@ -169,17 +222,8 @@ class Optimizer(ABC):
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         """The members of the native rule at step t, by name. What is to be carried on goes into `numbers`."""
 
-    def init(self, params: Array, shapes: Sequence[tuple[int, ...]] | None = None) -> State:
-        """The state before the first step, for parameters of shape (n,), float32 or float64.
-
-        Args:
-            params: (n,) float32 or float64.
-            shapes: of the tensors in params, one after the other, as ``[v.shape for v in model.views().values()]``.
-                Methods that go by layers need them; without, all parameters are one matrix.
-
-        Raises:
-            InputError: `params` is not such an array, `shapes` do not fit it, or ``state_dtype`` needs float32.
-        """
+    def init(self, params: Array, shapes: Shapes | None = None) -> State:
+        """See `Optimizer.init`."""
         where = f"{type(self).__name__}.init"
         if not isinstance(params, np.ndarray) or params.ndim != 1 or params.dtype not in (np.float32, np.float64):
             got = f"{params.dtype} {params.shape}" if isinstance(params, np.ndarray) else type(params).__name__
@@ -197,7 +241,7 @@ class Optimizer(ABC):
             state.scales = aligned((k, -(-n // 256)), np.float32)
         if self.ema_decay is not None:
             state.average = aligned(n, params.dtype)
-        _, _, sums, kept, _, _ = _RULES[self.rule]
+        _, _, sums, kept, _, _ = RULES[self.rule]
         if sums:
             lengths = [math.prod(shape) for shape in shapes] if shapes is not None else [n]
             if sum(lengths) != n:
@@ -214,21 +258,11 @@ class Optimizer(ABC):
 
     def _kept(self) -> list[float]:
         """A row of `State.kept` before the first step."""
-        return [0.0] * _RULES[self.rule][3]
+        return [0.0] * RULES[self.rule][3]
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
-        """Change `params` and `state` in place by one step along `gradient`.
-
-        Args:
-            params: (n,) float32 or float64, C-contiguous and writable; nothing is converted.
-            gradient: (n,) of the same dtype.
-            state: what `init` made.
-            loss_scale: what the loss was multiplied with, > 0; the gradient is divided by it in the sweep.
-
-        Raises:
-            InputError: an array is of another type or shape; nothing was changed.
-        """
-        index, _, _, _, _, names = _RULES[self.rule]
+        """See `Optimizer.step`."""
+        index, _, _, _, _, names = RULES[self.rule]
         numbers, t = dict(state.numbers), state.t + 1
         members = self._fields(t, numbers)
         try:
@@ -246,18 +280,13 @@ class Optimizer(ABC):
         state.t = t
         state.numbers = numbers
 
-    def ascend(self, params: Array, gradient: Array, state: State) -> bool:
-        """Whether the method wants a second gradient, at the place to which this has moved `params`; then `step` with
-        that one takes them back first. Only `SAM` does."""
-        return False
-
     def solution(self, params: Array, state: State) -> Array:
-        """The parameters to evaluate and to keep, (n,): `params`, or an average where the method keeps one."""
+        """See `Optimizer.solution`."""
         return params if state.average is None or state.t == 0 else state.average
 
     @property
     def bytes_per_parameter(self) -> float:
-        """Bytes that a step of float32 parameters must move for each: what it reads and writes, once a sweep."""
+        """See `Optimizer.bytes_per_parameter`."""
         width = {None: 4.0, "bfloat16": 2.0, "8bit": 1 + 4 / 256}[self.state_dtype]
         total = 12 + 2 * width * len(self.state_names) + 8 * (self.ema_decay is not None)
         return total + self._first_sweep + 4 * (self.clip_norm is not None or self.skip_nonfinite)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, final
 
 from popgrad.checks import fail
-from popgrad.optim._base import Array, Extras, Optimizer, Schedule, at
+from popgrad.optim._base import Array, Extras, NativeOptimizer, Schedule, at
 
 __all__ = [
     "ADOPT",
@@ -26,7 +26,7 @@ __all__ = [
 
 @final
 @dataclass(frozen=True, repr=False)
-class Adam(Optimizer):
+class Adam(NativeOptimizer):
     r"""Adam: per-parameter step sizes from running moments of the gradient.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2
@@ -62,7 +62,7 @@ class Adam(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdamW(Optimizer):
+class AdamW(NativeOptimizer):
     r"""Adam with decoupled weight decay.
 
     .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t} + \epsilon)
@@ -100,7 +100,7 @@ class AdamW(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class AMSGrad(Optimizer):
+class AMSGrad(NativeOptimizer):
     r"""Adam that divides by the largest v so far, so that a step never grows back.
 
     .. math:: \tilde v_t = \max(\tilde v_{t-1}, v_t), \quad
@@ -137,7 +137,7 @@ class AMSGrad(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdaMax(Optimizer):
+class AdaMax(NativeOptimizer):
     r"""Adam in the maximum norm.
 
     .. math:: u_t = \max(\beta_2 u_{t-1}, |g_t| + \epsilon), \quad
@@ -172,7 +172,7 @@ class AdaMax(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class NAdam(Optimizer):
+class NAdam(NativeOptimizer):
     r"""Adam with Nesterov's look ahead.
 
     .. math:: w_t = w_{t-1} - \alpha_t \left( \frac{(1-\mu_t)\, g_t}{1-\prod_{i \le t} \mu_i}
@@ -226,7 +226,7 @@ class NAdam(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class RAdam(Optimizer):
+class RAdam(NativeOptimizer):
     r"""Adam that waits until the variance of its step can be trusted.
 
     .. math:: w_t = w_{t-1} - \alpha_t\, \hat m_t\, r_t \sqrt{1-\beta_2^t} / (\sqrt{v_t} + \epsilon)
@@ -270,7 +270,7 @@ class RAdam(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdaBelief(Optimizer):
+class AdaBelief(NativeOptimizer):
     r"""Adam whose steps shrink where the gradient surprises.
 
     .. math:: s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon, \quad
@@ -304,7 +304,7 @@ class AdaBelief(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Yogi(Optimizer):
+class Yogi(NativeOptimizer):
     r"""Adam whose v changes by a bounded amount.
 
     .. math:: v_t = v_{t-1} - (1-\beta_2)\, \mathrm{sign}(v_{t-1} - g_t^2)\, g_t^2, \quad
@@ -340,7 +340,7 @@ class Yogi(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class ADOPT(Optimizer):
+class ADOPT(NativeOptimizer):
     r"""Adam that divides by the v of the step before, and so converges for any beta2.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1)\, \mathrm{clip}(g_t / \max(\sqrt{v_{t-1}}, \epsilon), t^{1/4})
@@ -374,7 +374,12 @@ class ADOPT(Optimizer):
         extras = super()._extras(gradient, t, loss_scale)
         if extras is None or t > 1 or math.isnan(extras[0]):
             return extras
-        return (*extras[:3], 1.0, 0.0, extras[5])  # the first step only looks at the gradient: not even the weights decay
+        return (
+            *extras[:3],
+            1.0,
+            0.0,
+            extras[5],
+        )  # the first step only looks at the gradient: not even the weights decay
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         if t == 1:
@@ -387,7 +392,7 @@ class ADOPT(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdEMAMix(Optimizer):
+class AdEMAMix(NativeOptimizer):
     r"""Adam with a second, slow average of the gradient.
 
     .. math:: f_t = \beta_1 f_{t-1} + (1-\beta_1) g_t, \quad s_t = \beta_3 s_{t-1} + (1-\beta_3) g_t
@@ -429,7 +434,7 @@ class AdEMAMix(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Adan(Optimizer):
+class Adan(NativeOptimizer):
     r"""Nesterov's look ahead through the differences of gradients.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad d_t = \beta_2 d_{t-1} + (1-\beta_2)(g_t - g_{t-1})

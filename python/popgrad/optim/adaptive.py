@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from popgrad.optim._base import Optimizer, Schedule, at
+from popgrad.optim._base import NativeOptimizer, Schedule, at
 
 __all__ = ["AdaDelta", "AdaGrad", "RMSprop"]
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdaGrad(Optimizer):
+class AdaGrad(NativeOptimizer):
     r"""AdaGrad: steps shrink with all the gradient that a parameter has seen.
 
     .. math:: s_t = s_{t-1} + g_t^2, \quad w_t = w_{t-1} - \alpha_t\, g_t / (\sqrt{s_t} + \epsilon)
@@ -41,7 +41,7 @@ class AdaGrad(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class RMSprop(Optimizer):
+class RMSprop(NativeOptimizer):
     r"""RMSprop: steps divided by the running size of the gradient.
 
     .. math:: v_t = \rho v_{t-1} + (1-\rho) g_t^2, \quad w_t = w_{t-1} - \alpha_t\, g_t / (\sqrt{v_t} + \epsilon)
@@ -86,7 +86,7 @@ class RMSprop(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdaDelta(Optimizer):
+class AdaDelta(NativeOptimizer):
     r"""AdaDelta: RMSprop whose learning rate is the running size of its own steps.
 
     .. math:: s_t = \rho s_{t-1} + (1-\rho) g_t^2, \quad

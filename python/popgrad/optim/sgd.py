@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import final
 
 from popgrad.checks import fail
-from popgrad.optim._base import Optimizer, Schedule, at
+from popgrad.optim._base import NativeOptimizer, Schedule, at
 
 __all__ = ["ASGD", "SGD", "HeavyBall", "Lion", "Momentum", "Nesterov", "Rprop", "SignSGD", "Signum"]
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class SGD(Optimizer):
+class SGD(NativeOptimizer):
     r"""Gradient descent: full, mini-batch or stochastic, as the batch size says.
 
     .. math:: w_t = w_{t-1} - \alpha_t\, g_t
@@ -37,7 +37,7 @@ class SGD(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Momentum(Optimizer):
+class Momentum(NativeOptimizer):
     r"""Gradient descent along the running average of the gradient.
 
     .. math:: v_t = \beta v_{t-1} + (1-\beta) g_t, \quad w_t = w_{t-1} - \alpha_t v_t
@@ -69,7 +69,7 @@ class Momentum(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class HeavyBall(Optimizer):
+class HeavyBall(NativeOptimizer):
     r"""Gradient descent with momentum in its classical form.
 
     .. math:: v_t = \mu v_{t-1} + g_t, \quad w_t = w_{t-1} - \alpha_t v_t
@@ -100,7 +100,7 @@ class HeavyBall(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Nesterov(Optimizer):
+class Nesterov(NativeOptimizer):
     r"""Nesterov's accelerated gradient.
 
     .. math:: v_t = \mu v_{t-1} + g_t, \quad w_t = w_{t-1} - \alpha_t (g_t + \mu v_t)
@@ -131,7 +131,7 @@ class Nesterov(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class SignSGD(Optimizer):
+class SignSGD(NativeOptimizer):
     r"""Sign descent: every parameter moves by the learning rate.
 
     .. math:: w_t = w_{t-1} - \alpha_t\, \mathrm{sign}(g_t)
@@ -154,7 +154,7 @@ class SignSGD(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Signum(Optimizer):
+class Signum(NativeOptimizer):
     r"""Sign descent along the running average of the gradient.
 
     .. math:: v_t = \beta v_{t-1} + (1-\beta) g_t, \quad w_t = w_{t-1} - \alpha_t\, \mathrm{sign}(v_t)
@@ -183,7 +183,7 @@ class Signum(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Lion(Optimizer):
+class Lion(NativeOptimizer):
     r"""Lion: the sign of an average that leans to the newest gradient.
 
     .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \mathrm{sign}(\beta_1 m_{t-1} + (1-\beta_1) g_t)
@@ -224,7 +224,7 @@ class Lion(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Rprop(Optimizer):
+class Rprop(NativeOptimizer):
     r"""Resilient propagation: a step length for every parameter, from the signs of its gradients alone.
 
     .. math:: \delta_t = \mathrm{clip}(\eta^\pm \delta_{t-1}), \quad w_t = w_{t-1} - \delta_t\, \mathrm{sign}(g_t)
@@ -268,7 +268,7 @@ class Rprop(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class ASGD(Optimizer):
+class ASGD(NativeOptimizer):
     r"""Stochastic gradient descent that also averages its parameters.
 
     .. math:: w_t = (1 - \lambda \eta_t)\, w_{t-1} - \eta_t g_t, \quad
