@@ -194,6 +194,66 @@ def adan(o, w, g, s, t):
     return (w - o.learning_rate * step) / (1 + o.learning_rate * o.weight_decay)
 
 
+def norm(x):
+    return np.sqrt((x**2).sum())
+
+
+def lars(o, w, g, s, t):
+    ratio = o.trust * norm(w) / (norm(g) + o.weight_decay * norm(w) + o.epsilon) if norm(w) > 0 else 1
+    s["v"] = o.momentum * s.get("v", 0) + o.learning_rate * ratio * (g + o.weight_decay * w)
+    return w - s["v"]
+
+
+def lamb(o, w, g, s, t):
+    m, v = moments(o, g, s, t)
+    update = m / (np.sqrt(v) + o.epsilon) + o.weight_decay * w
+    return w - o.learning_rate * norm(w) / norm(update) * update
+
+
+def novograd(o, w, g, s, t):
+    s["layer"] = norm(g) ** 2 if t == 1 else o.beta2 * s["layer"] + (1 - o.beta2) * norm(g) ** 2
+    gain = 1 - o.beta1 if o.averaging else 1
+    s["m"] = o.beta1 * s.get("m", 0) + gain * (g / (np.sqrt(s["layer"]) + o.epsilon) + o.weight_decay * w)
+    return w - o.learning_rate * s["m"]
+
+
+def prodigy(o, w, g, s, t):
+    start, d, beta3 = s.setdefault("start", w), s.get("d", o.start), np.sqrt(o.beta2)
+    step = d * o.learning_rate
+    s["m"] = o.beta1 * s.get("m", 0) + (1 - o.beta1) * d * g
+    s["v"] = o.beta2 * s.get("v", 0) + (1 - o.beta2) * (d * g) ** 2
+    s["r"] = beta3 * s.get("r", 0) + d / o.start * step * (g * (start - w)).sum()
+    s["s"] = beta3 * s.get("s", 0) + d / o.start * step * g
+    estimate = o.coefficient * s["r"] / np.abs(s["s"]).sum()
+    s["largest"] = max(s.get("largest", o.start), estimate)
+    s["d"] = min(s["largest"], max(d, estimate if d == o.start else d) * (o.growth or np.inf))
+    return w - step * (s["m"] / (np.sqrt(s["v"]) + s["d"] * o.epsilon) + o.weight_decay * w)
+
+
+def sophia(o, w, g, s, t):
+    s["m"] = o.beta1 * s.get("m", 0) + (1 - o.beta1) * g
+    s["h"] = s.get("h", 0 * w)
+    w = w * (1 - o.learning_rate * o.weight_decay)
+    return w - o.learning_rate * np.clip(s["m"] / (o.rho * s["h"] + o.epsilon), -1, 1)
+
+
+def schedule_free(o, y, g, s, t):
+    """The paper's three sequences; y is what popgrad has as parameters."""
+    z = s.get("z", y)
+    x = (y - (1 - o.beta) * z) / o.beta
+    s["largest"] = max(s.get("largest", 0), o.learning_rate)
+    weight = t**o.power * s["largest"] ** 2
+    s["sum"] = s.get("sum", 0) + weight
+    s["z"] = z - o.learning_rate * g
+    x = x + weight / s["sum"] * (s["z"] - x)
+    return (1 - o.beta) * s["z"] + o.beta * x
+
+
+def schedule_free_adamw(o, y, g, s, t):
+    s["v"] = o.beta2 * s.get("v", 0) + (1 - o.beta2) * g**2
+    return schedule_free(o, y, g / (np.sqrt(s["v"] / (1 - o.beta2**t)) + o.epsilon) + o.weight_decay * y, s, t)
+
+
 @dataclass(frozen=True)
 class Rule:
     """An optimizer, its formula, values it must refuse, and what it equals in torch.optim (None: it has no such)."""
@@ -264,6 +324,13 @@ OPTIMIZERS = [
     Rule(optim.ADOPT(0.01, weight_decay=0.3), adopt, None, {"weight_decay": 1.0}),
     Rule(optim.AdEMAMix(0.01, beta3=0.99, weight_decay=0.3), ademamix, None, {"alpha": 0.0, "beta3": 1.0}),
     Rule(optim.Adan(0.01, weight_decay=0.3), adan, None, {"beta3": 1.0}),
+    Rule(optim.LARS(10.0, weight_decay=0.3), lars, None, {"trust": 0.0, "epsilon": -1.0, "momentum": 1.0}),
+    Rule(optim.LAMB(0.01, weight_decay=0.3), lamb, None, {"epsilon": 0.0, "beta2": 1.0}),
+    Rule(optim.NovoGrad(0.01, weight_decay=0.3), novograd, None, {"beta1": 1.0}),
+    Rule(optim.Prodigy(start=1e-3, weight_decay=0.3), prodigy, None, {"growth": 1.0, "start": 0.0}),
+    Rule(optim.SophiaG(0.01, weight_decay=0.3), sophia, None, {"interval": 0, "rho": 0.0}),
+    Rule(optim.ScheduleFreeSGD(0.1), schedule_free, None, {"beta": 0.0, "power": -1.0}),
+    Rule(optim.ScheduleFreeAdamW(0.01, weight_decay=0.3), schedule_free_adamw, None, {"beta2": 1.0, "epsilon": 0.0}),
 ]
 
 # --- Problems -------------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ class Prodigy(NativeOptimizer):
         beta1, beta2: decay of m and v per step, in [0, 1).
         epsilon: > 0, in units of the gradient.
         start: d_0, the first estimate, > 0 and small.
-        growth: the most by which d grows in a step, > 1, also infinity.
+        growth: the most by which d grows in a step, > 1; None for no limit.
         coefficient: c, > 0: scales the estimate.
         bias_correction: whether alpha has Adam's bias corrections.
         weight_decay: lambda, decoupled and scaled by the learning rate found, in [0, 1).
@@ -210,7 +210,7 @@ class Prodigy(NativeOptimizer):
     beta2: float = 0.999
     epsilon: float = 1e-8
     start: float = 1e-6
-    growth: float = math.inf
+    growth: float | None = None
     coefficient: float = 1.0
     bias_correction: bool = False
     weight_decay: float = field(default=0.0, kw_only=True)
@@ -223,8 +223,8 @@ class Prodigy(NativeOptimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.growth > 1:
-            fail(self, f"growth must be a number > 1, got {self.growth!r}")
+        if self.growth is not None and not self.growth > 1:
+            fail(self, f"growth must be a number > 1 or None, got {self.growth!r}")
 
     def _kept(self) -> list[float]:
         return [self.start, self.start, 0.0]
@@ -246,7 +246,7 @@ class Prodigy(NativeOptimizer):
             "beta3": math.sqrt(self.beta2),
             "epsilon": self.epsilon,
             "start": self.start,
-            "growth": self.growth,
+            "growth": self.growth or math.inf,
             "coefficient": self.coefficient,
             "decay": self.weight_decay,
             "first": float(t == 1),

@@ -90,4 +90,4 @@ class SophiaG(NativeOptimizer):
                 RULES["Curvature"][0], fields, params, gradient, state.slots, None, None, None, None, None, state.t
             )
         except ValueError as error:
-            raise InputError(str(error).replace("_core.step", "SophiaG.observe", 1)) from None
+            raise InputError(str(error).replace("_core", "SophiaG.observe", 1)) from None
