@@ -37,7 +37,7 @@ void check_same_bits(const std::vector<const Kernels*>& all, int index, size_t n
                      const StepExtras* extras) {
   const StepRule& first = all[0]->steps[index];
   Rng rng{uint64_t(index) * 1000 + n};
-  Problem<T> start(first, n, rng, packing);
+  Tensor<T> start(first, n, rng, packing);
   if (odd) {
     sprinkle(start.w, 2);
     sprinkle(start.g, 5);
@@ -45,13 +45,13 @@ void check_same_bits(const std::vector<const Kernels*>& all, int index, size_t n
   }
   const Exact<double> fields = fields_of(first, rng);
   const auto after = [&](const Kernels& kernels, std::initializer_list<size_t> cuts) {
-    Problem<T> copy(start);
+    Tensor<T> copy(start);
     Exact<double> own(fields);
     for (const size_t* cut = cuts.begin(); cut + 1 != cuts.end(); ++cut)
       run_rule<T>(kernels.steps[index], own.data(), copy.args(extras, extras != nullptr), cut[0], cut[1]);
     return copy;
   };
-  const Problem<T> want = after(*all[0], {0, n});
+  const Tensor<T> want = after(*all[0], {0, n});
   if (n && !odd) {
     const auto moved = [&](size_t i) { return want.w[i] != start.w[i]; };
     bool any = first.states > 0;  // Average and Curvature change a state alone
@@ -69,7 +69,7 @@ void check_same_bits(const std::vector<const Kernels*>& all, int index, size_t n
     if (first.sums) continue;
     // Two pieces are the whole, and the second leaves the first alone.
     check_same(want, after(*kernels, {0, cut, n}), first.name, kernels->name);
-    const Problem<T> part = after(*kernels, {cut, n});
+    const Tensor<T> part = after(*kernels, {cut, n});
     for (size_t i = 0; i < cut; ++i) CHECK(same_bits(part.w[i], start.w[i]), first.name, kernels->name, i);
     for (size_t i = cut; i < n; ++i) CHECK(same_bits(part.w[i], want.w[i]), first.name, kernels->name, i);
   }
@@ -80,13 +80,13 @@ template <class T>
 void check_lists(int index, Packing packing) {
   const StepRule& rule = kernels().steps[index];
   Rng rng{uint64_t(index)};
-  std::vector<Problem<T>> start;
+  std::vector<Tensor<T>> start;
   for (size_t k = 0; k < 60; ++k) {
     const size_t n = k == 40 ? 150'001 : k % 10 == 3 ? 0 : k % 10 == 7 ? 1 : size_t(rng.uniform(1, 700));
     start.emplace_back(rule, n, rng, packing);
   }
   const Exact<double> fields = fields_of(rule, rng);
-  const auto args_of = [&](std::vector<Problem<T>>& problems) {
+  const auto args_of = [&](std::vector<Tensor<T>>& problems) {
     std::vector<StepArgs<T>> args;
     for (size_t k = 0; k < problems.size(); ++k) {
       args.push_back(problems[k].args(k % 2 ? &around : nullptr, k % 4 == 1));
@@ -95,7 +95,7 @@ void check_lists(int index, Packing packing) {
     }
     return args;
   };
-  std::vector<Problem<T>> want(start), same(start);
+  std::vector<Tensor<T>> want(start), same(start);
   std::vector<StepArgs<T>> want_args = args_of(want);
   const std::vector<StepArgs<T>> same_args = args_of(same);
   set_thread_count(1);
@@ -111,7 +111,7 @@ void check_lists(int index, Packing packing) {
     }
   for (const int threads : {1, 2, 3, 4, 8}) {
     set_thread_count(threads);
-    std::vector<Problem<T>> got(start);
+    std::vector<Tensor<T>> got(start);
     const std::vector<StepArgs<T>> args = args_of(got);
     step(rule, fields.data(), args.data(), args.size());
     for (size_t k = 0; k < start.size(); ++k) check_same(want[k], got[k], rule.name, "list");
@@ -123,23 +123,23 @@ void check_lists(int index, Packing packing) {
 void check_whole(int index) {
   const StepRule& rule = kernels().steps[index];
   Rng rng{uint64_t(index) + 99};
-  std::vector<Problem<double>> parts;
+  std::vector<Tensor<double>> parts;
   for (const size_t n : {300, 0, 7}) parts.emplace_back(rule, n, rng);
-  for (Problem<double>& part : parts) std::copy_n(parts[0].kept.data(), rule.kept, part.kept.data());
+  for (Tensor<double>& part : parts) std::copy_n(parts[0].kept.data(), rule.kept, part.kept.data());
   Exact<double> fields = fields_of(rule, rng);
   Exact<double> sums(size_t(rule.sums)), own(fields);
   std::copy_n(parts[0].kept.data(), rule.kept, own.data());
-  for (const Problem<double>& part : parts) {
-    Problem<double> copy(part);
+  for (const Tensor<double>& part : parts) {
+    Tensor<double> copy(part);
     Exact<double> some(size_t(rule.sums));
     rule.measure_f64(own.data(), copy.args(), 0, copy.w.size(), some.data());
     for (size_t k = 0; k < sums.size(); ++k) sums[k] += some[k];
   }
   rule.settle(own.data(), sums.data());
   std::vector<StepArgs<double>> args;
-  for (Problem<double>& part : parts) args.push_back(part.args());
+  for (Tensor<double>& part : parts) args.push_back(part.args());
   step(rule, fields.data(), args.data(), args.size());
-  for (const Problem<double>& part : parts)
+  for (const Tensor<double>& part : parts)
     for (int k = 0; k < rule.kept; ++k) CHECK(same_bits(part.kept[size_t(k)], own[size_t(k)]), rule.name, k);
 }
 

@@ -84,7 +84,7 @@ void sprinkle(Exact<T>& values, size_t first) {
 
 // One tensor that any rule can step, its states stored as `packing` says; each array ends where its memory ends.
 template <class T>
-struct Problem {
+struct Tensor {
   Packing packing;
   Exact<T> w, g, average;
   std::vector<Exact<T>> numbers;
@@ -93,7 +93,7 @@ struct Problem {
   std::vector<Exact<float>> scales;
   Exact<double> kept;
 
-  Problem(const StepRule& rule, size_t n, Rng& rng, Packing stored = Packing::none)
+  Tensor(const StepRule& rule, size_t n, Rng& rng, Packing stored = Packing::none)
       : packing(stored),
         w(n, rng, -2, 2),
         g(n, rng, -3, 3),
@@ -127,7 +127,7 @@ struct Problem {
 };
 
 template <class T>
-void check_same(const Problem<T>& a, const Problem<T>& b, const char* what, const char* where) {
+void check_same(const Tensor<T>& a, const Tensor<T>& b, const char* what, const char* where) {
   check_same(a.w, b.w, what, where);
   check_same(a.average, b.average, what, where);
   check_same(a.kept, b.kept, what, where);
