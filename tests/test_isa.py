@@ -137,22 +137,26 @@ def is_vectorised(body, isa, letter):
 class TestLoopsAreVectorised:
     pytestmark = reads_machine_code
 
-    def find(self, isa, kind, rule, letter):
-        name = f"_ZN7popgrad{len(isa)}{isa}12_GLOBAL__N_1{len(kind)}{kind}INS0_{len(rule)}{rule}E{letter}E"
+    def find(self, isa, kind, rule, more):
+        name = f"_ZN7popgrad{len(isa)}{isa}12_GLOBAL__N_1{len(kind)}{kind}INS0_{len(rule)}{rule}{more}"
         found = [body for mangled, body in functions().items() if mangled.startswith(name)]
         assert found, f"no {kind}<{rule}> in namespace popgrad::{isa}"
         return found
 
+    @pytest.mark.parametrize("extras", [False, True], ids=["plain", "extras"])
     @pytest.mark.parametrize("dtype", ["float", "double"])
     @pytest.mark.parametrize("rule", core.step_rules())
-    def test_step(self, isa, rule, dtype):
-        bodies = self.find(isa, "step", rule, dtype[0])
-        assert any(is_vectorised(body, isa, "s" if dtype == "float" else "d") for body in bodies)
+    def test_step(self, isa, rule, dtype, extras):
+        """The sweep, and in rules by layers the one before it that sums."""
+        letter = dtype[0]
+        for kind in ("sweep", "measure_part") if core.step_rules()[rule][2] else ("sweep",):
+            bodies = self.find(isa, kind, rule, f"I{letter}E{letter}Lb{extras:d}E")
+            assert any(is_vectorised(body, isa, "s" if dtype == "float" else "d") for body in bodies), kind
 
     @pytest.mark.parametrize("dtype", ["float", "double"])
     @pytest.mark.parametrize("rule", core.move_rules())
     def test_move(self, isa, rule, dtype):
-        bodies = self.find(isa, "move", rule, dtype[0])
+        bodies = self.find(isa, "move", rule, f"E{dtype[0]}E")
         assert any(is_vectorised(body, isa, "s" if dtype == "float" else "d") for body in bodies)
 
 

@@ -2,8 +2,8 @@
 // step(...): one update of a flat vector, in place, without the GIL.
 //   w, g: (n,) float32 or float64    state: (states, n) of the same type, or of uint16 or uint8 (packed, float32 only)
 //   extras: (scale, clip, l2, keep, l1, mix), see table.h    average: (n,), needs extras
-//   scales: (states, ceil(n / 256)) float32, with uint8       layers: (L, 2) int64, lengths that add up to n and whether
-//   each is adapted    kept: (L, kept) float64                t: what rounding by chance depends on
+//   scales: (states, ceil(n / 256)) float32, with uint8       layers: (L, 2) int64, lengths that add up to n and
+//   whether each is adapted    kept: (L, kept) float64                t: what rounding by chance depends on
 // step_list(...): the same for tensors anywhere in memory, given by address; only whole numbers are checked.
 // sum_squares(x): in an order that does not depend on threads.
 #include <tuple>

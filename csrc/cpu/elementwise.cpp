@@ -86,7 +86,7 @@ void pack(const StepArgs<float>& args, int slot, bool positive, size_t begin, si
   const bool finite = top < 0x7F800000u;
   const float scale = finite ? float_from_bits(top) : float_from_bits(0x7FC00000u);
   args.scales[slot][begin / packed_block] = scale;
-  const float inverse = finite && scale >= 0x1p-120f ? 1.0f / scale : 0.0f;
+  const float inverse = finite && scale >= least_scale ? 1.0f / scale : 0.0f;
   if (!finite || inverse == 0.0f) {  // the whole block is NaN, or as good as zero
     for (size_t i = 0; i < count; ++i) out[i] = finite ? 0 : 1;
     return;
@@ -194,13 +194,15 @@ template <template <class> class Rule>
 void settle(double* fields, const double* sums) {
   auto rule = rule_from<Rule<double>, double>(fields);
   rule.settle(sums);
-  for (int k = 0; k < words(Rule<double>::fields); ++k) fields[k] = __builtin_bit_cast(Values<double, words(Rule<double>::fields)>, rule).value[k];
+  for (int k = 0; k < words(Rule<double>::fields); ++k)
+    fields[k] = __builtin_bit_cast(Values<double, words(Rule<double>::fields)>, rule).value[k];
 }
 
 template <template <class> class Rule>
 constexpr StepRule elementwise(const char* name) {
   using R = Rule<float>;
-  return {name, R::fields, R::states, 0, 0, false, positive_of<R>(), step<Rule, float>, step<Rule, double>, nullptr, nullptr, nullptr};
+  return {name,    R::fields, R::states, 0, 0, false, positive_of<R>(), step<Rule, float>, step<Rule, double>,
+          nullptr, nullptr,   nullptr};
 }
 
 template <template <class> class Rule>
@@ -208,8 +210,18 @@ constexpr StepRule by_layer(const char* name) {
   using R = Rule<float>;
   static_assert(R::sums <= most_sums && R::states <= most_states && words(R::fields) <= most_fields);
   constexpr bool whole = requires { R::whole; };
-  return {name, R::fields, R::states, R::sums, kept_of<R>(), whole, -1, step<Rule, float>, step<Rule, double>,
-          measure<Rule, float>, measure<Rule, double>, settle<Rule>};
+  return {name,
+          R::fields,
+          R::states,
+          R::sums,
+          kept_of<R>(),
+          whole,
+          -1,
+          step<Rule, float>,
+          step<Rule, double>,
+          measure<Rule, float>,
+          measure<Rule, double>,
+          settle<Rule>};
 }
 
 // w and k states, read, touched and written.
