@@ -6,14 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from popgrad import _core
 from popgrad.backends import aligned
-from popgrad.checks import InputError, at_least_zero, fail, fraction, positive
+from popgrad.checks import InputError, at_least_zero, fail, fraction, one_of, positive
 
 __all__ = ["Optimizer", "Schedule", "State", "at"]
 
@@ -58,6 +58,8 @@ class Optimizer(ABC):
     Args:
         weight_decay: lambda >= 0. Added to the gradient as lambda w, unless the method defines its own way: then it
             is in [0, 1) and said there.
+        weight_decay_mode: "coupled", added to the gradient; "decoupled", on the weights before the step, times the
+            learning rate; None: the method's own.
         l1: strength >= 0 of a penalty ``l1 * sum |w|``, by its proximal step after the update (soft thresholding by
             learning_rate * l1), which makes weights exactly zero.
         clip_value: every gradient is limited to [-clip_value, clip_value]; > 0.
@@ -67,6 +69,7 @@ class Optimizer(ABC):
 
     learning_rate: float | Schedule
     weight_decay: float = field(default=0.0, kw_only=True)
+    weight_decay_mode: Literal["coupled", "decoupled"] | None = field(default=None, kw_only=True)
     l1: float = field(default=0.0, kw_only=True)
     clip_value: float | None = field(default=None, kw_only=True)
     clip_norm: float | None = field(default=None, kw_only=True)
@@ -78,17 +81,33 @@ class Optimizer(ABC):
     # Hyper-parameters that must be > 0 (or schedules), and those that must be in [0, 1).
     _positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
     _fractions: ClassVar[tuple[str, ...]] = ()
+    # Those that must be >= 0, and those of which one must be > 0 as well: what keeps a step from dividing by zero.
+    _nonnegative: ClassVar[tuple[str, ...]] = ()
+    _guards: ClassVar[tuple[str, ...]] = ()
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
     # How the method's weight decay acts: "coupled", added to the gradient; "decoupled", on the weights before the
     # step, times the learning rate; "own", by the rule itself.
     _decay: ClassVar[str] = "coupled"
 
     def __post_init__(self) -> None:
         positive(self, *self._positive)
-        fraction(self, *self._fractions, *(["weight_decay"] if self._decay != "coupled" else []))
-        for name in ("weight_decay", "l1"):
+        if self.weight_decay_mode is not None:
+            one_of(self, "weight_decay_mode", self.weight_decay_mode, ("coupled", "decoupled"))
+            if self._decay == "own":
+                fail(self, "has a weight decay of its own: weight_decay_mode must be None")
+        fraction(self, *self._fractions, *(["weight_decay"] if self._mode != "coupled" else []))
+        for name in ("weight_decay", "l1", *self._nonnegative, *self._guards):
             if not at_least_zero(getattr(self, name)):
                 fail(self, f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
+        if self._guards and not any(getattr(self, name) for name in self._guards):
+            fail(self, f"{self._guards[0]} must be > 0 where {self._guards[1]} is 0, got 0")
+        for name, known in self._choices.items():
+            one_of(self, name, getattr(self, name), known)
         positive(self, *[name for name in ("clip_value", "clip_norm") if getattr(self, name) is not None])
+
+    @property
+    def _mode(self) -> str:
+        return self.weight_decay_mode or self._decay
 
     def __repr__(self) -> str:
         """The method's own settings, and the shared ones that were changed."""
@@ -148,6 +167,6 @@ class Optimizer(ABC):
                 return (math.nan, 0.0, 0.0, 0.0, 0.0)
             if self.clip_norm and norm > self.clip_norm:
                 scale = self.clip_norm / norm
-        l2 = self.weight_decay if self._decay == "coupled" else 0.0
-        keep = 1 - learning_rate * self.weight_decay if self._decay == "decoupled" else 1.0
+        l2 = self.weight_decay if self._mode == "coupled" else 0.0
+        keep = 1 - learning_rate * self.weight_decay if self._mode == "decoupled" else 1.0
         return (scale, self.clip_value or math.inf, l2, keep, learning_rate * self.l1)
