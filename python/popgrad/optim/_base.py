@@ -178,6 +178,10 @@ class NativeOptimizer(Optimizer):
     _positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
     _fractions: ClassVar[tuple[str, ...]] = ()
     # How the method's weight decay acts unless weight_decay_mode says; "own": by the rule itself, and in no other way.
+    # Those that must be >= 0, and those of which one must be > 0 as well: what keeps a step from dividing by zero.
+    _nonnegative: ClassVar[tuple[str, ...]] = ()
+    _guards: ClassVar[tuple[str, ...]] = ()
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
     _decay: ClassVar[str] = "coupled"
     # What `State.numbers` begins with, and a row of `State.kept`.
     _numbers: ClassVar[dict[str, float]] = {}
@@ -187,9 +191,13 @@ class NativeOptimizer(Optimizer):
     def __post_init__(self) -> None:
         positive(self, *self._positive)
         fraction(self, *self._fractions, *(["ema_decay"] if self.ema_decay is not None else []))
-        for name in ("weight_decay", "l1"):
+        for name in ("weight_decay", "l1", *self._nonnegative, *self._guards):
             if not at_least_zero(getattr(self, name)):
                 fail(self, f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
+        if self._guards and not any(getattr(self, name) for name in self._guards):
+            fail(self, f"{self._guards[0]} must be > 0 where {self._guards[1]} is 0, got 0")
+        for name, known in self._choices.items():
+            one_of(self, name, getattr(self, name), known)
         optional = ("clip_value", "clip_norm", "max_learning_rate")
         positive(self, *[name for name in optional if getattr(self, name) is not None])
         if self.weight_decay_mode is not None:

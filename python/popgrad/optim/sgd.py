@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import final
 
 from popgrad.checks import fail
@@ -64,7 +64,7 @@ class Momentum(NativeOptimizer):
     _fractions = ("beta",)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
+        return {"rate": at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
 
 
 @final
@@ -72,13 +72,16 @@ class Momentum(NativeOptimizer):
 class HeavyBall(NativeOptimizer):
     r"""Gradient descent with momentum in its classical form.
 
-    .. math:: v_t = \mu v_{t-1} + g_t, \quad w_t = w_{t-1} - \alpha_t v_t
+    .. math:: v_t = \mu v_{t-1} + (1 - d)\, g_t, \quad w_t = w_{t-1} - \alpha_t v_t
 
-    PyTorch's ``SGD(momentum=mu)``. Where the gradient is constant, steps grow to alpha / (1 - mu).
+    PyTorch's ``SGD(momentum=mu, dampening=d)``. Where the gradient is constant, steps grow to alpha / (1 - mu).
 
     Args:
         learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
         momentum: mu, in [0, 1).
+        dampening: d, in [0, 1); as in PyTorch the first gradient is taken whole.
+        rate_inside: ``v_t = mu v_{t-1} + alpha_t g_t``, ``w_t = w_{t-1} - v_t``, as in Keras and scikit-learn: a new
+            learning rate then acts on new gradients alone. The same as long as it is constant.
 
     State: ``v``, shape (n,), zero at t = 0.
 
@@ -90,12 +93,18 @@ class HeavyBall(NativeOptimizer):
 
     learning_rate: float | Schedule = 0.02
     momentum: float = 0.9
-    rule = "HeavyBall"
+    _: KW_ONLY
+    dampening: float = 0.0
+    rate_inside: bool = False
+    rule = "Momentum"
     state_names = ("v",)
-    _fractions = ("momentum",)
+    _fractions = ("momentum", "dampening")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": at(self.learning_rate, t), "momentum": self.momentum}
+        rate, gain = at(self.learning_rate, t), 1.0 if t == 1 else 1 - self.dampening
+        if self.rate_inside:
+            rate, gain = 1.0, rate * gain
+        return {"rate": rate, "beta": self.momentum, "gain": gain}
 
 
 @final
@@ -110,6 +119,7 @@ class Nesterov(NativeOptimizer):
     Args:
         learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
         momentum: mu, in [0, 1).
+        rate_inside: v holds ``alpha_t g_t`` in place of g_t, as in Keras and scikit-learn; see `HeavyBall`.
 
     State: ``v``, shape (n,), zero at t = 0.
 
@@ -121,12 +131,16 @@ class Nesterov(NativeOptimizer):
 
     learning_rate: float | Schedule = 0.01
     momentum: float = 0.9
+    _: KW_ONLY
+    rate_inside: bool = False
     rule = "Nesterov"
     state_names = ("v",)
     _fractions = ("momentum",)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": at(self.learning_rate, t), "momentum": self.momentum}
+        rate = at(self.learning_rate, t)
+        inner, outer = (rate, 1.0) if self.rate_inside else (1.0, rate)
+        return {"rate": outer, "beta": self.momentum, "gain": inner}
 
 
 @final
