@@ -226,6 +226,12 @@ def lars(o, w, g, s, t):
     return w - s["v"]
 
 
+def lars_of_the_sum(o, w, g, s, t):
+    """optax's, with the decay in g."""
+    s["v"] = o.momentum * s.get("v", 0) + o.learning_rate * o.trust * norm(w) / norm(g) * g
+    return w - s["v"]
+
+
 def lamb(o, w, g, s, t):
     m, v = moments(o, g, s, t)
     update = m / (np.sqrt(v) + o.epsilon) + o.weight_decay * w
@@ -242,6 +248,8 @@ def novograd(o, w, g, s, t):
 def prodigy(o, w, g, s, t):
     start, d, beta3 = s.setdefault("start", w), s.get("d", o.start), np.sqrt(o.beta2)
     step = d * o.learning_rate
+    if o.bias_correction:
+        step = step * np.sqrt(1 - o.beta2**t) / (1 - o.beta1**t)
     s["m"] = o.beta1 * s.get("m", 0) + (1 - o.beta1) * d * g
     s["v"] = o.beta2 * s.get("v", 0) + (1 - o.beta2) * (d * g) ** 2
     s["r"] = beta3 * s.get("r", 0) + d / o.start * step * (g * (start - w)).sum()
@@ -459,12 +467,32 @@ OPTIMIZERS = [
     ),
     Rule(optim.Adan(0.01, weight_decay=0.3), adan, refuses={"beta3": 1.0}),
     Rule(optim.LARS(10.0, weight_decay=0.3), lars, refuses={"trust": 0.0, "epsilon": -1.0, "momentum": 1.0}),
-    Rule(optim.LAMB(0.01, weight_decay=0.3), lamb, refuses={"epsilon": 0.0, "beta2": 1.0}),
-    Rule(optim.NovoGrad(0.01, weight_decay=0.3), novograd, refuses={"beta1": 1.0}),
+    Rule(
+        optim.LAMB(0.01, weight_decay=0.3),
+        lamb,
+        optax=[("lamb", {"learning_rate": 0.01, "weight_decay": 0.3})],
+        refuses={"epsilon": 0.0, "beta2": 1.0},
+    ),
+    Rule(
+        optim.NovoGrad(0.01, weight_decay=0.3),
+        novograd,
+        optax=[("novograd", {"learning_rate": 0.01, "b1": 0.95, "b2": 0.98, "eps": 1e-8, "weight_decay": 0.3})],
+        refuses={"beta1": 1.0},
+    ),
     Rule(optim.Prodigy(start=1e-3, weight_decay=0.3), prodigy, refuses={"growth": 1.0, "start": 0.0}),
     Rule(optim.SophiaG(0.01, weight_decay=0.3), sophia, refuses={"interval": 0, "rho": 0.0}),
-    Rule(optim.ScheduleFreeSGD(0.1), schedule_free, refuses={"beta": 0.0, "power": -1.0}),
-    Rule(optim.ScheduleFreeAdamW(0.01, weight_decay=0.3), schedule_free_adamw, refuses={"beta2": 1.0, "epsilon": 0.0}),
+    Rule(
+        optim.ScheduleFreeSGD(0.1),
+        schedule_free,
+        optax=[("contrib.schedule_free_sgd", {"learning_rate": 0.1})],
+        refuses={"beta": 0.0, "power": -1.0},
+    ),
+    Rule(
+        optim.ScheduleFreeAdamW(0.01, weight_decay=0.3),
+        schedule_free_adamw,
+        optax=[("contrib.schedule_free_adamw", {"learning_rate": 0.01, "weight_decay": 0.3})],
+        refuses={"beta2": 1.0, "epsilon": 0.0},
+    ),
 ]
 
 
@@ -482,6 +510,18 @@ _ROOT = {"epsilon": 0.0, "epsilon_root": 1e-7}  # Keras' epsilon
 # The options, each where another library has it, and the ways to decay weights. Learning rate 0.01 unless momentum is
 # compared, so that what float does to the scalars of a library stays below the tolerance.
 VARIANTS = [
+    Rule(optim.LARS(10.0), lars, optax=[("lars", {"learning_rate": 10.0})]),
+    Rule(
+        optim.LARS(10.0, weight_decay=0.3, weight_decay_mode="coupled"),
+        lars_of_the_sum,
+        optax=[("lars", {"learning_rate": 10.0, "weight_decay": 0.3})],
+    ),
+    Rule(optim.LAMB(0.01, epsilon=1e-7), lamb, keras=("Lamb", {"learning_rate": 0.01})),
+    Rule(
+        optim.Prodigy(start=1e-3, bias_correction=True, weight_decay=0.3),
+        prodigy,
+        optax=[("contrib.prodigy", {"estim_lr0": 1e-3, "weight_decay": 0.3})],
+    ),
     Rule(optim.SGD(0.1, **COUPLED), sgd, ("SGD", {"lr": 0.1, **COUPLED}), [_L2, ("sgd", {"learning_rate": 0.1})]),
     Rule(optim.SGD(0.01, **DECOUPLED), sgd, keras=("SGD", _KERAS)),
     Rule(

@@ -182,7 +182,9 @@ class NativeOptimizer(Optimizer):
     _nonnegative: ClassVar[tuple[str, ...]] = ()
     _guards: ClassVar[tuple[str, ...]] = ()
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # How the method's weight decay acts unless weight_decay_mode says ("own": by the rule itself), and what that may say.
     _decay: ClassVar[str] = "coupled"
+    _modes: ClassVar[tuple[str, ...]] = ("coupled", "decoupled", "independent")
     # What `State.numbers` begins with, and a row of `State.kept`.
     _numbers: ClassVar[dict[str, float]] = {}
     # Bytes a parameter that the first of two sweeps moves, in float32.
@@ -201,11 +203,10 @@ class NativeOptimizer(Optimizer):
         optional = ("clip_value", "clip_norm", "max_learning_rate")
         positive(self, *[name for name in optional if getattr(self, name) is not None])
         if self.weight_decay_mode is not None:
-            modes = ("coupled", "decoupled", "independent")
-            one_of(self, "weight_decay_mode", self.weight_decay_mode, modes)
-            if self._decay == "own":
+            if not self._modes:
                 fail(self, "has a weight decay of its own: weight_decay_mode must be None")
-        if self._mode != "coupled":
+            one_of(self, "weight_decay_mode", self.weight_decay_mode, self._modes)
+        if self._mode in ("decoupled", "independent"):
             fraction(self, "weight_decay")
         if self._mode == "independent" and callable(self.learning_rate) and self.max_learning_rate is None:
             fail(self, 'weight_decay_mode="independent" with a schedule needs max_learning_rate')
@@ -301,7 +302,7 @@ class NativeOptimizer(Optimizer):
 
     def _extras(self, gradient: Array, t: int, loss_scale: float = 1.0) -> Extras:
         """(scale, clip, l2, keep, l1, mix) of the native sweep; None if nothing is to be done; _SKIP to skip it."""
-        decays = self.weight_decay != 0 and self._decay != "own"
+        decays = self.weight_decay != 0 and self._mode != "own"
         looks = self.clip_norm or self.skip_nonfinite
         if not (decays or self.l1 or self.clip_value or looks or self.ema_decay is not None or loss_scale != 1):
             return None

@@ -535,7 +535,8 @@ class Adan(NativeOptimizer):
     rule = "Adan"
     state_names = ("m", "d", "n", "g")
     _decay = "own"
-    _fractions = ("beta1", "beta2", "beta3")
+    _modes = ()
+    _fractions = ("beta1", "beta2", "beta3", "weight_decay")
     _guards = ("epsilon", "epsilon_root")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:

@@ -28,7 +28,8 @@ class LARS(NativeOptimizer):
         trust: eta, > 0: the share of its norm by which a layer moves at alpha = 1.
         epsilon: >= 0, added to the divisor.
         adapt_vectors: whether biases and other tensors of one dimension have a ratio too (else it is 1).
-        weight_decay: lambda >= 0, part of the update as above.
+        weight_decay: lambda >= 0, part of the update as above; with ``weight_decay_mode="coupled"``, as in optax, the
+            divisor is the norm of the sum g + lambda w instead of the sum of the norms.
 
     State: ``v``, shape (n,), zero at t = 0.
 
@@ -48,6 +49,7 @@ class LARS(NativeOptimizer):
     _positive = ("learning_rate", "trust")
     _fractions = ("momentum",)
     _decay = "own"
+    _modes = ("coupled",)
     _first_sweep = 8
 
     def __post_init__(self) -> None:
@@ -62,7 +64,7 @@ class LARS(NativeOptimizer):
             "ratio": 1.0,
             "learning_rate": at(self.learning_rate, t),
             "momentum": self.momentum,
-            "decay": self.weight_decay,
+            "decay": self.weight_decay if self._mode == "own" else 0.0,
             "trust": self.trust,
             "epsilon": self.epsilon,
         }
@@ -103,6 +105,7 @@ class LAMB(NativeOptimizer):
     _positive = ("learning_rate", "epsilon")
     _fractions = ("beta1", "beta2")
     _decay = "own"
+    _modes = ()
     _first_sweep = 12  # the second one reads no gradient and writes no state: 24 + 16
 
     def _adapts(self, dimensions: int) -> bool:
@@ -156,6 +159,7 @@ class NovoGrad(NativeOptimizer):
     _positive = ("learning_rate", "epsilon")
     _fractions = ("beta1", "beta2")
     _decay = "own"
+    _modes = ()
     _first_sweep = 4
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
@@ -219,6 +223,7 @@ class Prodigy(NativeOptimizer):
     _positive = ("learning_rate", "epsilon", "start", "coefficient")
     _fractions = ("beta1", "beta2", "weight_decay")
     _decay = "own"
+    _modes = ()
     _first_sweep: ClassVar[int] = 12  # 40 for the first, 16 for the second, which writes no state
 
     def __post_init__(self) -> None:

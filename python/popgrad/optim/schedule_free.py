@@ -121,6 +121,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
     _positive = ("learning_rate", "epsilon")
     _fractions = ("beta2",)
     _decay = "own"
+    _modes = ()
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         return self._averaging(t, numbers) | {
