@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 import re
@@ -22,7 +23,7 @@ LAYERS = [
     {"backends", "budget", "checkpoint", "data", "system"},
     {"model"},
     {"optim"},
-    {"search"},
+    {"search", "torch"},
     {"fit"},
     {"compare"},
     {"cli"},
@@ -92,6 +93,8 @@ def public():
     for info in pkgutil.walk_packages(popgrad.__path__, "popgrad."):
         if info.name.rpartition(".")[2].startswith("_"):
             continue
+        if info.name.startswith("popgrad.torch") and importlib.util.find_spec("torch") is None:
+            continue  # an extra
         module = importlib.import_module(info.name)
         yield pytest.param(module, id=info.name)
 

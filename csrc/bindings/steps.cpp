@@ -5,6 +5,8 @@
 //   scales: (states, ceil(n / 256)) float32, with uint8       layers: (L, 2) int64, lengths that add up to n and
 //   whether each is adapted    kept: (L, kept) float64                t: what rounding by chance depends on
 // step_list(...): the same for tensors anywhere in memory, given by address; only whole numbers are checked.
+// gradients(exchange, table, is_double, params): writes where the gradients of `params` lie into the table's column 3.
+//   False, and no promise about that column, if anything is not as when the table was made: then look closer.
 // sum_squares(x): in an order that does not depend on threads.
 #include <tuple>
 #include <vector>
@@ -156,6 +158,66 @@ void step_list_bound(int index, const py::tuple& fields, bool is_double, const p
     step_list_of<float>(rule, values, rows, count, own, t);
 }
 
+// The part that is needed of DLPack's exchange table, which lets a tensor be read without knowing its library:
+// github.com/dmlc/dlpack, dlpack.h, version 1.3.
+struct DlTensor {
+  void* data;
+  int32_t device_type, device;
+  int32_t dimensions;
+  uint8_t code, bits;
+  uint16_t lanes;
+  int64_t* shape;
+  int64_t* strides;
+  uint64_t byte_offset;
+
+  int64_t address() const { return int64_t(reinterpret_cast<intptr_t>(data)) + int64_t(byte_offset); }
+  // In the computer's memory, of this type, and not without strides.
+  bool plain(bool is_double) const {
+    return device_type == 1 && code == 2 && bits == (is_double ? 64 : 32) && lanes == 1 && (strides || !dimensions);
+  }
+};
+
+struct DlExchange {
+  uint32_t major, minor;
+  void* previous;
+  void* managed[3];
+  int (*read)(void* object, DlTensor* out);  // borrows; 0 on success, else a Python exception is set
+  void* stream;
+};
+
+// Whether the elements lie alike; sets their number.
+bool alike(const DlTensor& a, const DlTensor& b, int64_t& n) {
+  n = 1;
+  if (a.dimensions != b.dimensions) return false;
+  for (int d = 0; d < a.dimensions; ++d) {
+    if (a.shape[d] != b.shape[d] || (a.shape[d] != 1 && a.strides[d] != b.strides[d])) return false;
+    n *= a.shape[d];
+  }
+  return true;
+}
+
+bool gradients_bound(const py::capsule& exchange, const py::object& table, bool is_double, const py::list& params) {
+  const auto* const api = exchange.get_pointer<DlExchange>();
+  if (api->major != 1 || !api->read) return false;
+  const py::ssize_t count = length("table", table), columns = py::reinterpret_borrow<py::array>(table).shape(1);
+  int64_t* row = output<int64_t>("table", table, {py::ssize_t(params.size()), columns});
+  static PyObject* const name = PyUnicode_InternFromString("grad");
+  for (py::ssize_t k = 0; k < count; ++k, row += columns) {
+    PyObject* const param = PyList_GET_ITEM(params.ptr(), k);
+    const auto gradient = py::reinterpret_steal<py::object>(PyObject_GetAttr(param, name));
+    DlTensor w, g;
+    int64_t n;
+    if (!gradient || gradient.is_none() || api->read(param, &w) || api->read(gradient.ptr(), &g)) {
+      PyErr_Clear();
+      return false;
+    }
+    if (!w.plain(is_double) || !g.plain(is_double) || !alike(w, g, n) || n != row[0] || w.address() != row[2])
+      return false;
+    row[3] = g.address();
+  }
+  return true;
+}
+
 py::tuple split_words(const char* words) { return py::tuple(py::str(words).attr("split")()); }
 
 }  // namespace
@@ -174,6 +236,7 @@ void bind_steps(py::module_& m) {
         py::arg("layers") = py::none(), py::arg("kept") = py::none(), py::arg("t") = 0);
   m.def("step_list", &step_list_bound, py::arg("rule"), py::arg("fields"), py::arg("is_double"), py::arg("table"),
         py::arg("extras") = py::none(), py::arg("kept") = py::none(), py::arg("t") = 0);
+  m.def("gradients", &gradients_bound, py::arg("exchange"), py::arg("table"), py::arg("is_double"), py::arg("params"));
   m.def(
       "sum_squares",
       [](const py::object& x) {

@@ -1,0 +1,59 @@
+"""Drop-in optimizers for PyTorch: change ``torch.optim`` to ``popgrad.torch`` and keep the rest.
+
+Names, arguments, defaults and the layout of ``state_dict()`` are those of `torch.optim`, so that schedulers, parameter
+groups, hooks and checkpoints go on working. Every step is one native call for all tensors of a group, which are
+updated where they lie. Parameters are float32 or float64, dense, in the computer's own memory.
+"""
+
+try:
+    from torch.optim import lr_scheduler, swa_utils
+except ImportError as error:
+    raise ImportError('popgrad.torch needs PyTorch: pip install "popgrad[torch]", or pip install torch') from error
+
+from popgrad.torch._base import Optimizer
+from popgrad.torch.optimizers import (
+    ADOPT,
+    ASGD,
+    SGD,
+    AdaBelief,
+    Adadelta,
+    Adagrad,
+    Adam,
+    Adamax,
+    AdamW,
+    Adan,
+    AdEMAMix,
+    Lion,
+    NAdam,
+    RAdam,
+    RMSprop,
+    Rprop,
+    SignSGD,
+    Signum,
+    Yogi,
+)
+
+__all__ = [
+    "ADOPT",
+    "ASGD",
+    "SGD",
+    "AdEMAMix",
+    "AdaBelief",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Adan",
+    "Lion",
+    "NAdam",
+    "Optimizer",
+    "RAdam",
+    "RMSprop",
+    "Rprop",
+    "SignSGD",
+    "Signum",
+    "Yogi",
+    "lr_scheduler",
+    "swa_utils",
+]
