@@ -54,49 +54,58 @@ template <class Rule, class T, bool with_extras>
 }
 
 // States in fewer bits are unpacked to memory in the first-level cache, a block at a time, and packed again.
-uint32_t noise_of(uint32_t noise, int slot) { return scramble(noise + uint32_t(slot) * 0x9E3779B9u); }
+template <class Format>
+[[gnu::noinline]] void unpack_block(const typename Format::Code* in, float scale, size_t n, float* out) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; ++i) out[i] = Format::decode(in[i], scale);
+}
+
+template <class Format>
+[[gnu::noinline]] void pack_block(const float* in, float inverse, uint32_t noise, uint32_t first, size_t n,
+                                  typename Format::Code* out) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; ++i) out[i] = Format::encode(in[i], inverse, scramble(noise ^ (first + uint32_t(i))));
+}
+
+[[gnu::noinline]] float largest_magnitude(const float* x, size_t n) {
+  int32_t top = 0;  // the bits of magnitudes are in the order of the magnitudes, NaN above all
+  for (size_t i = 0; i < n; ++i) {
+    const int32_t bits = int32_t(bits_from_float(x[i]) & 0x7FFFFFFFu);
+    top = bits > top ? bits : top;
+  }
+  return float_from_bits(uint32_t(top));
+}
 
 void unpack(const StepArgs<float>& args, int slot, bool positive, size_t begin, size_t count, float* out) {
   if (args.packing == Packing::bfloat16) {
-    const uint16_t* const in = static_cast<const uint16_t*>(args.state[slot]) + begin;
-    for (size_t i = 0; i < count; ++i) out[i] = from_bfloat16(in[i]);
+    unpack_block<Half>(static_cast<const uint16_t*>(args.state[slot]) + begin, 1.0f, count, out);
     return;
   }
   const uint8_t* const in = static_cast<const uint8_t*>(args.state[slot]) + begin;
   const float scale = args.scales[slot][begin / packed_block];
   if (positive)
-    for (size_t i = 0; i < count; ++i) out[i] = PositiveByte::decode(in[i], scale);
+    unpack_block<PositiveByte>(in, scale, count, out);
   else
-    for (size_t i = 0; i < count; ++i) out[i] = SignedByte::decode(in[i], scale);
+    unpack_block<SignedByte>(in, scale, count, out);
 }
 
 void pack(const StepArgs<float>& args, int slot, bool positive, size_t begin, size_t count, const float* in) {
-  const uint32_t noise = noise_of(args.noise, slot), first = uint32_t(begin);
+  const uint32_t noise = scramble(args.noise + uint32_t(slot) * 0x9E3779B9u), first = uint32_t(begin);
   if (args.packing == Packing::bfloat16) {
-    uint16_t* const out = static_cast<uint16_t*>(args.state[slot]) + begin;
-    for (size_t i = 0; i < count; ++i) out[i] = to_bfloat16(in[i], scramble(noise ^ (first + uint32_t(i))));
+    pack_block<Half>(in, 1.0f, noise, first, count, static_cast<uint16_t*>(args.state[slot]) + begin);
     return;
   }
   uint8_t* const out = static_cast<uint8_t*>(args.state[slot]) + begin;
-  uint32_t top = 0;  // the bits of magnitudes are in the order of the magnitudes, NaN above all
-  for (size_t i = 0; i < count; ++i) {
-    const uint32_t bits = bits_from_float(in[i]) & 0x7FFFFFFFu;
-    top = bits > top ? bits : top;
-  }
-  const bool finite = top < 0x7F800000u;
-  const float scale = finite ? float_from_bits(top) : float_from_bits(0x7FC00000u);
+  const float largest = largest_magnitude(in, count);
+  const bool finite = largest <= 3.40282347e38f;
+  const float scale = finite ? largest : float_from_bits(0x7FC00000u);
   args.scales[slot][begin / packed_block] = scale;
-  const float inverse = finite && scale >= least_scale ? 1.0f / scale : 0.0f;
-  if (!finite || inverse == 0.0f) {  // the whole block is NaN, or as good as zero
+  if (!finite || scale < least_scale)  // the whole block is NaN, or as good as zero
     for (size_t i = 0; i < count; ++i) out[i] = finite ? 0 : 1;
-    return;
-  }
-  if (positive)
-    for (size_t i = 0; i < count; ++i)
-      out[i] = PositiveByte::encode(in[i], inverse, scramble(noise ^ (first + uint32_t(i))));
+  else if (positive)
+    pack_block<PositiveByte>(in, 1.0f / scale, noise, first, count, out);
   else
-    for (size_t i = 0; i < count; ++i)
-      out[i] = SignedByte::encode(in[i], inverse, scramble(noise ^ (first + uint32_t(i))));
+    pack_block<SignedByte>(in, 1.0f / scale, noise, first, count, out);
 }
 
 template <class T>

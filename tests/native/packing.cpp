@@ -13,13 +13,11 @@ namespace {
 
 constexpr float infinity = std::numeric_limits<float>::infinity();
 
-struct Half {
-  static float round(float x, uint32_t random) { return codes::from_bfloat16(codes::to_bfloat16(x, random)); }
-};
-template <class Byte>
-struct OfBlock {
-  static float round(float x, uint32_t random) { return Byte::decode(Byte::encode(x, 1 / 1.5f, random), 1.5f); }
-};
+// There and back, in a block whose scale is 1.5.
+template <class Format>
+float rounded(float x, uint32_t random) {
+  return Format::decode(Format::encode(x, 1 / 1.5f, random), 1.5f);
+}
 
 void test_codes_survive() {
   for (uint32_t code = 0; code <= 0xFFFF; ++code) {
@@ -42,7 +40,7 @@ void test_codes_survive() {
 }
 
 // Over many draws the mean is x, within some standard errors, and every draw is a neighbour.
-template <class Rounding>
+template <class Format>
 void test_mean(const char* name, float low, float high, double widest_gap) {
   Rng rng{7};
   constexpr int draws = 20'000;
@@ -50,7 +48,7 @@ void test_mean(const char* name, float low, float high, double widest_gap) {
     const float x = float(rng.uniform(low, high));
     double sum = 0, least = 1e30, most = -1e30;
     for (int k = 0; k < draws; ++k) {
-      const double y = Rounding::round(x, codes::scramble(uint32_t(trial * draws + k)));
+      const double y = rounded<Format>(x, codes::scramble(uint32_t(trial * draws + k)));
       sum += y;
       least = std::min(least, y), most = std::max(most, y);
     }
@@ -73,7 +71,7 @@ void test_corners() {
     CHECK(codes::PositiveByte::encode(0.0f, 1.0f, random) == 0);
     // The root of an average of squares is divided by: what is not zero must not become it.
     const float tiny = float(std::exp(rng.uniform(std::log(1e-38), 0)));
-    const float kept = OfBlock<codes::PositiveByte>::round(tiny, random);
+    const float kept = rounded<codes::PositiveByte>(tiny, random);
     CHECK(kept > 0 && kept >= tiny / 16 && kept <= std::max(4e-10f, 16 * tiny), tiny, kept);
     CHECK(codes::chance(random) >= 0 && codes::chance(random) < 1);
   }
@@ -170,12 +168,12 @@ void test_poison(const Kernels& kernels) {
 
 int main() {
   test_codes_survive();
-  test_mean<Half>("bfloat16", -3, 3, 1.0 / 64);
-  test_mean<Half>("bfloat16", 1e-30f, 1e-28f, 1e-30);
-  test_mean<OfBlock<codes::SignedByte>>("signed byte", -1.5f, 1.5f, 1.5 * 2 / 127);
-  test_mean<OfBlock<codes::SignedByte>>("signed byte", -1e-3f, 1e-3f, 1.5 / 127);
-  test_mean<OfBlock<codes::PositiveByte>>("positive byte", 1e-8f, 1.5f, 1.5 * 4 / 255);
-  test_mean<OfBlock<codes::PositiveByte>>("positive byte", 1e-8f, 1e-4f, 2e-5);
+  test_mean<codes::Half>("bfloat16", -3, 3, 1.0 / 64);
+  test_mean<codes::Half>("bfloat16", 1e-30f, 1e-28f, 1e-30);
+  test_mean<codes::SignedByte>("signed byte", -1.5f, 1.5f, 1.5 * 2 / 127);
+  test_mean<codes::SignedByte>("signed byte", -1e-3f, 1e-3f, 1.5 / 127);
+  test_mean<codes::PositiveByte>("positive byte", 1e-8f, 1.5f, 1.5 * 4 / 255);
+  test_mean<codes::PositiveByte>("positive byte", 1e-8f, 1e-4f, 2e-5);
   test_corners();
   for (const Kernels* kernels : supported_targets()) {
     test_blocks(*kernels);
