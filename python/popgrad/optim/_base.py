@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.checks import InputError, at_least_zero, fail, fraction, one_of, positive
+from popgrad.optim._presets import Library, Matching, Presets, preset_of
 
 __all__ = ["Optimizer", "Schedule", "State", "at"]
 
@@ -50,7 +51,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Optimizer(ABC):
+class Optimizer(metaclass=Matching):
     """Turns a gradient into a step. Subclasses hold the hyper-parameters and name the native rule.
 
     All share these, by keyword; they cost no extra pass over the parameters, but for the norm.
@@ -65,6 +66,11 @@ class Optimizer(ABC):
         clip_value: every gradient is limited to [-clip_value, clip_value]; > 0.
         clip_norm: the gradient is scaled down to this Euclidean norm if it is longer; > 0. Before clip_value.
         skip_nonfinite: leave parameters and state as they are where the gradient holds NaN or infinity.
+        matches: "torch", "optax" or "keras": what is not given takes that library's value, and steps are the same as
+            its own. optax has no default learning rate, and no library one for a momentum: the class's stays.
+
+    Raises:
+        InputError: a value is out of range, or the library that it shall match has no such optimizer.
     """
 
     learning_rate: float | Schedule
@@ -74,6 +80,7 @@ class Optimizer(ABC):
     clip_value: float | None = field(default=None, kw_only=True)
     clip_norm: float | None = field(default=None, kw_only=True)
     skip_nonfinite: bool = field(default=False, kw_only=True)
+    matches: Library | None = field(default=None, kw_only=True)
 
     # The native rule, and what its states are called; an option may choose another one for an instance.
     rule: ClassVar[str]
@@ -88,6 +95,8 @@ class Optimizer(ABC):
     # How the method's weight decay acts: "coupled", added to the gradient; "decoupled", on the weights before the
     # step, times the learning rate; "own", by the rule itself.
     _decay: ClassVar[str] = "coupled"
+    # What `matches` stands for.
+    _presets: ClassVar[Presets] = {}
 
     def __post_init__(self) -> None:
         positive(self, *self._positive)
@@ -110,10 +119,12 @@ class Optimizer(ABC):
         return self.weight_decay_mode or self._decay
 
     def __repr__(self) -> str:
-        """The method's own settings, and the shared ones that were changed."""
+        """The method's own settings, and the shared ones that were changed or that the class or library sets."""
         shared = {f.name: f.default for f in fields(Optimizer) if f.name != "learning_rate"}
         shown = [f.name for f in fields(self) if f.name not in shared]
-        shown += [name for name, default in shared.items() if getattr(self, name) != default]
+        preset = preset_of(type(self), self.matches) if self.matches is not None else {}
+        default = {f.name: f.default for f in fields(self)} | preset
+        shown += [name for name in shared if not getattr(self, name) == default[name] == shared[name]]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @abstractmethod
