@@ -297,6 +297,7 @@ class Rule:
     optax: list[tuple[str, dict[str, Any]]] | None = None
     keras: tuple[str, dict[str, Any]] | None = None
     refuses: dict[str, Any] = field(default_factory=dict)
+    float32: float = 1e-6  # the greatest distance from the references after 20 steps, in units of max |w|
 
     @property
     def id(self) -> str:
@@ -305,10 +306,15 @@ class Rule:
 
     @property
     def label(self) -> str:
-        """The optimizer with what differs from its defaults."""
-        values = [(f, getattr(self.optimizer, f.name)) for f in fields(self.optimizer)]
-        changed = [f"{f.name}={getattr(value, '__name__', value)}" for f, value in values if value != f.default]
-        return f"{type(self.optimizer).__name__}({', '.join(changed)})"
+        """The optimizer with what differs from its defaults, or from those of the library that it matches."""
+        own = type(self.optimizer)
+        plain = own(matches=self.optimizer.matches) if self.optimizer.matches else own()
+        values = [(f.name, getattr(self.optimizer, f.name)) for f in fields(own)]
+        changed = {name: value for name, value in values if value != getattr(plain, name)}
+        if self.optimizer.matches:
+            changed["matches"] = self.optimizer.matches
+        shown = [f"{name}={getattr(value, '__name__', value)}" for name, value in changed.items()]
+        return f"{own.__name__}({', '.join(shown)})"
 
     def exact(self, w: Any, g: Any, kept: dict[str, Any], t: int) -> Any:
         """A step by the formula, with the weight decay that the optimizer says and its learning rate at step t."""
@@ -743,6 +749,49 @@ VARIANTS = [
         optax=[("adan", {"learning_rate": 0.01, "b2": 0.5})],
     ),
 ]
+
+
+def _presets():
+    """Each class as each library has it, against the library's own defaults; then with weights that decay."""
+    rate = {cls: {"learning_rate": cls().learning_rate} for cls in optim.REGISTRY.values()}  # optax has no default
+    table = [
+        (optim.SGD, sgd, {}, "SGD", "sgd", "SGD"),
+        (optim.HeavyBall, heavy_ball, {"momentum": 0.9}, "SGD", "sgd", "SGD"),
+        (optim.Nesterov, nesterov, {"momentum": 0.9, "nesterov": True}, "SGD", "sgd", "SGD"),
+        (optim.SignSGD, sign_sgd, {}, None, "sign_sgd", None),
+        (optim.Signum, signum, {}, None, "signum", None),
+        (optim.Lion, lion, {}, None, "lion", "Lion"),
+        (optim.Rprop, rprop, {}, "Rprop", None, None),
+        (optim.ASGD, asgd, {}, "ASGD", None, None),
+        (optim.AdaGrad, adagrad, {}, "Adagrad", "adagrad", "Adagrad"),
+        (optim.RMSprop, rmsprop, {}, "RMSprop", "rmsprop", "RMSprop"),
+        (optim.AdaDelta, adadelta, {}, "Adadelta", "adadelta", "Adadelta"),
+        (optim.Adam, adam, {}, "Adam", "adam", "Adam"),
+        (optim.AdamW, adamw, {}, "AdamW", "adamw", "AdamW"),
+        (optim.AMSGrad, amsgrad, {}, None, "amsgrad", None),
+        (optim.AMSGrad, amsgrad, {"amsgrad": True}, "Adam", None, "Adam"),
+        (optim.AdaMax, adamax, {}, "Adamax", "adamax", "Adamax"),
+        (optim.NAdam, nadam, {}, "NAdam", "nadam", "Nadam"),
+        (optim.RAdam, radam, {}, "RAdam", "radam", None),
+        (optim.AdaBelief, adabelief, {}, None, "adabelief", None),
+        (optim.Yogi, yogi, {}, None, "yogi", None),
+        (optim.ADOPT, adopt, {}, None, "contrib.adopt", None),
+        (optim.AdEMAMix, ademamix, {}, None, "contrib.ademamix", None),
+    ]
+    for cls, formula, arguments, torch, optax, keras in table:
+        # 1 - learning_rate weight_decay, rounded to float32, loses digits of a small decay: these reach 1.4e-6.
+        more = {"float32": 1.5e-6} if cls in (optim.Lion, optim.AdamW) else {}
+        for decay in ({}, {"weight_decay": 0.3}):
+            if torch and not (decay and torch == "Rprop"):
+                yield Rule(cls(matches="torch", **decay), formula, torch=(torch, arguments | decay))
+            if optax and (not decay or optax in ("lion", "adadelta", "adamw", "contrib.ademamix")):
+                reference = [(optax, rate[cls] | arguments | decay)]
+                yield Rule(cls(matches="optax", **decay), formula, optax=reference, **more)
+            if keras:
+                yield Rule(cls(matches="keras", **decay), formula, keras=(keras, arguments | decay), **more)
+
+
+PRESETS = list(_presets())
 
 # --- Problems -------------------------------------------------------------------------------------
 

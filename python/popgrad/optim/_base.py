@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.checks import InputError, at_least_zero, fail, fraction, one_of, positive
+from popgrad.optim._presets import Library, Matching, Presets, preset_of
 
 __all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "at"]
 
@@ -136,7 +137,7 @@ class Optimizer(ABC):
 
 
 @dataclass(frozen=True)
-class NativeOptimizer(Optimizer):
+class NativeOptimizer(Optimizer, metaclass=Matching):
     """An optimizer whose step is a rule of the native core. Subclasses hold the hyper-parameters and name the rule.
 
     All share these, by keyword; they cost no extra pass over the parameters, but for the norm.
@@ -158,6 +159,11 @@ class NativeOptimizer(Optimizer):
             "8bit": a quarter, as powers of a byte in blocks of 256 with a common scale, for `Momentum`, `HeavyBall`,
             `Lion`, `Adam` and `AdamW`; below 4,096 parameters float32. Both round up or down by chance, a function of
             the step and the place, so that small changes are not lost (Dettmers et al., arXiv:2110.02861, for blocks).
+        matches: "torch", "optax" or "keras": what is not given takes that library's value, and steps are the same as
+            its own. optax has no default learning rate, and no library one for a momentum: the class's stays.
+
+    Raises:
+        InputError: a value is out of range, or the library that it shall match has no such optimizer.
     """
 
     learning_rate: float | Schedule
@@ -170,6 +176,7 @@ class NativeOptimizer(Optimizer):
     skip_nonfinite: bool = field(default=False, kw_only=True)
     ema_decay: float | None = field(default=None, kw_only=True)
     state_dtype: Literal["bfloat16", "8bit"] | None = field(default=None, kw_only=True)
+    matches: Library | None = field(default=None, kw_only=True)
 
     # The native rule, and what its states are called; an option may choose another one for an instance.
     rule: ClassVar[str]
@@ -182,13 +189,15 @@ class NativeOptimizer(Optimizer):
     _nonnegative: ClassVar[tuple[str, ...]] = ()
     _guards: ClassVar[tuple[str, ...]] = ()
     _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
-    # How the method's weight decay acts unless weight_decay_mode says ("own": by the rule itself), and what that may say.
+    # How the method's weight decay acts ("own": by the rule itself), and what weight_decay_mode may say instead.
     _decay: ClassVar[str] = "coupled"
     _modes: ClassVar[tuple[str, ...]] = ("coupled", "decoupled", "independent")
     # What `State.numbers` begins with, and a row of `State.kept`.
     _numbers: ClassVar[dict[str, float]] = {}
     # Bytes a parameter that the first of two sweeps moves, in float32.
     _first_sweep: ClassVar[int] = 0
+    # What `matches` stands for.
+    _presets: ClassVar[Presets] = {}
 
     def __post_init__(self) -> None:
         positive(self, *self._positive)
@@ -221,10 +230,12 @@ class NativeOptimizer(Optimizer):
         return self.weight_decay_mode or self._decay
 
     def __repr__(self) -> str:
-        """The method's own settings, and the shared ones that were changed."""
+        """The method's own settings, and the shared ones that were changed or that the class or library sets."""
         shared = {f.name: f.default for f in fields(NativeOptimizer) if f.name != "learning_rate"}
         shown = [f.name for f in fields(self) if f.name not in shared]
-        shown += [name for name, default in shared.items() if getattr(self, name) != default]
+        preset = preset_of(type(self), self.matches) if self.matches is not None else {}
+        default = {f.name: f.default for f in fields(self)} | preset
+        shown += [name for name in shared if not getattr(self, name) == default[name] == shared[name]]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @abstractmethod

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal, final, get_args
 
 from popgrad.checks import fail
 from popgrad.optim._base import Array, Extras, NativeOptimizer, Schedule, at
+from popgrad.optim._presets import DECOUPLED, Presets
 
 __all__ = [
     "ADOPT",
@@ -61,6 +62,11 @@ class Adam(NativeOptimizer):
     _: KW_ONLY
     epsilon_root: float = 0.0
     bias_correction: BiasCorrection = "moments"
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {},
+        "keras": {"epsilon": 1e-7, "bias_correction": "rate", **DECOUPLED},
+    }
     rule = "Adam"
     state_names = ("m", "v")
     _fractions = ("beta1", "beta2")
@@ -104,6 +110,11 @@ class AdamW(NativeOptimizer):
     epsilon_root: float = 0.0
     bias_correction: BiasCorrection = "moments"
     weight_decay: float = 0.01
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {"weight_decay": 1e-4},
+        "keras": {"epsilon": 1e-7, "bias_correction": "rate", "weight_decay": 0.004},
+    }
     rule = "Adam"
     state_names = ("m", "v")
     _decay = "decoupled"
@@ -150,6 +161,11 @@ class AMSGrad(NativeOptimizer):
     epsilon_root: float = 0.0
     bias_correction: BiasCorrection = "moments"
     maximum: Literal["raw", "corrected"] = "raw"
+    _presets: ClassVar[Presets] = {
+        "torch": {"weight_decay_mode": "coupled"},
+        "optax": {"maximum": "corrected"},
+        "keras": {"epsilon": 1e-7, "bias_correction": "rate"},
+    }
     rule = "AmsGrad"
     state_names = ("m", "v", "largest")
     _decay = "decoupled"
@@ -192,6 +208,11 @@ class AdaMax(NativeOptimizer):
     epsilon: float = 1e-8
     _: KW_ONLY
     epsilon_outside: float = 0.0
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {},
+        "keras": {"learning_rate": 1e-3, "epsilon": 0.0, "epsilon_outside": 1e-7, **DECOUPLED},
+    }
     rule = "AdaMax"
     state_names = ("m", "u")
     _fractions = ("beta1", "beta2")
@@ -234,6 +255,11 @@ class NAdam(NativeOptimizer):
     momentum_decay: float | None = 4e-3
     _: KW_ONLY
     epsilon_root: float = 0.0
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {"momentum_decay": None},
+        "keras": {"learning_rate": 1e-3, "epsilon": 1e-7, "momentum_decay": 1.0, **DECOUPLED},
+    }
     rule = "NAdam"
     state_names = ("m", "v")
     _fractions = ("beta1", "beta2")
@@ -292,6 +318,7 @@ class RAdam(NativeOptimizer):
     epsilon_root: float = 0.0
     bias_correction: Literal["moments", "rate"] = "rate"
     threshold: float = 5.0
+    _presets: ClassVar[Presets] = {"torch": {}, "optax": {"bias_correction": "moments"}}
     rule = "RAdam"
     state_names = ("m", "v")
     _fractions = ("beta1", "beta2")
@@ -345,6 +372,7 @@ class AdaBelief(NativeOptimizer):
     _: KW_ONLY
     epsilon_root: float = 1e-16
     bias_correction: BiasCorrection = "moments"
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "AdaBelief"
     state_names = ("m", "s")
     _fractions = ("beta1", "beta2")
@@ -387,6 +415,7 @@ class Yogi(NativeOptimizer):
     epsilon_root: float = 0.0
     bias_correction: BiasCorrection = "moments"
     initial: float = 0.0
+    _presets: ClassVar[Presets] = {"optax": {"initial": 1e-6}}
     rule = "Yogi"
     state_names = ("m", "v")
     _fractions = ("beta1", "beta2")
@@ -426,6 +455,7 @@ class ADOPT(NativeOptimizer):
     beta1: float = 0.9
     beta2: float = 0.9999
     epsilon: float = 1e-6
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "Adopt"
     state_names = ("m", "v")
     _positive = ("learning_rate", "epsilon")
@@ -485,6 +515,7 @@ class AdEMAMix(NativeOptimizer):
     epsilon: float = 1e-8
     _: KW_ONLY
     epsilon_root: float = 0.0
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "AdEmaMix"
     state_names = ("fast", "slow", "v")
     _positive = ("learning_rate", "alpha")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import final
+from typing import ClassVar, final
 
 from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._presets import DECOUPLED, Presets
 
 __all__ = ["AdaDelta", "AdaGrad", "RMSprop"]
 
@@ -39,6 +40,11 @@ class AdaGrad(NativeOptimizer):
     epsilon_root: float = 0.0
     initial: float = 0.0
     rate_decay: float = 0.0
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {"epsilon": 0.0, "epsilon_root": 1e-7, "initial": 0.1},
+        "keras": {"learning_rate": 1e-3, "epsilon": 0.0, "epsilon_root": 1e-7, "initial": 0.1, **DECOUPLED},
+    }
     rule = "AdaGrad"
     state_names = ("s",)
     _nonnegative = ("initial", "rate_decay")
@@ -87,6 +93,11 @@ class RMSprop(NativeOptimizer):
     epsilon_root: float = 0.0
     initial: float = 0.0
     rate_inside: bool = False
+    _presets: ClassVar[Presets] = {
+        "torch": {"learning_rate": 0.01},
+        "optax": {"rho": 0.9, "epsilon": 0.0, "epsilon_root": 1e-8, "rate_inside": True},
+        "keras": {"rho": 0.9, "epsilon": 0.0, "epsilon_root": 1e-7, "rate_inside": True, **DECOUPLED},
+    }
     rule = "RmsProp"
     state_names = ("v",)
     _fractions = ("rho", "momentum")
@@ -135,6 +146,11 @@ class AdaDelta(NativeOptimizer):
     learning_rate: float | Schedule = 1.0
     rho: float = 0.9
     epsilon: float = 1e-6
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {},
+        "keras": {"learning_rate": 1e-3, "rho": 0.95, "epsilon": 1e-7, **DECOUPLED},
+    }
     rule = "AdaDelta"
     state_names = ("s", "d")
     _positive = ("learning_rate", "epsilon")

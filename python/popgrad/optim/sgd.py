@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
-from typing import final
+from typing import ClassVar, final
 
 from popgrad.checks import fail
 from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._presets import DECOUPLED, Presets
 
 __all__ = ["ASGD", "SGD", "HeavyBall", "Lion", "Momentum", "Nesterov", "Rprop", "SignSGD", "Signum"]
 
@@ -29,6 +30,11 @@ class SGD(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = 0.1
+    _presets: ClassVar[Presets] = {
+        "torch": {"learning_rate": 1e-3},
+        "optax": {},
+        "keras": {"learning_rate": 0.01, **DECOUPLED},
+    }
     rule = "Sgd"
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
@@ -96,6 +102,11 @@ class HeavyBall(NativeOptimizer):
     _: KW_ONLY
     dampening: float = 0.0
     rate_inside: bool = False
+    _presets: ClassVar[Presets] = {
+        "torch": {"learning_rate": 1e-3},
+        "optax": {},
+        "keras": {"learning_rate": 0.01, "rate_inside": True, **DECOUPLED},
+    }
     rule = "Momentum"
     state_names = ("v",)
     _fractions = ("momentum", "dampening")
@@ -133,6 +144,11 @@ class Nesterov(NativeOptimizer):
     momentum: float = 0.9
     _: KW_ONLY
     rate_inside: bool = False
+    _presets: ClassVar[Presets] = {
+        "torch": {"learning_rate": 1e-3},
+        "optax": {},
+        "keras": {"learning_rate": 0.01, "rate_inside": True, **DECOUPLED},
+    }
     rule = "Nesterov"
     state_names = ("v",)
     _fractions = ("momentum",)
@@ -160,6 +176,7 @@ class SignSGD(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = 1e-3
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "SignSgd"
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
@@ -187,6 +204,7 @@ class Signum(NativeOptimizer):
 
     learning_rate: float | Schedule = 1e-3
     beta: float = 0.9
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "Signum"
     state_names = ("v",)
     _fractions = ("beta",)
@@ -220,6 +238,7 @@ class Lion(NativeOptimizer):
     learning_rate: float | Schedule = 1e-4
     beta1: float = 0.9
     beta2: float = 0.99
+    _presets: ClassVar[Presets] = {"optax": {"weight_decay": 1e-3}, "keras": {"learning_rate": 1e-3}}
     rule = "Lion"
     state_names = ("m",)
     _decay = "decoupled"
@@ -264,6 +283,7 @@ class Rprop(NativeOptimizer):
     grow: float = 1.2
     shortest: float = 1e-6
     longest: float = 50.0
+    _presets: ClassVar[Presets] = {"torch": {}}
     rule = "Rprop"
     state_names = ("g", "length")
     _positive = ("learning_rate", "shortest", "longest", "shrink")
@@ -307,6 +327,7 @@ class ASGD(NativeOptimizer):
     decay: float = 1e-4
     power: float = 0.75
     begin: float = 1e6
+    _presets: ClassVar[Presets] = {"torch": {}}
     rule = "Asgd"
     state_names = ("average",)
     _positive = ("learning_rate", "power")

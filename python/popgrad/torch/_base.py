@@ -348,9 +348,7 @@ class Optimizer(torch.optim.Optimizer):
         if gradient is None:
             return
         if gradient.layout != torch.strided:
-            self._fail(
-                f"gradients must be dense, got {gradient.layout}: use nn.Embedding(sparse=False) and the like"
-            )
+            self._fail(f"gradients must be dense, got {gradient.layout}: use nn.Embedding(sparse=False) and the like")
         for what, tensor in (("parameters", p), ("gradients", gradient)):
             if tensor.dtype not in _DTYPES:
                 self._fail(
