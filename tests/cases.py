@@ -789,6 +789,16 @@ def _presets():
                 yield Rule(cls(matches="optax", **decay), formula, optax=reference, **more)
             if keras:
                 yield Rule(cls(matches="keras", **decay), formula, keras=(keras, arguments | decay), **more)
+    # Where the learning rate stands shows only while it changes.
+    for cls, formula, name, arguments in (
+        (optim.HeavyBall, heavy_ball, "SGD", {"momentum": 0.8}),
+        (optim.Nesterov, nesterov, "SGD", {"momentum": 0.8, "nesterov": True}),
+        (optim.RMSprop, rmsprop, "RMSprop", {"momentum": 0.8}),
+    ):
+        optax = [(name.lower(), {"learning_rate": falling} | arguments)]
+        yield Rule(cls(falling, momentum=0.8, matches="torch"), formula, torch=(name, arguments))
+        yield Rule(cls(falling, momentum=0.8, matches="optax"), formula, optax=optax)
+        yield Rule(cls(falling, momentum=0.8, matches="keras"), formula, keras=(name, arguments))
 
 
 PRESETS = list(_presets())

@@ -2,18 +2,20 @@
 
 Each function takes parameters (n,) and gradients (steps, n), both float32 or both float64, and returns the parameters
 after the last step. All that a library computes beside its arrays is of their type too: what it would round to float32
-even for float64 parameters (learning rates, counters) is told not to.
+even for float64 parameters (learning rates, counters) is told not to. optax and Keras run in a process of their own,
+since JAX adds types to NumPy, and handlers of fork, for all that come after it.
 """
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import importlib
 import importlib.util
+import multiprocessing
 import operator
 import os
 import warnings
-from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -25,16 +27,9 @@ INSTALLED = {
 }
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Other libraries' warnings, of deprecations mostly, are none of ours: tests make errors of them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def load(name: str) -> Any:
-    with quiet():
+    with warnings.catch_warnings():  # of deprecations mostly, and none of ours: tests make errors of them
+        warnings.simplefilter("ignore")
         return importlib.import_module(name)
 
 
@@ -69,7 +64,7 @@ def run_optax(reference: list[tuple[str, dict[str, Any]]], rate: Any, w: Any, gr
     links = []
     for name, arguments in reference:
         links.append(operator.attrgetter(name)(optax)(**{key: value(given) for key, given in arguments.items()}))
-    with quiet(), jax.enable_x64(True):  # for float32 arrays too: RAdam's rho would lose four digits of float32's seven
+    with jax.enable_x64(True):  # for float32 arrays too: RAdam's rho would lose four digits of float32's seven
         optimizer, parameter = optax.chain(*links), jax.numpy.asarray(w)
         state = optimizer.init(parameter)
         for gradient in gradients:
@@ -80,13 +75,12 @@ def run_optax(reference: list[tuple[str, dict[str, Any]]], rate: Any, w: Any, gr
 
 def run_keras(reference: tuple[str, dict[str, Any]], rate: Any, w: Any, gradients: Any) -> Any:
     """`reference`: a class of keras.optimizers and its arguments; `rate`: a schedule ``t -> float``, or None."""
-    os.environ.setdefault("KERAS_BACKEND", "jax")
     jax, keras = load("jax"), load("keras")
     name, arguments = reference
     before = keras.config.floatx()
     keras.config.set_floatx(str(w.dtype))  # the type of the learning rate
     try:
-        with quiet(), jax.enable_x64(w.dtype == np.float64):
+        with jax.enable_x64(w.dtype == np.float64):
             optimizer = getattr(keras.optimizers, name)(**arguments)
             parameter = keras.Variable(w, dtype=str(w.dtype))
             for t, gradient in enumerate(gradients, 1):
@@ -99,6 +93,25 @@ def run_keras(reference: tuple[str, dict[str, Any]], rate: Any, w: Any, gradient
 
 
 RUN = {"torch": run_torch, "optax": run_optax, "keras": run_keras}
+
+
+def _begin() -> None:
+    warnings.simplefilter("ignore")
+    os.environ |= {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+
+
+@functools.cache
+def process() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), _begin)
+
+
+def close() -> None:
+    """End the process, if there is one."""
+    if process.cache_info().currsize:
+        process().shutdown()
+        process.cache_clear()
+
+
 STEPS = 20
 
 
@@ -126,7 +139,8 @@ def gap(optimizer: Any, library: str, reference: Any, dtype: str) -> float:
     """Between `optimizer` and `reference`, an optimizer of `library`, after the last step; in units of max |w|."""
     w, gradients = problem(dtype)
     rate = optimizer.learning_rate if callable(optimizer.learning_rate) else None
-    theirs = RUN[library](reference, rate, w, gradients)
+    call = (RUN[library], reference, rate, w, gradients)
+    theirs = call[0](*call[1:]) if library == "torch" else process().submit(*call).result(timeout=300)
     assert theirs.dtype == w.dtype
     return error(ours(optimizer, dtype), theirs)
 
