@@ -9,28 +9,6 @@
 namespace popgrad::POPGRAD_TARGET {
 namespace {
 
-template <class Rule>
-constexpr int kept_of() {
-  if constexpr (requires { Rule::kept; })
-    return Rule::kept;
-  else
-    return 0;
-}
-template <class Rule>
-constexpr int positive_of() {
-  if constexpr (requires { Rule::positive; })
-    return Rule::positive;
-  else
-    return -1;
-}
-template <class Rule>
-constexpr int slots_of = Rule::states > 0 ? Rule::states : 1;
-
-template <class T>
-Around<T> around_of(const StepExtras& e) {
-  return {T(e.scale), T(e.clip), T(e.l2), T(e.keep), T(e.l1), T(e.mix)};
-}
-
 template <class Rule, class T, bool with_extras>
 [[gnu::noinline]] void sweep(const Rule& rule, const Around<T>& around, T* w, const T* g, T* const* s, size_t n) {
   constexpr int states = Rule::states, slots = slots_of<Rule>;
@@ -138,7 +116,7 @@ template <template <class> class Rule, class T>
 void step(const double* fields, const StepArgs<T>& args, size_t begin, size_t end) {
   static_assert(fields_match<Rule<T>, T>);
   const Rule<T> rule = rule_from<Rule<T>, T>(fields);
-  const Around<T> around = args.extras ? around_of<T>(*args.extras) : Around<T>{};
+  const Around<T> around = around_of<T>(args.extras);
   by_parts<Rule<T>>(args, begin, end, args.average ? packed_block : end - begin,
                     [&](T* const* s, size_t i, size_t count) {
                       if (args.extras)
@@ -186,7 +164,7 @@ template <template <class> class Rule, class T>
 void measure(const double* fields, const StepArgs<T>& args, size_t begin, size_t end, double* sums) {
   constexpr int count = Rule<T>::sums;
   const Rule<T> rule = rule_from<Rule<T>, T>(fields);
-  const Around<T> around = args.extras ? around_of<T>(*args.extras) : Around<T>{};
+  const Around<T> around = around_of<T>(args.extras);
   double parts[count][lanes] = {};
   by_parts<Rule<T>>(args, begin, end, packed_block, [&](T* const* s, size_t i, size_t n) {
     double each[count][packed_block];
@@ -203,34 +181,22 @@ template <template <class> class Rule>
 void settle(double* fields, const double* sums) {
   auto rule = rule_from<Rule<double>, double>(fields);
   rule.settle(sums);
-  for (int k = 0; k < words(Rule<double>::fields); ++k)
-    fields[k] = __builtin_bit_cast(Values<double, words(Rule<double>::fields)>, rule).value[k];
+  fields_from<double>(rule, fields);
 }
 
 template <template <class> class Rule>
-constexpr StepRule elementwise(const char* name) {
+constexpr StepRule entry(const char* name) {
   using R = Rule<float>;
-  return {name,    R::fields, R::states, 0, 0, false, positive_of<R>(), step<Rule, float>, step<Rule, double>,
-          nullptr, nullptr,   nullptr};
-}
-
-template <template <class> class Rule>
-constexpr StepRule by_layer(const char* name) {
-  using R = Rule<float>;
-  static_assert(R::sums <= most_sums && R::states <= most_states && words(R::fields) <= most_fields);
-  constexpr bool whole = requires { R::whole; };
-  return {name,
-          R::fields,
-          R::states,
-          R::sums,
-          kept_of<R>(),
-          whole,
-          -1,
-          step<Rule, float>,
-          step<Rule, double>,
-          measure<Rule, float>,
-          measure<Rule, double>,
-          settle<Rule>};
+  static_assert(R::states <= most_states && sums_of<R>() <= most_sums && words(R::fields) <= most_fields);
+  StepRule rule{name,        R::fields,        R::states,         sums_of<R>(),       kept_of<R>(),
+                whole_of<R>, positive_of<R>(), step<Rule, float>, step<Rule, double>, nullptr,
+                nullptr,     nullptr};
+  if constexpr (sums_of<R>() > 0) {
+    rule.measure_f32 = measure<Rule, float>;
+    rule.measure_f64 = measure<Rule, double>;
+    rule.settle = settle<Rule>;
+  }
+  return rule;
 }
 
 // w and k states, read, touched and written.
@@ -316,15 +282,13 @@ void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, si
 
 }  // namespace
 
-#define X(Rule) elementwise<Rule>(#Rule),
-#define Y(Rule) by_layer<Rule>(#Rule),
-extern constinit const StepRule step_rules[step_count] = {STEP_RULES(X) LAYER_RULES(Y)};
+#define X(Rule) entry<Rule>(#Rule),
+extern constinit const StepRule step_rules[step_count] = {STEP_RULES(X) LAYER_RULES(X)};
 #undef X
-#undef Y
 
 extern constinit const StepRule plain_rules[most_states + 1] = {
-    elementwise<Plain<0>::Rule>("plain0"), elementwise<Plain<1>::Rule>("plain1"), elementwise<Plain<2>::Rule>("plain2"),
-    elementwise<Plain<3>::Rule>("plain3"), elementwise<Plain<4>::Rule>("plain4")};
+    entry<Plain<0>::Rule>("plain0"), entry<Plain<1>::Rule>("plain1"), entry<Plain<2>::Rule>("plain2"),
+    entry<Plain<3>::Rule>("plain3"), entry<Plain<4>::Rule>("plain4")};
 
 #define X(Rule) \
   {#Rule, Rule<float>::fields, Rule<float>::outputs, Rule<float>::sources, move<Rule, float>, move<Rule, double>},

@@ -18,4 +18,9 @@ struct Around {
   POPGRAD_HD T shrink(T w) const { return w > l1 ? w - l1 : w < -l1 ? w + l1 : w != w ? w : T(0); }
 };
 
+template <class T, class Extras>
+Around<T> around_of(const Extras* e) {
+  return e ? Around<T>{T(e->scale), T(e->clip), T(e->l2), T(e->keep), T(e->l1), T(e->mix)} : Around<T>{};
+}
+
 }  // namespace popgrad::POPGRAD_TARGET
