@@ -20,7 +20,7 @@ template <class Rule, class T, bool with_extras>
     for (int k = 0; k < states; ++k) local[k] = s[k][i];
     if constexpr (with_extras) {
       const T pull = extras.gradient(value, g[i]);
-      value *= extras.keep;
+      value = extras.decayed(value);
       own(value, pull, local);
       value = extras.shrink(value);
     } else {

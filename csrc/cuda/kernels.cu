@@ -91,7 +91,7 @@ __global__ void sweep(List<T> list, Fields shared, Around<T> around, bool with_e
     for (int k = 0; k < states; ++k) local[k] = static_cast<const T*>(args.state[k])[i];
     if (with_extras) {  // the same for every thread
       const T pull = around.gradient(value, args.g[i]);
-      value *= around.keep;
+      value = around.decayed(value);
       rule(value, pull, local);
       value = around.shrink(value);
     } else {

@@ -109,7 +109,7 @@ void compare_steps(int index, const std::vector<size_t>& lengths, const StepExtr
 
 template <class T>
 void compare_steps(int index) {
-  const StepExtras extras = {0.5, 0.8, 0.1, 0.9, 0.01, 0.3};
+  const StepExtras extras = {0.5, 0.8, 0.1, 0.1, 0.01, 0.3};
   std::vector<size_t> many;
   for (size_t k = 0; k < 200; ++k) many.push_back(k % 7 ? k : 0);
   for (const StepExtras* around : {static_cast<const StepExtras*>(nullptr), &extras}) {

@@ -11,7 +11,7 @@ using namespace popgrad::test;
 
 namespace {
 
-constexpr StepExtras around = {0.5, 0.8, 0.1, 0.9, 0.01, 0.3};
+constexpr StepExtras around = {0.5, 0.8, 0.1, 0.1, 0.01, 0.3};
 
 // The ways in which a rule's states may be stored.
 std::vector<Packing> packings(const StepRule& rule, bool is_float) {

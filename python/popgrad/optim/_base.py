@@ -312,7 +312,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         return total + self._first_sweep + 4 * (self.clip_norm is not None or self.skip_nonfinite)
 
     def _extras(self, gradient: Array, t: int, loss_scale: float = 1.0) -> Extras:
-        """(scale, clip, l2, keep, l1, mix) of the native sweep; None if nothing is to be done; _SKIP to skip it."""
+        """(scale, clip, l2, decay, l1, mix) of the native sweep; None if nothing is to be done; _SKIP to skip it."""
         decays = self.weight_decay != 0 and self._mode != "own"
         looks = self.clip_norm or self.skip_nonfinite
         if not (decays or self.l1 or self.clip_value or looks or self.ema_decay is not None or loss_scale != 1):
@@ -326,13 +326,13 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
                 return _SKIP
             if self.clip_norm and norm > self.clip_norm:
                 scale *= self.clip_norm / norm
-        l2, keep = 0.0, 1.0
+        l2 = decay = 0.0
         if decays and self._mode == "coupled":
             l2 = self.weight_decay
         elif decays and self._mode == "decoupled":
-            keep = 1 - learning_rate * self.weight_decay
+            decay = learning_rate * self.weight_decay
         elif decays:
             longest = self.max_learning_rate or at(self.learning_rate, t)
-            keep = 1 - self.weight_decay * learning_rate / longest
+            decay = self.weight_decay * learning_rate / longest
         mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
-        return (scale, self.clip_value or math.inf, l2, keep, learning_rate * self.l1, mix)
+        return (scale, self.clip_value or math.inf, l2, decay, learning_rate * self.l1, mix)

@@ -466,12 +466,8 @@ class ADOPT(NativeOptimizer):
         extras = super()._extras(gradient, t, loss_scale)
         if extras is None or t > 1 or math.isnan(extras[0]):
             return extras
-        return (
-            *extras[:3],
-            1.0,
-            0.0,
-            extras[5],
-        )  # the first step only looks at the gradient: not even the weights decay
+        # The first step only looks at the gradient: not even the weights decay.
+        return (*extras[:3], 0.0, 0.0, extras[5])
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         if t == 1:

@@ -284,7 +284,7 @@ class Optimizer(torch.optim.Optimizer):
         members = self._members(rule, view.group, t, numbers)
         extras = rule._extras(None, t)
         if view.group["maximize"]:
-            extras = (-1.0, *extras[1:]) if extras is not None else (-1.0, math.inf, 0.0, 1.0, 0.0, 0.0)
+            extras = (-1.0, *extras[1:]) if extras is not None else (-1.0, math.inf, 0.0, 0.0, 0.0, 0.0)
         return tuple([members[name] for name in view.native[1]]), extras, numbers
 
     def _is_current(self) -> bool:
