@@ -23,7 +23,7 @@ LAYERS = [
     {"model"},
     {"optim"},
     {"search"},
-    {"fit"},
+    {"bench", "fit"},
     {"compare"},
     {"cli"},
 ]
