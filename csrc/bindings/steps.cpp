@@ -201,10 +201,11 @@ bool gradients_bound(const py::capsule& exchange, const py::object& table, bool 
   if (api->major != 1 || !api->read) return false;
   const py::ssize_t count = length("table", table), columns = py::reinterpret_borrow<py::array>(table).shape(1);
   int64_t* row = output<int64_t>("table", table, {py::ssize_t(params.size()), columns});
-  static PyObject* const name = PyUnicode_InternFromString("grad");
+  static PyObject* const grad = PyUnicode_InternFromString("grad");
+  static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
   for (py::ssize_t k = 0; k < count; ++k, row += columns) {
     PyObject* const param = PyList_GET_ITEM(params.ptr(), k);
-    const auto gradient = py::reinterpret_steal<py::object>(PyObject_GetAttr(param, name));
+    const auto gradient = py::reinterpret_steal<py::object>(PyObject_GetAttr(param, grad));
     DlTensor w, g;
     int64_t n;
     if (!gradient || gradient.is_none() || api->read(param, &w) || api->read(gradient.ptr(), &g)) {
@@ -213,6 +214,13 @@ bool gradients_bound(const py::capsule& exchange, const py::object& table, bool 
     }
     if (!w.plain(is_double) || !g.plain(is_double) || !alike(w, g, n) || n != row[0] || w.address() != row[2])
       return false;
+    // PyTorch has tensors whose minus sign is not yet in their memory. They are views of complex numbers, so that only
+    // those with a single element can lie as a parameter does; and backward passes do leave such gradients.
+    if (n == 1) {
+      const auto negative = py::reinterpret_steal<py::object>(PyObject_CallMethodNoArgs(gradient.ptr(), is_neg));
+      PyErr_Clear();
+      if (negative.ptr() != Py_False) return false;
+    }
     row[3] = g.address();
   }
   return true;

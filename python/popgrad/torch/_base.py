@@ -45,7 +45,7 @@ class _Batch:
     table: NDArray[np.int64]  # a row for each tensor: size, whether adapted, addresses of w, g and the states
     kept: NDArray[np.float64] | None
     alive: list[Tensor]  # what the table points to
-    once: bool  # some gradient or parameter had to be copied: the table is good for one step
+    once: bool  # some gradient or parameter had to be copied: the table is for one step
     back: list[tuple[Tensor, Tensor]]  # parameters, and where their new values are
 
 
@@ -413,6 +413,8 @@ def _alike(a: Tensor, b: Tensor) -> bool:
 
 def _is_dense(tensor: Tensor) -> bool:
     """Whether its elements fill a piece of memory, in any order: then PyTorch makes others just like it."""
+    if tensor.is_neg():  # a minus sign that is not yet in the memory
+        return False
     return tensor.is_contiguous() or torch.empty_like(tensor, device="meta").stride() == tensor.stride()
 
 
@@ -423,7 +425,7 @@ def _gradients_slowly(exchange: Any, table: NDArray[np.int64], is_double: bool, 
         g = p.grad
         if g is None or g.dtype != dtype or g.layout != torch.strided or p.dtype != dtype:
             return False
-        if g.shape != p.shape or not _alike(g, p) or p.data_ptr() != row[2] or p.numel() != row[0]:
+        if g.shape != p.shape or g.is_neg() or not _alike(g, p) or p.data_ptr() != row[2] or p.numel() != row[0]:
             return False
     table[:, 3] = [cast(Tensor, p.grad).data_ptr() for p in params]
     return True
