@@ -83,8 +83,11 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     popgrad.set_num_threads(options.threads)
     torch.manual_seed(0)
-    print(f"PyTorch {torch.__version__}, {options.threads} threads, {popgrad.system.cpu()}" if hasattr(popgrad, "system")
-          else f"PyTorch {torch.__version__}, {options.threads} threads")
+    print(
+        f"PyTorch {torch.__version__}, {options.threads} threads, {popgrad.system.cpu()}"
+        if hasattr(popgrad, "system")
+        else f"PyTorch {torch.__version__}, {options.threads} threads"
+    )
     for title, make in (("60 tensors, 10 to 100,000 elements", sixty), ("MLP 64-32-10", mlp)):
         for fresh in (False, True):
             print(f"\n{title}, {'new gradients at every step' if fresh else 'gradients in place'}")
@@ -101,7 +104,9 @@ def main() -> None:
                     runs[kind] = timed(reference(params, **arguments, **choice), params, steps, fresh)
                 found = medians(runs, options.repeats)
                 ratios = {kind: found[kind] / found["popgrad"] for kind in kinds}
-                cells = "".join(f"{ratios[k]:9.1f}" if k in ratios else f"{'-':>9}" for k in ("fused", "foreach", "plain"))
+                cells = "".join(
+                    f"{ratios[k]:9.1f}" if k in ratios else f"{'-':>9}" for k in ("fused", "foreach", "plain")
+                )
                 print(f"{name:10}{found['popgrad'] * 1e6:9.1f} us{cells}")
 
 
