@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -13,15 +14,25 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+# The last number that an example prints, where that says whether it has learned.
+LEARNED = {
+    "torch_cnn": lambda accuracy: accuracy > 0.95,
+    "torch_lstm": lambda error: error < 0.02,
+    "torch_transformer": lambda accuracy: accuracy > 0.95,
+}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_example(path, tmp_path):
+    if path.stem.startswith("torch_") and importlib.util.find_spec("torch") is None:
+        pytest.skip("PyTorch is not installed")
     done = subprocess.run(
         [sys.executable, "-W", "error", str(path)], cwd=tmp_path, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    if path.stem in LEARNED:
+        assert LEARNED[path.stem](float(done.stdout.split()[-1])), done.stdout
 
 
 def blocks(language):
