@@ -106,9 +106,8 @@ void step_any(const StepRule& rule, const double* fields, const StepArgs<T>* ten
   const Pieces<T> pieces(tensors, count);
   const double operations = 2 + rule.states;
   if (rule.sums == 0) {
-    pieces.parallel(operations, [&](size_t k, size_t begin, size_t end, size_t) {
-      fn<T>(rule)(fields, tensors[k], begin, end);
-    });
+    pieces.parallel(operations,
+                    [&](size_t k, size_t begin, size_t end, size_t) { fn<T>(rule)(fields, tensors[k], begin, end); });
     return;
   }
   struct Fields {

@@ -15,7 +15,8 @@ namespace popgrad {
 // The table in use. Picked at the first call; throws std::runtime_error for a POPGRAD_ISA that cannot be had.
 const Kernels& kernels();
 
-// One update of every tensor of a list. A rule's first `kept` fields come from StepArgs::kept and go back there.
+// One update of every tensor of a list. `fields` holds most_fields numbers, of which the rule names the first. A rule's
+// first `kept` fields come from StepArgs::kept and go back there.
 void step(const StepRule&, const double* fields, const StepArgs<float>* tensors, size_t count);
 void step(const StepRule&, const double* fields, const StepArgs<double>* tensors, size_t count);
 

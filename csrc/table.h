@@ -8,10 +8,10 @@
 namespace popgrad {
 
 // What any rule can have done in its sweep. In this order: g *= scale; g is limited to [-clip, clip];
-// g += l2 * w; w *= keep; the rule; w moves towards zero by l1 (and stays there if it would pass it);
+// g += l2 * w; w -= decay * w; the rule; w moves towards zero by l1 (and stays there if it would pass it);
 // the average of the weights, where there is one, moves to w by the share mix.
 struct StepExtras {
-  double scale, clip, l2, keep, l1, mix;
+  double scale, clip, l2, decay, l1, mix;
 };
 
 inline constexpr int most_states = 4;

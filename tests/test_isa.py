@@ -117,13 +117,11 @@ def loops(body):
 
 
 def is_vectorised(body, isa, letter):
-    """Whether a loop does packed arithmetic in whole registers, and stores them so."""
+    """Whether a loop does packed arithmetic (s: float, d: double, i: integers) in whole registers, and stores it so."""
+    arithmetic = r"v?p(add|mul|s[lr]l)\w+" if letter == "i" else rf"v?(add|sub|mul|div|sqrt)p{letter}"
     register = f"%{WIDTH[isa]}"
     for loop in loops(body):
-        packed = any(
-            re.fullmatch(rf"v?(add|sub|mul|div|sqrt)p{letter}", mnemonic) and register in operands
-            for _, mnemonic, operands in loop
-        )
+        packed = any(re.fullmatch(arithmetic, mnemonic) and register in operands for _, mnemonic, operands in loop)
         stored = any(
             re.match(r"v?mov[auhl]p|v?movdq[au]", mnemonic) and re.match(rf"{register}\d+,.*\(", operands)
             for _, mnemonic, operands in loop
@@ -137,22 +135,32 @@ def is_vectorised(body, isa, letter):
 class TestLoopsAreVectorised:
     pytestmark = reads_machine_code
 
-    def find(self, isa, kind, rule, letter):
-        name = f"_ZN7popgrad{len(isa)}{isa}12_GLOBAL__N_1{len(kind)}{kind}INS0_{len(rule)}{rule}E{letter}E"
+    def find(self, isa, kind, rule, more):
+        name = f"_ZN7popgrad{len(isa)}{isa}12_GLOBAL__N_1{len(kind)}{kind}INS0_{len(rule)}{rule}{more}"
         found = [body for mangled, body in functions().items() if mangled.startswith(name)]
         assert found, f"no {kind}<{rule}> in namespace popgrad::{isa}"
         return found
 
+    @pytest.mark.parametrize("extras", [False, True], ids=["plain", "extras"])
     @pytest.mark.parametrize("dtype", ["float", "double"])
     @pytest.mark.parametrize("rule", core.step_rules())
-    def test_step(self, isa, rule, dtype):
-        bodies = self.find(isa, "step", rule, dtype[0])
-        assert any(is_vectorised(body, isa, "s" if dtype == "float" else "d") for body in bodies)
+    def test_step(self, isa, rule, dtype, extras):
+        """The sweep, and in rules by layers the one before it that sums."""
+        letter = dtype[0]
+        for kind in ("sweep", "measure_part") if core.step_rules()[rule][2] else ("sweep",):
+            bodies = self.find(isa, kind, rule, f"I{letter}EE{letter}Lb{extras:d}E")
+            doubles = dtype == "double" or kind == "measure_part"  # sums are in double
+            assert any(is_vectorised(body, isa, "d" if doubles else "s") for body in bodies), kind
+
+    @pytest.mark.parametrize(("stored", "letter"), [("Half", "i"), ("SignedByte", "s"), ("PositiveByte", "s")])
+    def test_packing(self, isa, stored, letter):
+        for kind in ("unpack_block", "pack_block"):
+            assert any(is_vectorised(body, isa, letter) for body in self.find(isa, kind, stored, "EE")), kind
 
     @pytest.mark.parametrize("dtype", ["float", "double"])
     @pytest.mark.parametrize("rule", core.move_rules())
     def test_move(self, isa, rule, dtype):
-        bodies = self.find(isa, "move", rule, dtype[0])
+        bodies = self.find(isa, "move", rule, f"E{dtype[0]}E")
         assert any(is_vectorised(body, isa, "s" if dtype == "float" else "d") for body in bodies)
 
 
@@ -216,7 +224,8 @@ class TestThreads:
         assert repr(count) in last
 
 
-# Three steps of every rule and one move of every kind, in both types; prints one digest for each.
+# Three steps of every rule, with its states stored in every way that it has, and one move of every kind, in both types;
+# prints one digest for each.
 DIGESTS = """
 import hashlib
 import numpy as np
@@ -226,14 +235,25 @@ def digest(*arrays):
     assert all(np.isfinite(a).all() for a in arrays)
     return hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
 
+n = 50_003
+layers = np.array([[20_000, 1], [3, 0], [30_000, 1]])
+extras = (0.9, 2.0, 0.01, 0.99, 0.001, 0.1)
 for dtype in (np.float32, np.float64):
     random = np.random.default_rng(1)
     for name, (index, states, sums, kept, positive, fields) in core.step_rules().items():
-        w, state = random.normal(size=50_003).astype(dtype), np.zeros((states, 50_003), dtype)
         values = tuple(random.uniform(0.1, 0.9, len(fields)))
-        for _ in range(3):
-            core.step(index, values, w, random.normal(size=w.size).astype(dtype), state)
-        print(name, w.dtype, digest(w, state))
+        packed = [np.uint16] * (states > 0) + [np.uint8] * (positive >= 0) if dtype == np.float32 and not sums else []
+        for stored in [dtype, *packed]:
+            w, average, state = random.normal(size=n).astype(dtype), np.zeros(n, dtype), np.zeros((states, n), stored)
+            scales = np.zeros((states, -(-n // 256)), np.float32) if stored == np.uint8 else None
+            remembered = np.full((3, kept), 0.5)
+            for t in range(3):
+                g = random.normal(size=n).astype(dtype)
+                if sums:
+                    core.step(index, values, w, g, state, extras, average, None, layers, remembered, t)
+                else:
+                    core.step(index, values, w, g, state, extras if t else None, average if t else None, scales, t=t)
+            print(name, stored.__name__, digest(w, average, state, remembered, *([] if scales is None else [scales])))
     for name, (index, outputs, sources, fields) in core.move_rules().items():
         out = [random.normal(size=(7, 20_011)).astype(dtype) for _ in range(outputs)]
         sources = [random.normal(size=(7, 20_011)).astype(dtype) for _ in range(sources)]
@@ -253,6 +273,8 @@ class TestSameBits:
     @pytest.mark.parametrize("isa", SUPPORTED)
     def test_steps_and_moves(self, isa, threads):
         expected = self.digests("baseline", 1)
-        assert len(expected) == 2 * (len(core.step_rules()) + len(core.move_rules()))
+        rules = core.step_rules().values()
+        packed = sum((rule[1] > 0) + (rule[4] >= 0) for rule in rules if not rule[2])
+        assert len(expected) == 2 * (len(rules) + len(core.move_rules())) + packed
         assert len({line.split()[-1] for line in expected}) == len(expected)
         assert self.digests(isa, threads) == expected

@@ -24,7 +24,7 @@ LAYERS = [
     {"model"},
     {"optim"},
     {"search", "torch"},
-    {"fit"},
+    {"bench", "fit"},
     {"compare"},
     {"cli"},
 ]

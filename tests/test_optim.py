@@ -1,7 +1,8 @@
-"""Every optimizer: against its formula in float64, against PyTorch, and in what it promises."""
+"""Every optimizer: against its formula in float64, and in what it promises. Other libraries: test_references.py."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 
@@ -9,11 +10,11 @@ import numpy as np
 import pytest
 
 import popgrad as pg
-from cases import OPTIMIZERS, PROBLEMS
+from cases import OPTIMIZERS, PROBLEMS, VARIANTS
 from popgrad import _core, optim
 
 RULES = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.id)
-IN_TORCH = pytest.mark.parametrize("case", [case for case in OPTIMIZERS if case.torch], ids=lambda case: case.id)
+WITH_OPTIONS = pytest.mark.parametrize("case", OPTIMIZERS + VARIANTS, ids=lambda case: case.label)
 N = 1000
 
 
@@ -30,11 +31,12 @@ def run(optimizer, steps, dtype, seed=0, n=N):
 
 def test_registered():
     assert {type(case.optimizer) for case in OPTIMIZERS} == set(optim.REGISTRY.values())
-    assert {case.optimizer.rule for case in OPTIMIZERS} == set(_core.step_rules())
+    for_others = {"Curvature", "Average", "Lookback"}  # steps beside the steps: test_wrappers.py
+    assert {case.optimizer.rule for case in OPTIMIZERS} == set(_core.step_rules()) - for_others
     assert {name for name in optim.__all__ if name[0].isupper()} >= {k.__name__ for k in optim.REGISTRY.values()}
 
 
-@RULES
+@WITH_OPTIONS
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 2e-6)])
 def test_formula(case, dtype, tolerance):
     rng = np.random.default_rng(1)
@@ -44,35 +46,12 @@ def test_formula(case, dtype, tolerance):
     for t in range(1, 11):
         gradient = rng.normal(size=N).astype(dtype)
         case.optimizer.step(w, gradient, state)
-        exact = case.formula(case.optimizer, exact, gradient.astype(np.float64), kept, t)
+        exact = case.exact(exact, gradient.astype(np.float64), kept, t)
     assert state.t == 10
     assert w.dtype == dtype
     np.testing.assert_allclose(w, exact, rtol=0, atol=tolerance * np.abs(exact).max())
     for name, slot in zip(case.optimizer.state_names, state.slots, strict=True):
         np.testing.assert_allclose(slot, kept[name], rtol=20 * tolerance, atol=tolerance, err_msg=name)
-
-
-@IN_TORCH
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-6)])
-def test_torch(case, dtype, tolerance, request):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    name, arguments = case.torch
-    # Of the default type are numbers that NAdam and ASGD carry along: in float32 they would lose nine digits.
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, dtype))
-    request.addfinalizer(lambda: torch.set_default_dtype(before))
-    rng = np.random.default_rng(2)
-    w = rng.normal(size=N).astype(dtype)
-    theirs = torch.tensor(w.copy(), requires_grad=True)
-    reference = getattr(torch.optim, name)([theirs], **arguments)
-    state = case.optimizer.init(w)
-    for _ in range(10):
-        gradient = rng.normal(size=N).astype(dtype)
-        case.optimizer.step(w, gradient, state)
-        theirs.grad = torch.tensor(gradient)
-        reference.step()
-    expected = theirs.detach().numpy()
-    assert np.abs(w - expected).max() <= tolerance * np.abs(expected).max()
 
 
 @RULES
@@ -86,7 +65,11 @@ def test_solves_a_bowl(case):
         optimizer = dataclasses.replace(optimizer, learning_rate=1.0)
     elif isinstance(optimizer, optim.AdaGrad):
         optimizer = dataclasses.replace(optimizer, learning_rate=0.5)
-    elif isinstance(optimizer, optim.AdamW):
+    elif isinstance(optimizer, optim.LARS):
+        optimizer = dataclasses.replace(optimizer, learning_rate=10.0)
+    elif isinstance(optimizer, optim.Prodigy):
+        optimizer = dataclasses.replace(optimizer, learning_rate=1.0)
+    if optimizer.weight_decay_mode is None:
         optimizer = dataclasses.replace(optimizer, weight_decay=0.0)
     state = optimizer.init(w)
     for _ in range(3000):
@@ -108,7 +91,7 @@ def test_resumed_equals_uninterrupted(case, dtype):
     again, first = start.copy(), case.optimizer.init(start)
     for gradient in gradients[:4]:
         case.optimizer.step(again, gradient, first)
-    second = optim.State(first.slots.copy(), first.t, dict(first.numbers))
+    second = optim.State.from_dict(copy.deepcopy(first.to_dict()))
     for gradient in gradients[4:]:
         case.optimizer.step(again, gradient, second)
     np.testing.assert_array_equal(again, w)
@@ -140,7 +123,7 @@ def around(optimizer, formula, w, g, kept, t):
         g = g * min(1.0, o.clip_norm / np.linalg.norm(g))
     if o.clip_value:
         g = g.clip(-o.clip_value, o.clip_value)
-    if o._decay == "coupled":
+    if o._mode == "coupled":
         g = g + o.weight_decay * w
     w = formula(o, w, g, kept, t)
     if isinstance(o, optim.ADOPT) and t == 1:
@@ -165,7 +148,7 @@ def test_options(case, options, dtype, tolerance):
     rng = np.random.default_rng(4)
     w = rng.normal(size=N).astype(dtype)
     exact, kept, state = w.astype(np.float64), {}, optimizer.init(w)
-    discontinuous = dtype == "float32" and case.id in ("SignSGD", "Signum", "Lion", "Rprop", "Yogi")
+    discontinuous = dtype == "float32" and case.id in ("SignSGD", "Signum", "Lion", "Rprop", "Yogi", "SophiaG-Sophia")
     for t in range(1, 6):
         gradient = rng.normal(size=N).astype(dtype)
         optimizer.step(w, gradient, state)
@@ -175,27 +158,6 @@ def test_options(case, options, dtype, tolerance):
     assert (error > tolerance).mean() <= (0.01 if discontinuous else 0)
     if options.get("l1", 0) >= 0.5 and optimizer.learning_rate >= 0.1:
         assert (w == 0).any()
-
-
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_coupled_decay_is_pytorchs(dtype):
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    rng = np.random.default_rng(5)
-    for optimizer, reference, arguments in (
-        (optim.Adam(0.01, weight_decay=0.3), "Adam", {"lr": 0.01, "weight_decay": 0.3}),
-        (optim.HeavyBall(0.1, 0.8, weight_decay=0.3), "SGD", {"lr": 0.1, "momentum": 0.8, "weight_decay": 0.3}),
-        (optim.AdaDelta(1.0, weight_decay=0.3), "Adadelta", {"lr": 1.0, "weight_decay": 0.3}),
-    ):
-        w = rng.normal(size=N).astype(dtype)
-        theirs = torch.tensor(w.copy(), requires_grad=True)
-        other, state = getattr(torch.optim, reference)([theirs], **arguments), optimizer.init(w)
-        for _ in range(10):
-            gradient = rng.normal(size=N).astype(dtype)
-            optimizer.step(w, gradient, state)
-            theirs.grad = torch.tensor(gradient)
-            other.step()
-        expected = theirs.detach().numpy()
-        assert np.abs(w - expected).max() <= (1e-12 if dtype == "float64" else 1e-6) * np.abs(expected).max()
 
 
 @RULES
@@ -239,6 +201,20 @@ def test_options_refuse(change):
         optim.AdamW(weight_decay=1.0)
 
 
+@pytest.mark.parametrize("name", ["bias_correction", "weight_decay_mode", "maximum"])
+def test_choices_refuse(name):
+    with pytest.raises(pg.InputError, match=rf"\[AMSGrad\] unknown {name} 'all'. Known: "):
+        optim.AMSGrad(**{name: "all"})
+
+
+def test_one_epsilon_at_least_keeps_from_dividing_by_zero():
+    assert optim.Adam(epsilon=0.0, epsilon_root=1e-8)
+    with pytest.raises(pg.InputError, match="epsilon must be > 0 where epsilon_root is 0"):
+        optim.Adam(epsilon=0.0)
+    with pytest.raises(pg.InputError, match="epsilon must be > 0 where epsilon_outside is 0"):
+        optim.AdaMax(epsilon=0.0)
+
+
 @RULES
 def test_refuses(case):
     for name, value in case.refuses.items():
@@ -256,25 +232,27 @@ def test_frozen_and_printable(case):
         case.optimizer.learning_rate = 1.0
 
 
-@RULES
+@WITH_OPTIONS
 def test_fields_are_those_of_the_native_rule(case):
     _, states, _, _, _, names = _core.step_rules()[case.optimizer.rule]
-    assert set(case.optimizer._fields(1, dict(case.optimizer._numbers))) == set(
-        case.optimizer._fields(2, dict(case.optimizer._numbers))
-    ) == set(names)
+    assert (
+        set(case.optimizer._fields(1, dict(case.optimizer._numbers)))
+        == set(case.optimizer._fields(2, dict(case.optimizer._numbers)))
+        == set(names)
+    )
     assert states == len(case.optimizer.state_names)
 
 
 @RULES
 def test_documented(case):
     text = inspect.getdoc(type(case.optimizer))
-    shared = {f.name for f in dataclasses.fields(optim.Optimizer)} - {"learning_rate"}
+    shared = {f.name for f in dataclasses.fields(optim.NativeOptimizer)} - {"learning_rate"}
     own = [f.name for f in dataclasses.fields(case.optimizer) if f.name not in shared]
     for word in ("Reference:", ".. math::", "Raises:", *own):
         assert word in text, word
     assert "weight_decay" in text or case.optimizer._decay == "coupled"
     for name in shared:
-        assert name in inspect.getdoc(optim.Optimizer)
+        assert name in inspect.getdoc(optim.NativeOptimizer)
     for name in case.optimizer.state_names:
         assert f"``{name}``" in text
 

@@ -68,6 +68,13 @@ OURS = [
         optim.AdEMAMix(0.01, 0.9, 0.99, 0.95, 3.0, weight_decay=0.3),
     ),
     ("ADOPT", {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.3}, optim.ADOPT(0.01, 0.8, 0.9, weight_decay=0.3)),
+    ("LARS", {"lr": 10.0, "weight_decay": 0.1}, optim.LARS(10.0, weight_decay=0.1)),
+    ("LAMB", {"lr": 0.01, "weight_decay": 0.1}, optim.LAMB(0.01, weight_decay=0.1)),
+    ("NovoGrad", {"lr": 0.01, "weight_decay": 0.1}, optim.NovoGrad(0.01, weight_decay=0.1)),
+    ("Prodigy", {"d0": 1e-3, "weight_decay": 0.1}, optim.Prodigy(start=1e-3, weight_decay=0.1)),
+    ("SophiaG", {"lr": 0.01, "weight_decay": 0.1}, optim.SophiaG(0.01, weight_decay=0.1)),
+    ("ScheduleFreeSGD", {"lr": 0.1, "weight_decay": 0.1}, optim.ScheduleFreeSGD(0.1, weight_decay=0.1)),
+    ("ScheduleFreeAdamW", {"lr": 0.01, "weight_decay": 0.1}, optim.ScheduleFreeAdamW(0.01, weight_decay=0.1)),
     ("SignSGD", {"lr": 0.01, "weight_decay": 0.1}, optim.SignSGD(0.01, weight_decay=0.1)),
     ("Signum", {"lr": 0.01, "momentum": 0.8, "weight_decay": 0.1}, optim.Signum(0.01, 0.8, weight_decay=0.1)),
 ]
@@ -168,7 +175,7 @@ def test_equals_torch(name, arguments, dtype, tolerance):
 def test_equals_popgrad(name, arguments, same, dtype):
     params = parameters(dtype)
     flat = torch.cat([p.detach().flatten() for p in params]).numpy().copy()
-    state, optimizer = same.init(flat), getattr(pt, name)(params, **arguments)
+    state, optimizer = same.init(flat, [p.shape for p in params]), getattr(pt, name)(params, **arguments)
     rng = np.random.default_rng(2)
     for _ in range(20):
         gradient = rng.normal(size=len(flat)).astype(dtype)
@@ -180,6 +187,48 @@ def test_equals_popgrad(name, arguments, same, dtype):
     np.testing.assert_array_equal(torch.cat([p.detach().flatten() for p in params]).numpy(), flat)
     for argument in inspect.signature(getattr(pt, name)).parameters:
         assert argument in inspect.getdoc(getattr(pt, name))
+
+
+@pytest.mark.parametrize("name", ["ScheduleFreeSGD", "ScheduleFreeAdamW"])
+def test_schedule_free_shows_the_average_where_it_is_asked_for(name):
+    params = parameters()
+    optimizer = getattr(pt, name)(params, lr=0.01)
+    optimizer.eval()  # nothing has been averaged yet
+    optimizer.train()
+    points = []
+    for t in range(5):
+        drive(1, optimizer, seed=t)
+        points.append(optimizer.state[params[0]]["z"].clone())
+    y = [p.detach().clone() for p in params]
+    optimizer.eval()
+    optimizer.eval()
+    torch.testing.assert_close(params[0].detach(), torch.stack(points).mean(0))
+    with pytest.raises(pg.InputError, match=r"call optimizer.train\(\)"):
+        drive(1, optimizer)
+    optimizer.train()
+    assert_equal(params, y)
+    drive(1, optimizer)
+
+
+def test_sophia_observes():
+    params = parameters(shapes=[(3,), (5, 7)])
+    optimizer = pt.SophiaG(params, lr=0.01)
+    same, flat = optim.SophiaG(0.01), torch.cat([p.detach().flatten() for p in params]).numpy().copy()
+    state = same.init(flat)
+    rng = np.random.default_rng(0)
+    for t in range(6):
+        gradient = rng.normal(size=38)
+        for p, part in zip(params, torch.from_numpy(gradient).split([3, 35]), strict=True):
+            p.grad = part.reshape(p.shape)
+        if t % 2 == 0:
+            optimizer.observe(16)
+            same.observe(flat, gradient, state, 16)
+        else:
+            optimizer.step()
+            same.step(flat, gradient, state)
+    np.testing.assert_array_equal(torch.cat([p.detach().flatten() for p in params]).numpy(), flat)
+    with pytest.raises(pg.InputError, match="samples"):
+        optimizer.observe(0)
 
 
 @IN_TORCH
@@ -254,12 +303,15 @@ def test_resumed_equals_uninterrupted(name, arguments, dtype):
     loaded.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     others = (optimizer, loaded, pickle.loads(pickle.dumps(optimizer)), copy.deepcopy(optimizer))
     drive(20, whole, *others, seed=2)
-    states = [{k: v.tolist() for k, v in state.items()} for state in whole.state_dict()["state"].values()]
+
+    def states(optimizer):
+        found = optimizer.state_dict()["state"].values()
+        return [{k: v.tolist() if torch.is_tensor(v) else v for k, v in state.items()} for state in found]
+
     for other in others:
         for p, q in zip(whole.param_groups[0]["params"], other.param_groups[0]["params"], strict=True):
             assert torch.equal(p, q)
-        found = other.state_dict()["state"].values()
-        assert [{k: v.tolist() for k, v in state.items()} for state in found] == states
+        assert states(other) == states(whole)
 
 
 def test_states_belong_to_one_parameter_each():

@@ -29,24 +29,56 @@ std::vector<float> numbers(size_t count) {
   return values;
 }
 
-void step_of(benchmark::State& state, const char* name) {
-  const StepRule& rule = kernels().steps[find(kernels().steps, kernels().step_count, name)];
-  const size_t n = size_t(state.range(0));
-  std::vector<float> w = numbers(n), g = numbers(n), s(n * size_t(rule.states));
-  // Learning rate 1e-6, decays of 1/2, and 1 for the rest: whatever the order, the numbers stay finite.
-  const double fields[16] = {1e-6, 0.5, 0.5, 0.5, 0.5, 1, 1, 1};
+// One step of a rule over one tensor, its states stored as `packing` says.
+void step_with(benchmark::State& state, const StepRule& rule, Packing packing) {
+  const size_t n = size_t(state.range(0)), width = packing == Packing::none ? 4 : packing == Packing::bfloat16 ? 2 : 1;
+  const size_t blocks = packing == Packing::bytes ? (n + packed_block - 1) / packed_block : 0;
+  std::vector<float> w = numbers(n), g = numbers(n), scales[most_states];
+  std::vector<float> states[most_states];
+  double kept[most_fields] = {};
+  StepArgs<float> args{};
+  args.w = w.data(), args.g = g.data(), args.kept = kept, args.n = n, args.adapt = true, args.packing = packing;
+  for (int k = 0; k < rule.states; ++k) {
+    states[k].resize((n * width + 3) / 4);
+    scales[k].resize(blocks);
+    args.state[k] = states[k].data(), args.scales[k] = scales[k].data();
+  }
+  // A learning rate of 1e-6 and 1 for the rest, whatever the order: nothing grows faster than the number of steps.
+  double fields[most_fields];
+  for (double& field : fields) field = 1;
+  fields[0] = 1e-6;
   for (auto _ : state) {
-    step(rule, fields, StepArgs<float>{w.data(), g.data(), s.data(), n});
+    step(rule, fields, &args, 1);
+    ++args.noise;
     benchmark::DoNotOptimize(w.data());
     benchmark::ClobberMemory();
   }
-  // w and every state are read and written, g is read.
-  const int64_t passes = 3 + 2 * rule.states;
-  state.SetBytesProcessed(int64_t(state.iterations()) * passes * int64_t(n * sizeof(float)));
+  // w and every state are read and written, g is read. Lamb reads w and g and writes its states in the first sweep, and
+  // reads those and writes w in the second.
+  const size_t bytes = rule.sums ? 40 * n : 12 * n + 2 * size_t(rule.states) * (n * width + 4 * blocks);
+  state.SetBytesProcessed(int64_t(state.iterations()) * int64_t(bytes));
 }
-BENCHMARK_CAPTURE(step_of, Sgd, "Sgd")->Arg(2410)->Arg(1 << 24)->UseRealTime();
-BENCHMARK_CAPTURE(step_of, Momentum, "Momentum")->Arg(2410)->Arg(1 << 24)->UseRealTime();
-BENCHMARK_CAPTURE(step_of, Adam, "Adam")->Arg(2410)->Arg(1 << 24)->UseRealTime();
+
+void step_of(benchmark::State& state, const char* name, Packing packing = Packing::none) {
+  step_with(state, kernels().steps[find(kernels().steps, kernels().step_count, name)], packing);
+}
+// As little arithmetic as a sweep over so many states can have.
+void plain_of(benchmark::State& state, int states) { step_with(state, kernels().plain[states], Packing::none); }
+
+#define SIZES Arg(2410)->Arg(1 << 24)->UseRealTime()
+BENCHMARK_CAPTURE(plain_of, 0, 0)->SIZES;
+BENCHMARK_CAPTURE(step_of, Sgd, "Sgd")->SIZES;
+BENCHMARK_CAPTURE(plain_of, 1, 1)->SIZES;
+BENCHMARK_CAPTURE(step_of, Momentum, "Momentum")->SIZES;
+BENCHMARK_CAPTURE(plain_of, 2, 2)->SIZES;
+BENCHMARK_CAPTURE(step_of, Adam, "Adam")->SIZES;
+BENCHMARK_CAPTURE(step_of, Adam_bfloat16, "Adam", Packing::bfloat16)->SIZES;
+BENCHMARK_CAPTURE(step_of, Adam_8bit, "Adam", Packing::bytes)->SIZES;
+BENCHMARK_CAPTURE(step_of, Lamb, "Lamb")->SIZES;
+BENCHMARK_CAPTURE(plain_of, 3, 3)->SIZES;
+BENCHMARK_CAPTURE(step_of, AdEmaMix, "AdEmaMix")->SIZES;
+BENCHMARK_CAPTURE(plain_of, 4, 4)->SIZES;
+BENCHMARK_CAPTURE(step_of, Adan, "Adan")->SIZES;
 
 // The digits network: 64 inputs, 32 hidden units, 10 classes.
 struct Digits {

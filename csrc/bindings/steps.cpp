@@ -1,7 +1,7 @@
 // step_rules(): {name: (index, states, sums, kept, positive, field names)}, see table.h; the index -1 - k is plain[k].
 // step(...): one update of a flat vector, in place, without the GIL.
 //   w, g: (n,) float32 or float64    state: (states, n) of the same type, or of uint16 or uint8 (packed, float32 only)
-//   extras: (scale, clip, l2, keep, l1, mix), see table.h    average: (n,), needs extras
+//   extras: (scale, clip, l2, decay, l1, mix), see table.h    average: (n,), needs extras
 //   scales: (states, ceil(n / 256)) float32, with uint8       layers: (L, 2) int64, lengths that add up to n and
 //   whether each is adapted    kept: (L, kept) float64                t: what rounding by chance depends on
 // step_list(...): the same for tensors anywhere in memory, given by address; only whole numbers are checked.
@@ -36,9 +36,9 @@ struct Values {
       if (field[k] == -1 && PyErr_Occurred()) throw py::error_already_set();
     }
     if (!has_extras) return;
-    const auto [scale, clip, l2, keep, l1, mix] =
+    const auto [scale, clip, l2, decay, l1, mix] =
         around.cast<std::tuple<double, double, double, double, double, double>>();
-    extras = {scale, clip, l2, keep, l1, mix};
+    extras = {scale, clip, l2, decay, l1, mix};
   }
 };
 

@@ -9,28 +9,6 @@
 namespace popgrad::POPGRAD_TARGET {
 namespace {
 
-template <class Rule>
-constexpr int kept_of() {
-  if constexpr (requires { Rule::kept; })
-    return Rule::kept;
-  else
-    return 0;
-}
-template <class Rule>
-constexpr int positive_of() {
-  if constexpr (requires { Rule::positive; })
-    return Rule::positive;
-  else
-    return -1;
-}
-template <class Rule>
-constexpr int slots_of = Rule::states > 0 ? Rule::states : 1;
-
-template <class T>
-Around<T> around_of(const StepExtras& e) {
-  return {T(e.scale), T(e.clip), T(e.l2), T(e.keep), T(e.l1), T(e.mix)};
-}
-
 template <class Rule, class T, bool with_extras>
 [[gnu::noinline]] void sweep(const Rule& rule, const Around<T>& around, T* w, const T* g, T* const* s, size_t n) {
   constexpr int states = Rule::states, slots = slots_of<Rule>;
@@ -42,7 +20,7 @@ template <class Rule, class T, bool with_extras>
     for (int k = 0; k < states; ++k) local[k] = s[k][i];
     if constexpr (with_extras) {
       const T pull = extras.gradient(value, g[i]);
-      value *= extras.keep;
+      value = extras.decayed(value);
       own(value, pull, local);
       value = extras.shrink(value);
     } else {
@@ -54,49 +32,58 @@ template <class Rule, class T, bool with_extras>
 }
 
 // States in fewer bits are unpacked to memory in the first-level cache, a block at a time, and packed again.
-uint32_t noise_of(uint32_t noise, int slot) { return scramble(noise + uint32_t(slot) * 0x9E3779B9u); }
+template <class Format>
+[[gnu::noinline]] void unpack_block(const typename Format::Code* in, float scale, size_t n, float* out) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; ++i) out[i] = Format::decode(in[i], scale);
+}
+
+template <class Format>
+[[gnu::noinline]] void pack_block(const float* in, float inverse, uint32_t noise, uint32_t first, size_t n,
+                                  typename Format::Code* out) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; ++i) out[i] = Format::encode(in[i], inverse, scramble(noise ^ (first + uint32_t(i))));
+}
+
+[[gnu::noinline]] float largest_magnitude(const float* x, size_t n) {
+  int32_t top = 0;  // the bits of magnitudes are in the order of the magnitudes, NaN above all
+  for (size_t i = 0; i < n; ++i) {
+    const int32_t bits = int32_t(bits_from_float(x[i]) & 0x7FFFFFFFu);
+    top = bits > top ? bits : top;
+  }
+  return float_from_bits(uint32_t(top));
+}
 
 void unpack(const StepArgs<float>& args, int slot, bool positive, size_t begin, size_t count, float* out) {
   if (args.packing == Packing::bfloat16) {
-    const uint16_t* const in = static_cast<const uint16_t*>(args.state[slot]) + begin;
-    for (size_t i = 0; i < count; ++i) out[i] = from_bfloat16(in[i]);
+    unpack_block<Half>(static_cast<const uint16_t*>(args.state[slot]) + begin, 1.0f, count, out);
     return;
   }
   const uint8_t* const in = static_cast<const uint8_t*>(args.state[slot]) + begin;
   const float scale = args.scales[slot][begin / packed_block];
   if (positive)
-    for (size_t i = 0; i < count; ++i) out[i] = PositiveByte::decode(in[i], scale);
+    unpack_block<PositiveByte>(in, scale, count, out);
   else
-    for (size_t i = 0; i < count; ++i) out[i] = SignedByte::decode(in[i], scale);
+    unpack_block<SignedByte>(in, scale, count, out);
 }
 
 void pack(const StepArgs<float>& args, int slot, bool positive, size_t begin, size_t count, const float* in) {
-  const uint32_t noise = noise_of(args.noise, slot), first = uint32_t(begin);
+  const uint32_t noise = scramble(args.noise + uint32_t(slot) * 0x9E3779B9u), first = uint32_t(begin);
   if (args.packing == Packing::bfloat16) {
-    uint16_t* const out = static_cast<uint16_t*>(args.state[slot]) + begin;
-    for (size_t i = 0; i < count; ++i) out[i] = to_bfloat16(in[i], scramble(noise ^ (first + uint32_t(i))));
+    pack_block<Half>(in, 1.0f, noise, first, count, static_cast<uint16_t*>(args.state[slot]) + begin);
     return;
   }
   uint8_t* const out = static_cast<uint8_t*>(args.state[slot]) + begin;
-  uint32_t top = 0;  // the bits of magnitudes are in the order of the magnitudes, NaN above all
-  for (size_t i = 0; i < count; ++i) {
-    const uint32_t bits = bits_from_float(in[i]) & 0x7FFFFFFFu;
-    top = bits > top ? bits : top;
-  }
-  const bool finite = top < 0x7F800000u;
-  const float scale = finite ? float_from_bits(top) : float_from_bits(0x7FC00000u);
+  const float largest = largest_magnitude(in, count);
+  const bool finite = largest <= 3.40282347e38f;
+  const float scale = finite ? largest : float_from_bits(0x7FC00000u);
   args.scales[slot][begin / packed_block] = scale;
-  const float inverse = finite && scale >= 0x1p-120f ? 1.0f / scale : 0.0f;
-  if (!finite || inverse == 0.0f) {  // the whole block is NaN, or as good as zero
+  if (!finite || scale < least_scale)  // the whole block is NaN, or as good as zero
     for (size_t i = 0; i < count; ++i) out[i] = finite ? 0 : 1;
-    return;
-  }
-  if (positive)
-    for (size_t i = 0; i < count; ++i)
-      out[i] = PositiveByte::encode(in[i], inverse, scramble(noise ^ (first + uint32_t(i))));
+  else if (positive)
+    pack_block<PositiveByte>(in, 1.0f / scale, noise, first, count, out);
   else
-    for (size_t i = 0; i < count; ++i)
-      out[i] = SignedByte::encode(in[i], inverse, scramble(noise ^ (first + uint32_t(i))));
+    pack_block<SignedByte>(in, 1.0f / scale, noise, first, count, out);
 }
 
 template <class T>
@@ -129,7 +116,7 @@ template <template <class> class Rule, class T>
 void step(const double* fields, const StepArgs<T>& args, size_t begin, size_t end) {
   static_assert(fields_match<Rule<T>, T>);
   const Rule<T> rule = rule_from<Rule<T>, T>(fields);
-  const Around<T> around = args.extras ? around_of<T>(*args.extras) : Around<T>{};
+  const Around<T> around = around_of<T>(args.extras);
   by_parts<Rule<T>>(args, begin, end, args.average ? packed_block : end - begin,
                     [&](T* const* s, size_t i, size_t count) {
                       if (args.extras)
@@ -177,7 +164,7 @@ template <template <class> class Rule, class T>
 void measure(const double* fields, const StepArgs<T>& args, size_t begin, size_t end, double* sums) {
   constexpr int count = Rule<T>::sums;
   const Rule<T> rule = rule_from<Rule<T>, T>(fields);
-  const Around<T> around = args.extras ? around_of<T>(*args.extras) : Around<T>{};
+  const Around<T> around = around_of<T>(args.extras);
   double parts[count][lanes] = {};
   by_parts<Rule<T>>(args, begin, end, packed_block, [&](T* const* s, size_t i, size_t n) {
     double each[count][packed_block];
@@ -194,22 +181,22 @@ template <template <class> class Rule>
 void settle(double* fields, const double* sums) {
   auto rule = rule_from<Rule<double>, double>(fields);
   rule.settle(sums);
-  for (int k = 0; k < words(Rule<double>::fields); ++k) fields[k] = __builtin_bit_cast(Values<double, words(Rule<double>::fields)>, rule).value[k];
+  fields_from<double>(rule, fields);
 }
 
 template <template <class> class Rule>
-constexpr StepRule elementwise(const char* name) {
+constexpr StepRule entry(const char* name) {
   using R = Rule<float>;
-  return {name, R::fields, R::states, 0, 0, false, positive_of<R>(), step<Rule, float>, step<Rule, double>, nullptr, nullptr, nullptr};
-}
-
-template <template <class> class Rule>
-constexpr StepRule by_layer(const char* name) {
-  using R = Rule<float>;
-  static_assert(R::sums <= most_sums && R::states <= most_states && words(R::fields) <= most_fields);
-  constexpr bool whole = requires { R::whole; };
-  return {name, R::fields, R::states, R::sums, kept_of<R>(), whole, -1, step<Rule, float>, step<Rule, double>,
-          measure<Rule, float>, measure<Rule, double>, settle<Rule>};
+  static_assert(R::states <= most_states && sums_of<R>() <= most_sums && words(R::fields) <= most_fields);
+  StepRule rule{name,        R::fields,        R::states,         sums_of<R>(),       kept_of<R>(),
+                whole_of<R>, positive_of<R>(), step<Rule, float>, step<Rule, double>, nullptr,
+                nullptr,     nullptr};
+  if constexpr (sums_of<R>() > 0) {
+    rule.measure_f32 = measure<Rule, float>;
+    rule.measure_f64 = measure<Rule, double>;
+    rule.settle = settle<Rule>;
+  }
+  return rule;
 }
 
 // w and k states, read, touched and written.
@@ -295,15 +282,13 @@ void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, si
 
 }  // namespace
 
-#define X(Rule) elementwise<Rule>(#Rule),
-#define Y(Rule) by_layer<Rule>(#Rule),
-extern constinit const StepRule step_rules[step_count] = {STEP_RULES(X) LAYER_RULES(Y)};
+#define X(Rule) entry<Rule>(#Rule),
+extern constinit const StepRule step_rules[step_count] = {STEP_RULES(X) LAYER_RULES(X)};
 #undef X
-#undef Y
 
 extern constinit const StepRule plain_rules[most_states + 1] = {
-    elementwise<Plain<0>::Rule>("plain0"), elementwise<Plain<1>::Rule>("plain1"), elementwise<Plain<2>::Rule>("plain2"),
-    elementwise<Plain<3>::Rule>("plain3"), elementwise<Plain<4>::Rule>("plain4")};
+    entry<Plain<0>::Rule>("plain0"), entry<Plain<1>::Rule>("plain1"), entry<Plain<2>::Rule>("plain2"),
+    entry<Plain<3>::Rule>("plain3"), entry<Plain<4>::Rule>("plain4")};
 
 #define X(Rule) \
   {#Rule, Rule<float>::fields, Rule<float>::outputs, Rule<float>::sources, move<Rule, float>, move<Rule, double>},

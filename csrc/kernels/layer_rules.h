@@ -43,9 +43,7 @@ struct Lamb {
   static constexpr int states = 2, sums = 2;
   static constexpr const char* fields = "rate beta1 gain1 scale1 beta2 gain2 scale2 epsilon decay";
   T rate, beta1, gain1, scale1, beta2, gain2, scale2, epsilon, decay;  // scaleK: the bias corrections
-  POPGRAD_HD T update(T w, const T* s) const {
-    return scale1 * s[0] / (sqrt(s[1]) * scale2 + epsilon) + decay * w;
-  }
+  POPGRAD_HD T update(T w, const T* s) const { return scale1 * s[0] / (sqrt(s[1]) * scale2 + epsilon) + decay * w; }
   POPGRAD_HD void measure(T w, T g, T* s, double* sum) const {
     s[0] = beta1 * s[0] + gain1 * g;
     s[1] = beta2 * s[1] + gain2 * g * g;

@@ -23,10 +23,20 @@ POPGRAD_HD uint16_t to_bfloat16(float x, uint32_t random) {
 }
 POPGRAD_HD float from_bfloat16(uint16_t bits) { return float_from_bits(uint32_t(bits) << 16); }
 
+struct Half {
+  using Code = uint16_t;
+  POPGRAD_HD static float decode(uint16_t code, float) { return from_bfloat16(code); }
+  POPGRAD_HD static uint16_t encode(float x, float, uint32_t random) { return to_bfloat16(x, random); }
+};
+
 // Bytes: powers of the code, so that small values keep their size to some percent; `scale` is the largest magnitude of
 // the block. Codes -127 to 127 squared reach down to 6e-5 of it; codes 0 to 255 to the fourth power to 2e-10, for
-// averages of squares, whose root is divided by: those that are not zero never become zero.
+// averages of squares, whose root is divided by: those that are not zero never become zero, but for whole blocks whose
+// scale is below least_scale, where the smallest codes would not be normal numbers any more.
+inline constexpr float least_scale = 0x1p-94f;
+
 struct SignedByte {
+  using Code = uint8_t;
   POPGRAD_HD static float decode(uint8_t byte, float scale) {
     const float code = float(int8_t(byte));
     return code * abs(code) * (scale * (1.0f / 16129));
@@ -41,6 +51,7 @@ struct SignedByte {
 };
 
 struct PositiveByte {
+  using Code = uint8_t;
   POPGRAD_HD static float decode(uint8_t byte, float scale) {
     const float code = float(int(byte)), square = code * code;
     return square * square * (scale * (1.0f / 4228250625.0f));

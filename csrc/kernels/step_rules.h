@@ -20,39 +20,29 @@ struct Sgd {
   POPGRAD_HD void operator()(T& w, T g, T*) const { w -= learning_rate * g; }
 };
 
-// Momentum as a running average of the gradient: the step keeps its length whatever beta is. s = {v}.
+// Momentum. Polyak 1964. s = {v}. gain = 1: the heavy ball; 1 - beta: a running average of the gradient, whose steps
+// keep their length whatever beta is; the learning rate, with rate = 1: the velocity of Keras and scikit-learn.
 template <class T>
 struct Momentum {
   static constexpr int states = 1, positive = 0;
-  static constexpr const char* fields = "learning_rate beta gain";
-  T learning_rate, beta, gain;  // gain = 1 - beta
+  static constexpr const char* fields = "rate beta gain";
+  T rate, beta, gain;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = beta * s[0] + gain * g;
-    w -= learning_rate * s[0];
+    w -= rate * s[0];
   }
 };
 
-// The heavy ball. Polyak 1964. s = {v}; the learning rate stays outside v, as in PyTorch.
-template <class T>
-struct HeavyBall {
-  static constexpr int states = 1;
-  static constexpr const char* fields = "learning_rate momentum";
-  T learning_rate, momentum;
-  POPGRAD_HD void operator()(T& w, T g, T* s) const {
-    s[0] = momentum * s[0] + g;
-    w -= learning_rate * s[0];
-  }
-};
-
-// Nesterov 1983, in the form of Sutskever et al. 2013 with w at the point looked ahead to. s = {v}.
+// Nesterov 1983, in the form of Sutskever et al. 2013 with w at the point looked ahead to. s = {v}; gain as above.
 template <class T>
 struct Nesterov {
   static constexpr int states = 1;
-  static constexpr const char* fields = "learning_rate momentum";
-  T learning_rate, momentum;
+  static constexpr const char* fields = "rate beta gain";
+  T rate, beta, gain;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
-    s[0] = momentum * s[0] + g;
-    w -= learning_rate * (g + momentum * s[0]);
+    const T fresh = gain * g;
+    s[0] = beta * s[0] + fresh;
+    w -= rate * (fresh + beta * s[0]);
   }
 };
 
@@ -119,27 +109,30 @@ struct Asgd {
   }
 };
 
+// Where a rule has both, epsilon is added to a root and `root` inside it; `first` is what a state starts from: added
+// at t = 1, zero from then on.
+
 // AdaGrad. Duchi, Hazan & Singer 2011, figure 1 (diagonal). s = {sum of g^2}.
 template <class T>
 struct AdaGrad {
   static constexpr int states = 1;
-  static constexpr const char* fields = "learning_rate epsilon";
-  T learning_rate, epsilon;
+  static constexpr const char* fields = "rate root epsilon first";
+  T rate, root, epsilon, first;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
-    s[0] += g * g;
-    w -= learning_rate * g / (sqrt(s[0]) + epsilon);
+    s[0] = s[0] + first + g * g;
+    w -= rate * g / (sqrt(s[0] + root) + epsilon);
   }
 };
 
-// RMSprop. Tieleman & Hinton 2012, lecture 6.5. s = {v}; epsilon outside the root, as in PyTorch.
+// RMSprop. Tieleman & Hinton 2012, lecture 6.5. s = {v}.
 template <class T>
 struct RmsProp {
   static constexpr int states = 1;
-  static constexpr const char* fields = "learning_rate rho gain epsilon";
-  T learning_rate, rho, gain, epsilon;  // gain = 1 - rho
+  static constexpr const char* fields = "rate rho gain root epsilon first";
+  T rate, rho, gain, root, epsilon, first;  // gain = 1 - rho
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
-    s[0] = rho * s[0] + gain * g * g;
-    w -= learning_rate * g / (sqrt(s[0]) + epsilon);
+    s[0] = rho * (s[0] + first) + gain * g * g;
+    w -= rate * g / (sqrt(s[0] + root) + epsilon);
   }
 };
 
@@ -148,27 +141,26 @@ struct RmsProp {
 template <class T>
 struct RmsPropCentered {
   static constexpr int states = 2;
-  static constexpr const char* fields = "learning_rate rho gain epsilon";
-  T learning_rate, rho, gain, epsilon;
+  static constexpr const char* fields = "rate rho gain root epsilon first";
+  T rate, rho, gain, root, epsilon, first;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
-    s[0] = rho * s[0] + gain * g * g;
+    s[0] = rho * (s[0] + first) + gain * g * g;
     s[1] = rho * s[1] + gain * g;
     const T variance = s[0] - s[1] * s[1];
-    w -= learning_rate * g / (sqrt(variance < T(0) ? T(0) : variance) + epsilon);
+    w -= rate * g / (sqrt((variance < T(0) ? T(0) : variance) + root) + epsilon);
   }
 };
 
-// RMSprop with a heavy ball behind it; the learning rate stays outside the velocity, as in PyTorch.
-// s = {v, velocity}.
+// RMSprop with a heavy ball behind it. s = {v, velocity}; of inner and rate one is the learning rate, the other 1.
 template <class T>
 struct RmsPropMomentum {
   static constexpr int states = 2;
-  static constexpr const char* fields = "learning_rate rho gain epsilon momentum";
-  T learning_rate, rho, gain, epsilon, momentum;
+  static constexpr const char* fields = "rate rho gain root epsilon first momentum inner";
+  T rate, rho, gain, root, epsilon, first, momentum, inner;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
-    s[0] = rho * s[0] + gain * g * g;
-    s[1] = momentum * s[1] + g / (sqrt(s[0]) + epsilon);
-    w -= learning_rate * s[1];
+    s[0] = rho * (s[0] + first) + gain * g * g;
+    s[1] = momentum * s[1] + inner * g / (sqrt(s[0] + root) + epsilon);
+    w -= rate * s[1];
   }
 };
 
@@ -176,14 +168,14 @@ struct RmsPropMomentum {
 template <class T>
 struct RmsPropCenteredMomentum {
   static constexpr int states = 3;
-  static constexpr const char* fields = "learning_rate rho gain epsilon momentum";
-  T learning_rate, rho, gain, epsilon, momentum;
+  static constexpr const char* fields = "rate rho gain root epsilon first momentum inner";
+  T rate, rho, gain, root, epsilon, first, momentum, inner;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
-    s[0] = rho * s[0] + gain * g * g;
+    s[0] = rho * (s[0] + first) + gain * g * g;
     s[1] = rho * s[1] + gain * g;
     const T variance = s[0] - s[1] * s[1];
-    s[2] = momentum * s[2] + g / (sqrt(variance < T(0) ? T(0) : variance) + epsilon);
-    w -= learning_rate * s[2];
+    s[2] = momentum * s[2] + inner * g / (sqrt((variance < T(0) ? T(0) : variance) + root) + epsilon);
+    w -= rate * s[2];
   }
 };
 
@@ -202,45 +194,48 @@ struct AdaDelta {
 };
 
 // Adam. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1. s = {m, v}; rate = learning_rate / (1 - beta1^t),
-// scale = 1 / sqrt(1 - beta2^t): the two bias corrections, taken out of the sweep.
+// scale = 1 / sqrt(1 - beta2^t): the two bias corrections, taken out of the sweep (of `root` too, which stands before
+// scale). scale = 1 with the second one in rate is the form of the paper's section 2.
 template <class T>
 struct Adam {
   static constexpr int states = 2, positive = 1 << 1;
-  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 scale epsilon";
-  T rate, beta1, gain1, beta2, gain2, scale, epsilon;
+  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 root scale epsilon";
+  T rate, beta1, gain1, beta2, gain2, root, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = beta1 * s[0] + gain1 * g;
     s[1] = beta2 * s[1] + gain2 * g * g;
-    w -= rate * s[0] / (sqrt(s[1]) * scale + epsilon);
+    w -= rate * s[0] / (sqrt(s[1] + root) * scale + epsilon);
   }
 };
 
-// AMSGrad. Reddi, Kale & Kumar 2018, Algorithm 2, as in PyTorch: the largest raw v is kept and then corrected.
-// s = {m, v, largest v}.
+// AMSGrad. Reddi, Kale & Kumar 2018, Algorithm 2. s = {m, v, largest v}; correct = 1 keeps the largest raw v and
+// leaves its bias correction to scale (PyTorch), 1 / (1 - beta2^t) keeps the largest corrected one (optax).
 template <class T>
 struct AmsGrad {
   static constexpr int states = 3;
-  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 scale epsilon";
-  T rate, beta1, gain1, beta2, gain2, scale, epsilon;
+  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 correct root scale epsilon";
+  T rate, beta1, gain1, beta2, gain2, correct, root, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = beta1 * s[0] + gain1 * g;
     s[1] = beta2 * s[1] + gain2 * g * g;
-    s[2] = s[1] > s[2] ? s[1] : s[2];
-    w -= rate * s[0] / (sqrt(s[2]) * scale + epsilon);
+    const T now = s[1] * correct;
+    s[2] = now > s[2] ? now : s[2];
+    w -= rate * s[0] / (sqrt(s[2] + root) * scale + epsilon);
   }
 };
 
-// AdaMax. Kingma & Ba 2015, Algorithm 2; epsilon joins the gradient inside the maximum, as in PyTorch. s = {m, u}.
+// AdaMax. Kingma & Ba 2015, Algorithm 2. s = {m, u}; inside joins the gradient in the maximum (PyTorch, optax), epsilon
+// is added to u (Keras).
 template <class T>
 struct AdaMax {
   static constexpr int states = 2;
-  static constexpr const char* fields = "rate beta1 gain1 beta2 epsilon";
-  T rate, beta1, gain1, beta2, epsilon;
+  static constexpr const char* fields = "rate beta1 gain1 beta2 inside epsilon";
+  T rate, beta1, gain1, beta2, inside, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = beta1 * s[0] + gain1 * g;
-    const T old = beta2 * s[1], now = abs(g) + epsilon;
+    const T old = beta2 * s[1], now = abs(g) + inside;
     s[1] = old > now ? old : now;
-    w -= rate * s[0] / s[1];
+    w -= rate * s[0] / (s[1] + epsilon);
   }
 };
 
@@ -249,12 +244,12 @@ struct AdaMax {
 template <class T>
 struct NAdam {
   static constexpr int states = 2;
-  static constexpr const char* fields = "rate_g rate_m beta1 gain1 beta2 gain2 scale epsilon";
-  T rate_g, rate_m, beta1, gain1, beta2, gain2, scale, epsilon;
+  static constexpr const char* fields = "rate_g rate_m beta1 gain1 beta2 gain2 root scale epsilon";
+  T rate_g, rate_m, beta1, gain1, beta2, gain2, root, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = beta1 * s[0] + gain1 * g;
     s[1] = beta2 * s[1] + gain2 * g * g;
-    w -= (rate_g * g + rate_m * s[0]) / (sqrt(s[1]) * scale + epsilon);
+    w -= (rate_g * g + rate_m * s[0]) / (sqrt(s[1] + root) * scale + epsilon);
   }
 };
 
@@ -263,42 +258,42 @@ struct NAdam {
 template <class T>
 struct RAdam {
   static constexpr int states = 2;
-  static constexpr const char* fields = "adaptive plain beta1 gain1 beta2 gain2 epsilon";
-  T adaptive, plain, beta1, gain1, beta2, gain2, epsilon;
+  static constexpr const char* fields = "adaptive plain beta1 gain1 beta2 gain2 root scale epsilon";
+  T adaptive, plain, beta1, gain1, beta2, gain2, root, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = beta1 * s[0] + gain1 * g;
     s[1] = beta2 * s[1] + gain2 * g * g;
-    w -= s[0] * (adaptive / (sqrt(s[1]) + epsilon) + plain);
+    w -= s[0] * (adaptive / (sqrt(s[1] + root) * scale + epsilon) + plain);
   }
 };
 
 // AdaBelief. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2: the variance around m in place of the raw moment;
-// epsilon is added to s in every step, and again after the root. s = {m, s}.
+// `root` is added to s in every step, so it adds up. s = {m, s}.
 template <class T>
 struct AdaBelief {
   static constexpr int states = 2;
-  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 scale epsilon";
-  T rate, beta1, gain1, beta2, gain2, scale, epsilon;
+  static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 root scale epsilon";
+  T rate, beta1, gain1, beta2, gain2, root, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = beta1 * s[0] + gain1 * g;
     const T surprise = g - s[0];
-    s[1] = beta2 * s[1] + gain2 * surprise * surprise + epsilon;
+    s[1] = beta2 * s[1] + gain2 * surprise * surprise + root;
     w -= rate * s[0] / (sqrt(s[1]) * scale + epsilon);
   }
 };
 
 // Yogi. Zaheer et al. 2018, Algorithm 2: v moves towards g^2 by an amount that does not depend on v.
-// s = {m, v}, with Adam's bias corrections since v starts at zero.
+// s = {m, v}, with Adam's bias corrections.
 template <class T>
 struct Yogi {
   static constexpr int states = 2;
-  static constexpr const char* fields = "rate beta1 gain1 gain2 scale epsilon";
-  T rate, beta1, gain1, gain2, scale, epsilon;
+  static constexpr const char* fields = "rate beta1 gain1 gain2 root scale epsilon first";
+  T rate, beta1, gain1, gain2, root, scale, epsilon, first;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
-    s[0] = beta1 * s[0] + gain1 * g;
-    const T square = g * g;
-    s[1] -= gain2 * sign(s[1] - square) * square;
-    w -= rate * s[0] / (sqrt(s[1]) * scale + epsilon);
+    s[0] = beta1 * (s[0] + first) + gain1 * g;
+    const T square = g * g, old = s[1] + first;
+    s[1] = old - gain2 * sign(old - square) * square;
+    w -= rate * s[0] / (sqrt(s[1] + root) * scale + epsilon);
   }
 };
 
@@ -323,13 +318,14 @@ struct Adopt {
 template <class T>
 struct AdEmaMix {
   static constexpr int states = 3;
-  static constexpr const char* fields = "learning_rate beta1 gain1 scale1 beta3 gain3 alpha beta2 gain2 scale2 epsilon";
-  T learning_rate, beta1, gain1, scale1, beta3, gain3, alpha, beta2, gain2, scale2, epsilon;
+  static constexpr const char* fields =
+      "learning_rate beta1 gain1 scale1 beta3 gain3 alpha beta2 gain2 root scale2 epsilon";
+  T learning_rate, beta1, gain1, scale1, beta3, gain3, alpha, beta2, gain2, root, scale2, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     s[0] = beta1 * s[0] + gain1 * g;
     s[1] = beta3 * s[1] + gain3 * g;
     s[2] = beta2 * s[2] + gain2 * g * g;
-    w -= learning_rate * (scale1 * s[0] + alpha * s[1]) / (sqrt(s[2]) * scale2 + epsilon);
+    w -= learning_rate * (scale1 * s[0] + alpha * s[1]) / (sqrt(s[2] + root) * scale2 + epsilon);
   }
 };
 
@@ -338,15 +334,16 @@ struct AdEmaMix {
 template <class T>
 struct Adan {
   static constexpr int states = 4;
-  static constexpr const char* fields = "rate beta1 gain1 rate_d beta2 gain2 beta3 gain3 scale epsilon seen shrink";
-  T rate, beta1, gain1, rate_d, beta2, gain2, beta3, gain3, scale, epsilon, seen, shrink;
+  static constexpr const char* fields =
+      "rate beta1 gain1 rate_d beta2 gain2 beta3 gain3 root scale epsilon seen shrink";
+  T rate, beta1, gain1, rate_d, beta2, gain2, beta3, gain3, root, scale, epsilon, seen, shrink;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
     const T difference = seen * (g - s[3]), ahead = g + beta2 * difference;
     s[0] = beta1 * s[0] + gain1 * g;
     s[1] = beta2 * s[1] + gain2 * difference;
     s[2] = beta3 * s[2] + gain3 * ahead * ahead;
     s[3] = g;
-    w = (w - (rate * s[0] + rate_d * s[1]) / (sqrt(s[2]) * scale + epsilon)) * shrink;
+    w = (w - (rate * s[0] + rate_d * s[1]) / (sqrt(s[2] + root) * scale + epsilon)) * shrink;
   }
 };
 
@@ -429,7 +426,7 @@ struct Lookback {
 
 // clang-format off
 #define STEP_RULES(X)                                                                       \
-  X(Sgd) X(Momentum) X(HeavyBall) X(Nesterov) X(SignSgd) X(Signum) X(Lion) X(Rprop) X(Asgd) \
+  X(Sgd) X(Momentum) X(Nesterov) X(SignSgd) X(Signum) X(Lion) X(Rprop) X(Asgd) \
   X(AdaGrad) X(RmsProp) X(RmsPropCentered) X(RmsPropMomentum) X(RmsPropCenteredMomentum)    \
   X(AdaDelta) X(Adam) X(AmsGrad) X(AdaMax) X(NAdam) X(RAdam) X(AdaBelief) X(Yogi)  \
   X(Adopt) X(AdEmaMix) X(Adan) X(Sophia) X(Curvature) X(ScheduleFreeSgd) X(ScheduleFreeAdamW)       \

@@ -76,6 +76,9 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         with safetensors.safe_open(path, "np") as file:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
+        for name, array in arrays.items():
+            if array.dtype.isbuiltin != 1:  # a type that another package, such as JAX, has taught NumPy
+                raise TypeError(f"{name!r} is {array.dtype}")
         numbers = json.loads(metadata.get("popgrad", "{}"))
         if not isinstance(numbers, dict):
             raise ValueError("its popgrad metadata is no JSON object")

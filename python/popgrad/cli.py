@@ -1,4 +1,4 @@
-"""The command line: ``popgrad compare``, ``fit``, ``report``, ``list`` and ``info``."""
+"""The command line: ``popgrad compare``, ``fit``, ``report``, ``list``, ``info`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
 for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):
         stream.reconfigure(errors="replace")  # a terminal without a sign gets a "?", not an error after the work
@@ -237,3 +239,29 @@ def info() -> None:
     for name, value in installation().items():
         shown.add_row(f"[b]{name}", value)
     out.print(shown, highlight=False)
+
+
+@bench.command("step")
+def bench_step(
+    n: Annotated[str, typer.Option("--n", help="Float32 parameters of a step.")] = "16_000_000",
+    optimizers: Annotated[
+        str | None, typer.Option(help="Names separated by commas (popgrad list). Default: all gradient methods.")
+    ] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timings of each, whose median counts.")] = 9,
+) -> None:
+    """Bandwidth of a step of every optimizer, and its share of what a loop with the same streams reaches."""
+    from popgrad import _core
+    from popgrad import bench as measuring
+
+    count = _count("--n", n)
+    names = None if optimizers is None else [name.strip().lower() for name in optimizers.split(",")]
+    rows = measuring.bench_step(count, names, repeats)
+    shown = Table("optimizer", box=None)
+    for title in ("bytes/parameter", "ms", "GB/s", "share of the plain loop"):
+        shown.add_column(title, justify="right")
+    with out.status("measuring"):
+        for row in rows:
+            numbers = (row.bytes_per_parameter, 1e3 * row.seconds, 1e-9 * row.bandwidth)
+            shown.add_row(row.name, *(f"{number:.4g}" for number in numbers), f"{row.share:.2f}")
+    out.print(shown)
+    out.print(f"{count:,} parameters, {_core.threads()} threads, {_core.isa()}; medians of {repeats}", highlight=False)

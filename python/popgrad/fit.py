@@ -16,7 +16,7 @@ from popgrad.backends import Stream, aligned, random_generator
 from popgrad.budget import GRADIENT_FORWARDS, Budget
 from popgrad.checks import fail, positive_int, whole_seed
 from popgrad.model import MLP, Data
-from popgrad.optim import Optimizer
+from popgrad.optim import Optimizer, SophiaG
 from popgrad.search import Search
 
 __all__ = ["Callback", "History", "fit"]
@@ -198,19 +198,34 @@ class _Gradients:
     """Steps along gradients of minibatches, in an order that is a function of (seed, epoch)."""
 
     def __init__(self, model: MLP, train: Data, optimizer: Optimizer, batch: int, seed: int) -> None:
-        self.model, self.train, self.optimizer = model, train, optimizer
-        self.state = optimizer.init(model.params)
-        self.gradient = aligned(len(model.params), model.dtype)
+        self.model, self.train, self.optimizer, self.seed = model, train, optimizer, seed
+        # A vector of its own: the model has the parameters of the last record, which may be an average.
+        self.w = aligned(len(model.params), model.dtype)
+        self.w[:] = model.params
+        self.state = optimizer.init(self.w, [view.shape for view in model.views().values()])
+        self.gradient = aligned(len(self.w), model.dtype)
         self.batches = _minibatches(len(train), batch, seed)
         self.rows = next(self.batches)
         self.size = len(train) if self.rows is None else len(self.rows)
         self.bad = False
 
+    def _observes(self) -> bool:
+        return isinstance(self.optimizer, SophiaG) and self.optimizer.due(self.state)
+
     def price(self) -> tuple[int, int]:
-        return GRADIENT_FORWARDS * self.size, 1
+        gradients = self.optimizer.gradients_per_step + self._observes()
+        return (GRADIENT_FORWARDS * gradients + self._observes()) * self.size, gradients
 
     def step(self) -> int:
-        loss = self.train.gradient(self.model.params, self.gradient, self.rows, self.state.t + 1)
+        t = self.state.t + 1
+        if self._observes():
+            assert isinstance(self.optimizer, SophiaG)
+            drawn = self.train.draw(self.w, self.rows, random_generator(self.seed, Stream.LABELS, t))
+            drawn.gradient(self.w, self.gradient, step=t)
+            self.optimizer.observe(self.w, self.gradient, self.state, self.size)
+        loss = self.train.gradient(self.w, self.gradient, self.rows, t)
+        if math.isfinite(loss) and self.optimizer.ascend(self.w, self.gradient, self.state):
+            loss = self.train.gradient(self.w, self.gradient, self.rows, t)
         self.rows = next(self.batches)
         if self.rows is not None:
             self.size = len(self.rows)
@@ -218,14 +233,14 @@ class _Gradients:
             # Its gradient is no direction: the parameters stay as they were, and so would every later step.
             self.bad = True
             return 1
-        self.optimizer.step(self.model.params, self.gradient, self.state)
+        self.optimizer.step(self.w, self.gradient, self.state)
         return 0
 
     def finished(self) -> str | None:
         return "the loss is no longer finite: try a smaller learning rate" if self.bad else None
 
     def params(self) -> Array:
-        return self.model.params
+        return np.ascontiguousarray(self.optimizer.solution(self.w, self.state))
 
 
 class _Populations:

@@ -445,6 +445,35 @@ class Data:
             model.loss_name, params, self.X, self.y, self.weight, rows, out, dropout, model.seed, step or 0
         )
 
+    def draw(self, params: Array, rows: Array | None, random: np.random.Generator) -> Data:
+        """The samples with targets drawn from what the network predicts for them.
+
+        The loss is the negative logarithm of a probability: of classes, of yes and no, or of a normal distribution
+        (the mean squared error over K outputs has variance K / 2).
+
+        Args:
+            params: (n,) of the model's dtype.
+            rows: (b,) int64, the samples to use; default all.
+            random: what to draw with.
+
+        Raises:
+            InputError: the loss has no such distribution.
+        """
+        model, loss = self.model, self.model.loss_name
+        part = self if rows is None else self.rows(rows)
+        outputs = np.empty((len(part), model.sizes[-1]), model.dtype)
+        model.network.forward(params, part.X, outputs)
+        if loss == "cross_entropy":
+            noise = random.gumbel(size=outputs.shape)
+            y: Array = (outputs + noise).argmax(axis=1)[:, None]
+        elif loss == "binary_cross_entropy":
+            y = random.logistic(size=outputs.shape) < outputs
+        elif loss == "mse":
+            y = outputs + random.normal(0, np.sqrt(outputs.shape[1] / 2), outputs.shape)
+        else:
+            fail("MLP", f"targets can be drawn for cross_entropy, binary_cross_entropy and mse, not for {loss}")
+        return Data(model, part.X, np.ascontiguousarray(y, model.dtype), part.weight)
+
 
 def default_init(activation: str) -> str:
     """The initialisation that suits an activation."""

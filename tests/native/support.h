@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <numbers>
 #include <type_traits>
@@ -72,6 +73,72 @@ void check_same(const Exact<T>& a, const Exact<T>& b, const char* what, const ch
   for (size_t i = 0; i < a.size(); ++i) CHECK(same_bits(a[i], b[i]), what, where, "element", i, a[i], b[i]);
 }
 
+// Numbers that tell apart what a compiler may not exchange: infinities, NaN, denormals, -0, huge and tiny.
+template <class T>
+void sprinkle(Exact<T>& values, size_t first) {
+  using L = std::numeric_limits<T>;
+  const T odd[] = {L::infinity(), -L::infinity(), L::quiet_NaN(), L::denorm_min(),
+                   -L::min(),     T(-0.0),        L::max(),       L::epsilon()};
+  for (size_t i = first, k = 0; i < values.size(); i += 13, ++k) values[i] = odd[k % 8];
+}
+
+// One tensor that any rule can step, its states stored as `packing` says; each array ends where its memory ends.
+template <class T>
+struct Tensor {
+  Packing packing;
+  Exact<T> w, g, average;
+  std::vector<Exact<T>> numbers;
+  std::vector<Exact<uint16_t>> halves;
+  std::vector<Exact<uint8_t>> bytes;
+  std::vector<Exact<float>> scales;
+  Exact<double> kept;
+
+  Tensor(const StepRule& rule, size_t n, Rng& rng, Packing stored = Packing::none)
+      : packing(stored),
+        w(n, rng, -2, 2),
+        g(n, rng, -3, 3),
+        average(n, rng, -2, 2),
+        kept(size_t(rule.kept), rng, 0.05, 0.95) {
+    for (size_t i = 0; i < n; i += 7) g[i] = T(0);
+    for (size_t i = 3; i < n; i += 11) g[i] *= T(1000);
+    const size_t blocks = packing == Packing::bytes ? (n + packed_block - 1) / packed_block : 0;
+    for (int k = 0; k < rule.states; ++k) {
+      numbers.emplace_back(packing == Packing::none ? n : 0, rng, 0, 2);
+      halves.emplace_back(packing == Packing::bfloat16 ? n : 0, rng, 0x3C00, 0x4000);  // the bits of 2^-7 to 2
+      bytes.emplace_back(packing == Packing::bytes ? n : 0, rng, 0, 256);
+      scales.emplace_back(blocks, rng, 0.1, 2);
+    }
+  }
+
+  StepArgs<T> args(const StepExtras* extras = nullptr, bool with_average = false) {
+    StepArgs<T> args{};
+    args.w = w.data(), args.g = g.data(), args.kept = kept.data();
+    args.n = w.size(), args.packing = packing, args.extras = extras;
+    args.adapt = true, args.noise = 0x12345678u;
+    if (with_average) args.average = average.data();
+    for (size_t k = 0; k < numbers.size(); ++k) {
+      args.state[k] = packing == Packing::none       ? static_cast<void*>(numbers[k].data())
+                      : packing == Packing::bfloat16 ? static_cast<void*>(halves[k].data())
+                                                     : static_cast<void*>(bytes[k].data());
+      args.scales[k] = scales[k].data();
+    }
+    return args;
+  }
+};
+
+template <class T>
+void check_same(const Tensor<T>& a, const Tensor<T>& b, const char* what, const char* where) {
+  check_same(a.w, b.w, what, where);
+  check_same(a.average, b.average, what, where);
+  check_same(a.kept, b.kept, what, where);
+  for (size_t k = 0; k < a.numbers.size(); ++k) {
+    check_same(a.numbers[k], b.numbers[k], what, where);
+    check_same(a.halves[k], b.halves[k], what, where);
+    check_same(a.bytes[k], b.bytes[k], what, where);
+    check_same(a.scales[k], b.scales[k], what, where);
+  }
+}
+
 inline std::vector<const Kernels*> supported_targets() {
   std::vector<const Kernels*> found;
   for (const Target& target : targets())
@@ -128,13 +195,35 @@ inline Exact<double> some_fields(const char* names, size_t rows, Rng& rng) {
   return Exact<double>(words(names) * rows, rng, 0.05, 0.95);
 }
 
-// A rule's function for T.
+// A rule's functions for T.
 template <class T, class Rule>
 auto fn(const Rule& rule) {
   if constexpr (std::is_same_v<T, float>)
     return rule.f32;
   else
     return rule.f64;
+}
+template <class T>
+auto measure_fn(const StepRule& rule) {
+  if constexpr (std::is_same_v<T, float>)
+    return rule.measure_f32;
+  else
+    return rule.measure_f64;
+}
+
+// One step over a range by a table's own functions, as api.h does it for a tensor of one piece; `fields` as settled.
+template <class T>
+void run_rule(const StepRule& rule, double* fields, const StepArgs<T>& args, size_t begin, size_t end) {
+  if (rule.sums) {
+    Exact<double> sums(size_t(rule.sums));
+    for (int k = 0; k < rule.kept; ++k) fields[k] = args.kept[k];
+    measure_fn<T>(rule)(fields, args, begin, end, sums.data());
+    if (!args.adapt)
+      for (double& sum : sums) sum = 0;
+    rule.settle(fields, sums.data());
+    for (int k = 0; k < rule.kept; ++k) args.kept[k] = fields[k];
+  }
+  fn<T>(rule)(fields, args, begin, end);
 }
 
 }  // namespace popgrad::test

@@ -53,8 +53,10 @@ std::vector<float> long_step() {
   const StepRule& rule = kernels().steps[0];
   std::vector<float> w(400'000, 1.0f), g(w.size());
   for (size_t i = 0; i < g.size(); ++i) g[i] = float(i % 97);
-  const double fields[] = {0.1};
-  step(rule, fields, StepArgs<float>{w.data(), g.data(), nullptr, w.size()});
+  const double fields[most_fields] = {0.1};
+  StepArgs<float> args{};
+  args.w = w.data(), args.g = g.data(), args.n = w.size();
+  step(rule, fields, &args, 1);
   return w;
 }
 

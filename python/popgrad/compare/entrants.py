@@ -38,12 +38,19 @@ ENTRANTS: dict[str, Entrant] = {
     "minibatch": Entrant("Mini-batch SGD", optim.SGD(), 32),
     # The noise of minibatches looks like the changes of sign that it goes by.
     "rprop": Entrant("Rprop", optim.Rprop(), None),
+    # Around the method that each was first shown with.
+    "lookahead": Entrant("Lookahead, Adam", optim.Lookahead(optim.Adam()), 32),
+    "sam": Entrant("SAM, momentum", optim.SAM(optim.Momentum()), 32),
+    "polyak": Entrant("Polyak average, SGD", optim.Polyak(optim.SGD()), 32),
     # Nothing is compared across generations: its centre averages the noise of small batches out.
     "openai_es": Entrant("OpenAI-ES", search.OpenAIES(), 64),
 }
 _LABELS = {
     "heavy_ball": "Heavy ball",
     "sign_sgd": "Sign SGD",
+    "schedule_free_sgd": "Schedule-Free SGD",
+    "schedule_free_adamw": "Schedule-Free AdamW",
+    "sophia": "Sophia-G",
     "random_search": "Random search",
     "simulated_annealing": "Simulated annealing",
     "tabu": "Tabu search",

@@ -1,12 +1,16 @@
 """Gradient optimizers: each turns a gradient into a step, in one native sweep."""
 
-from popgrad.optim._base import Optimizer, Schedule, State
+from popgrad.optim._base import NativeOptimizer, Optimizer, Schedule, State
 from popgrad.optim.adam import ADOPT, AdaBelief, Adam, AdaMax, AdamW, Adan, AdEMAMix, AMSGrad, NAdam, RAdam, Yogi
 from popgrad.optim.adaptive import AdaDelta, AdaGrad, RMSprop
+from popgrad.optim.layerwise import LAMB, LARS, NovoGrad, Prodigy
+from popgrad.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 from popgrad.optim.sgd import ASGD, SGD, HeavyBall, Lion, Momentum, Nesterov, Rprop, SignSGD, Signum
+from popgrad.optim.sophia import SophiaG
+from popgrad.optim.wrappers import SAM, Lookahead, Polyak
 
 # Name on the command line: class. Everything that goes over "every optimizer" goes over this.
-REGISTRY: dict[str, type[Optimizer]] = {
+REGISTRY: dict[str, type[NativeOptimizer]] = {
     "sgd": SGD,
     "momentum": Momentum,
     "heavy_ball": HeavyBall,
@@ -30,12 +34,22 @@ REGISTRY: dict[str, type[Optimizer]] = {
     "adopt": ADOPT,
     "ademamix": AdEMAMix,
     "adan": Adan,
+    "novograd": NovoGrad,
+    "lars": LARS,
+    "lamb": LAMB,
+    "prodigy": Prodigy,
+    "sophia": SophiaG,
+    "schedule_free_sgd": ScheduleFreeSGD,
+    "schedule_free_adamw": ScheduleFreeAdamW,
 }
 
 __all__ = [
     "ADOPT",
     "ASGD",
+    "LAMB",
+    "LARS",
     "REGISTRY",
+    "SAM",
     "SGD",
     "AMSGrad",
     "AdEMAMix",
@@ -48,16 +62,24 @@ __all__ = [
     "Adan",
     "HeavyBall",
     "Lion",
+    "Lookahead",
     "Momentum",
     "NAdam",
+    "NativeOptimizer",
     "Nesterov",
+    "NovoGrad",
     "Optimizer",
+    "Polyak",
+    "Prodigy",
     "RAdam",
     "RMSprop",
     "Rprop",
     "Schedule",
+    "ScheduleFreeAdamW",
+    "ScheduleFreeSGD",
     "SignSGD",
     "Signum",
+    "SophiaG",
     "State",
     "Yogi",
 ]

@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.checks import InputError, at_least_zero, fail, fraction, one_of, positive
+from popgrad.optim._presets import Library, Matching, Presets, preset_of
 
-__all__ = ["Optimizer", "Schedule", "State", "at"]
+__all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "at"]
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
+Shapes = Sequence[tuple[int, ...]]
 Extras = tuple[float, float, float, float, float, float] | None
 
-_RULES = _core.step_rules()
+RULES = _core.step_rules()
 _SKIP: Extras = (math.nan,) * 6  # the step is not to be done
 _LEAST_FOR_BYTES = 4096  # smaller vectors keep their states in float32: there is nothing to save
 
@@ -82,9 +84,61 @@ class State:
 _ARRAYS = ("average", "scales", "layers", "kept")
 
 
-@dataclass(frozen=True)
 class Optimizer(ABC):
-    """Turns a gradient into a step. Subclasses hold the hyper-parameters and name the native rule.
+    """Turns a gradient into a step: frozen settings, and a `State` that is data."""
+
+    @abstractmethod
+    def init(self, params: Array, shapes: Shapes | None = None) -> State:
+        """The state before the first step, for parameters of shape (n,), float32 or float64.
+
+        Args:
+            params: (n,) float32 or float64.
+            shapes: of the tensors in params, one after the other, as ``[v.shape for v in model.views().values()]``.
+                Methods that go by layers need them; without, all parameters are one matrix.
+
+        Raises:
+            InputError: `params` is not such an array, `shapes` do not fit it, or ``state_dtype`` needs float32.
+        """
+
+    @abstractmethod
+    def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
+        """Change `params` and `state` in place by one step along `gradient`.
+
+        Args:
+            params: (n,) float32 or float64, C-contiguous and writable; nothing is converted.
+            gradient: (n,) of the same dtype.
+            state: what `init` made.
+            loss_scale: what the loss was multiplied with, > 0; the gradient is divided by it in the sweep.
+
+        Raises:
+            InputError: an array is of another type or shape; nothing was changed.
+        """
+
+    def ascend(self, params: Array, gradient: Array, state: State) -> bool:
+        """Whether a second gradient is wanted, at the place to which this has moved `params`; `step` takes them back.
+
+        Only `SAM` does so.
+        """
+        return False
+
+    @abstractmethod
+    def solution(self, params: Array, state: State) -> Array:
+        """The parameters to evaluate and to keep, (n,): `params`, or an average where the method keeps one."""
+
+    @property
+    def gradients_per_step(self) -> int:
+        """How many gradients a step takes."""
+        return 1
+
+    @property
+    @abstractmethod
+    def bytes_per_parameter(self) -> float:
+        """Bytes that a step of float32 parameters must move for each: what it reads and writes, once a sweep."""
+
+
+@dataclass(frozen=True)
+class NativeOptimizer(Optimizer, metaclass=Matching):
+    """An optimizer whose step is a rule of the native core. Subclasses hold the hyper-parameters and name the rule.
 
     All share these, by keyword; they cost no extra pass over the parameters, but for the norm.
 
@@ -105,6 +159,11 @@ class Optimizer(ABC):
             "8bit": a quarter, as powers of a byte in blocks of 256 with a common scale, for `Momentum`, `HeavyBall`,
             `Lion`, `Adam` and `AdamW`; below 4,096 parameters float32. Both round up or down by chance, a function of
             the step and the place, so that small changes are not lost (Dettmers et al., arXiv:2110.02861, for blocks).
+        matches: "torch", "optax" or "keras": what is not given takes that library's value, and steps are the same as
+            its own. optax has no default learning rate, and no library one for a momentum: the class's stays.
+
+    Raises:
+        InputError: a value is out of range, or the library that it shall match has no such optimizer.
     """
 
     learning_rate: float | Schedule
@@ -117,6 +176,7 @@ class Optimizer(ABC):
     skip_nonfinite: bool = field(default=False, kw_only=True)
     ema_decay: float | None = field(default=None, kw_only=True)
     state_dtype: Literal["bfloat16", "8bit"] | None = field(default=None, kw_only=True)
+    matches: Library | None = field(default=None, kw_only=True)
 
     # The native rule, and what its states are called; an option may choose another one for an instance.
     rule: ClassVar[str]
@@ -125,32 +185,43 @@ class Optimizer(ABC):
     _positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
     _fractions: ClassVar[tuple[str, ...]] = ()
     # How the method's weight decay acts unless weight_decay_mode says; "own": by the rule itself, and in no other way.
+    # Those that must be >= 0, and those of which one must be > 0 as well: what keeps a step from dividing by zero.
+    _nonnegative: ClassVar[tuple[str, ...]] = ()
+    _guards: ClassVar[tuple[str, ...]] = ()
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # How the method's weight decay acts ("own": by the rule itself), and what weight_decay_mode may say instead.
     _decay: ClassVar[str] = "coupled"
+    _modes: ClassVar[tuple[str, ...]] = ("coupled", "decoupled", "independent")
     # What `State.numbers` begins with, and a row of `State.kept`.
     _numbers: ClassVar[dict[str, float]] = {}
     # Bytes a parameter that the first of two sweeps moves, in float32.
     _first_sweep: ClassVar[int] = 0
+    # What `matches` stands for.
+    _presets: ClassVar[Presets] = {}
 
     def __post_init__(self) -> None:
         positive(self, *self._positive)
         fraction(self, *self._fractions, *(["ema_decay"] if self.ema_decay is not None else []))
-        for name in ("weight_decay", "l1"):
+        for name in ("weight_decay", "l1", *self._nonnegative, *self._guards):
             if not at_least_zero(getattr(self, name)):
                 fail(self, f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
+        if self._guards and not any(getattr(self, name) for name in self._guards):
+            fail(self, f"{self._guards[0]} must be > 0 where {self._guards[1]} is 0, got 0")
+        for name, known in self._choices.items():
+            one_of(self, name, getattr(self, name), known)
         optional = ("clip_value", "clip_norm", "max_learning_rate")
         positive(self, *[name for name in optional if getattr(self, name) is not None])
         if self.weight_decay_mode is not None:
-            modes = ("coupled", "decoupled", "independent")
-            one_of(self, "weight_decay_mode", self.weight_decay_mode, modes)
-            if self._decay == "own":
+            if not self._modes:
                 fail(self, "has a weight decay of its own: weight_decay_mode must be None")
-        if self._mode != "coupled":
+            one_of(self, "weight_decay_mode", self.weight_decay_mode, self._modes)
+        if self._mode in ("decoupled", "independent"):
             fraction(self, "weight_decay")
         if self._mode == "independent" and callable(self.learning_rate) and self.max_learning_rate is None:
             fail(self, 'weight_decay_mode="independent" with a schedule needs max_learning_rate')
         if self.state_dtype is not None:
             one_of(self, "state_dtype", self.state_dtype, ("bfloat16", "8bit"))
-            _, _, sums, _, positive_states, _ = _RULES[self.rule]
+            _, _, sums, _, positive_states, _ = RULES[self.rule]
             if sums or (self.state_dtype == "8bit" and positive_states < 0):
                 fail(self, f"its state cannot be kept in {self.state_dtype}: state_dtype must be None")
 
@@ -159,27 +230,20 @@ class Optimizer(ABC):
         return self.weight_decay_mode or self._decay
 
     def __repr__(self) -> str:
-        """The method's own settings, and the shared ones that were changed."""
-        shared = {f.name: f.default for f in fields(Optimizer) if f.name != "learning_rate"}
+        """The method's own settings, and the shared ones that were changed or that the class or library sets."""
+        shared = {f.name: f.default for f in fields(NativeOptimizer) if f.name != "learning_rate"}
         shown = [f.name for f in fields(self) if f.name not in shared]
-        shown += [name for name, default in shared.items() if getattr(self, name) != default]
+        preset = preset_of(type(self), self.matches) if self.matches is not None else {}
+        default = {f.name: f.default for f in fields(self)} | preset
+        shown += [name for name in shared if not getattr(self, name) == default[name] == shared[name]]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @abstractmethod
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         """The members of the native rule at step t, by name. What is to be carried on goes into `numbers`."""
 
-    def init(self, params: Array, shapes: Sequence[tuple[int, ...]] | None = None) -> State:
-        """The state before the first step, for parameters of shape (n,), float32 or float64.
-
-        Args:
-            params: (n,) float32 or float64.
-            shapes: of the tensors in params, one after the other, as ``[v.shape for v in model.views().values()]``.
-                Methods that go by layers need them; without, all parameters are one matrix.
-
-        Raises:
-            InputError: `params` is not such an array, `shapes` do not fit it, or ``state_dtype`` needs float32.
-        """
+    def init(self, params: Array, shapes: Shapes | None = None) -> State:
+        """See `Optimizer.init`."""
         where = f"{type(self).__name__}.init"
         if not isinstance(params, np.ndarray) or params.ndim != 1 or params.dtype not in (np.float32, np.float64):
             got = f"{params.dtype} {params.shape}" if isinstance(params, np.ndarray) else type(params).__name__
@@ -197,7 +261,7 @@ class Optimizer(ABC):
             state.scales = aligned((k, -(-n // 256)), np.float32)
         if self.ema_decay is not None:
             state.average = aligned(n, params.dtype)
-        _, _, sums, kept, _, _ = _RULES[self.rule]
+        _, _, sums, kept, _, _ = RULES[self.rule]
         if sums:
             lengths = [math.prod(shape) for shape in shapes] if shapes is not None else [n]
             if sum(lengths) != n:
@@ -214,21 +278,11 @@ class Optimizer(ABC):
 
     def _kept(self) -> list[float]:
         """A row of `State.kept` before the first step."""
-        return [0.0] * _RULES[self.rule][3]
+        return [0.0] * RULES[self.rule][3]
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
-        """Change `params` and `state` in place by one step along `gradient`.
-
-        Args:
-            params: (n,) float32 or float64, C-contiguous and writable; nothing is converted.
-            gradient: (n,) of the same dtype.
-            state: what `init` made.
-            loss_scale: what the loss was multiplied with, > 0; the gradient is divided by it in the sweep.
-
-        Raises:
-            InputError: an array is of another type or shape; nothing was changed.
-        """
-        index, _, _, _, _, names = _RULES[self.rule]
+        """See `Optimizer.step`."""
+        index, _, _, _, _, names = RULES[self.rule]
         numbers, t = dict(state.numbers), state.t + 1
         members = self._fields(t, numbers)
         try:
@@ -246,25 +300,20 @@ class Optimizer(ABC):
         state.t = t
         state.numbers = numbers
 
-    def ascend(self, params: Array, gradient: Array, state: State) -> bool:
-        """Whether the method wants a second gradient, at the place to which this has moved `params`; then `step` with
-        that one takes them back first. Only `SAM` does."""
-        return False
-
     def solution(self, params: Array, state: State) -> Array:
-        """The parameters to evaluate and to keep, (n,): `params`, or an average where the method keeps one."""
+        """See `Optimizer.solution`."""
         return params if state.average is None or state.t == 0 else state.average
 
     @property
     def bytes_per_parameter(self) -> float:
-        """Bytes that a step of float32 parameters must move for each: what it reads and writes, once a sweep."""
+        """See `Optimizer.bytes_per_parameter`."""
         width = {None: 4.0, "bfloat16": 2.0, "8bit": 1 + 4 / 256}[self.state_dtype]
         total = 12 + 2 * width * len(self.state_names) + 8 * (self.ema_decay is not None)
         return total + self._first_sweep + 4 * (self.clip_norm is not None or self.skip_nonfinite)
 
     def _extras(self, gradient: Array, t: int, loss_scale: float = 1.0) -> Extras:
-        """(scale, clip, l2, keep, l1, mix) of the native sweep; None if nothing is to be done; _SKIP to skip it."""
-        decays = self.weight_decay != 0 and self._decay != "own"
+        """(scale, clip, l2, decay, l1, mix) of the native sweep; None if nothing is to be done; _SKIP to skip it."""
+        decays = self.weight_decay != 0 and self._mode != "own"
         looks = self.clip_norm or self.skip_nonfinite
         if not (decays or self.l1 or self.clip_value or looks or self.ema_decay is not None or loss_scale != 1):
             return None
@@ -277,13 +326,13 @@ class Optimizer(ABC):
                 return _SKIP
             if self.clip_norm and norm > self.clip_norm:
                 scale *= self.clip_norm / norm
-        l2, keep = 0.0, 1.0
+        l2 = decay = 0.0
         if decays and self._mode == "coupled":
             l2 = self.weight_decay
         elif decays and self._mode == "decoupled":
-            keep = 1 - learning_rate * self.weight_decay
+            decay = learning_rate * self.weight_decay
         elif decays:
             longest = self.max_learning_rate or at(self.learning_rate, t)
-            keep = 1 - self.weight_decay * learning_rate / longest
+            decay = self.weight_decay * learning_rate / longest
         mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
-        return (scale, self.clip_value or math.inf, l2, keep, learning_rate * self.l1, mix)
+        return (scale, self.clip_value or math.inf, l2, decay, learning_rate * self.l1, mix)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, final
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, ClassVar, Literal, final, get_args
 
 from popgrad.checks import fail
-from popgrad.optim._base import Array, Extras, Optimizer, Schedule, at
+from popgrad.optim._base import Array, Extras, NativeOptimizer, Schedule, at
+from popgrad.optim._presets import DECOUPLED, Presets
 
 __all__ = [
     "ADOPT",
@@ -23,38 +24,54 @@ __all__ = [
     "Yogi",
 ]
 
+# Where the corrections of m and v for their start at zero go: see `Adam`.
+BiasCorrection = Literal["moments", "rate", "none"]
+_CORRECTIONS = {"bias_correction": get_args(BiasCorrection)}
+
 
 @final
 @dataclass(frozen=True, repr=False)
-class Adam(Optimizer):
+class Adam(NativeOptimizer):
     r"""Adam: per-parameter step sizes from running moments of the gradient.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2
-    .. math:: w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t} + \epsilon), \quad
+    .. math:: w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t + \epsilon_r} + \epsilon), \quad
               \hat m_t = m_t / (1-\beta_1^t), \quad \hat v_t = v_t / (1-\beta_2^t)
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
-        epsilon: > 0, in units of the gradient; added after the square root.
+        epsilon: >= 0, in units of the gradient; added after the square root.
+        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
+        bias_correction: "moments" divides both moments as above; "rate" folds the same numbers into the learning rate,
+            ``alpha sqrt(1 - beta2^t) / (1 - beta1^t)`` before ``m / (sqrt(v) + epsilon)``, so that epsilon is larger
+            in the first steps (the paper's section 2, Keras, scikit-learn); "none" leaves them out.
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0.
 
     Raises:
         InputError: a hyper-parameter is out of range ("[Adam] beta1 must be in [0, 1), got 1.2").
 
-    Reference: Kingma & Ba, ICLR 2015, arXiv:1412.6980, Algorithm 1 (epsilon outside the root, as in PyTorch;
-    scikit-learn uses the form of the paper's section 2, where it is larger in the first steps).
+    Reference: Kingma & Ba, ICLR 2015, arXiv:1412.6980, Algorithm 1 and section 2.
     """
 
     learning_rate: float | Schedule = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    _: KW_ONLY
+    epsilon_root: float = 0.0
+    bias_correction: BiasCorrection = "moments"
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {},
+        "keras": {"epsilon": 1e-7, "bias_correction": "rate", **DECOUPLED},
+    }
     rule = "Adam"
     state_names = ("m", "v")
-    _positive = ("learning_rate", "epsilon")
     _fractions = ("beta1", "beta2")
+    _guards = ("epsilon", "epsilon_root")
+    _choices = _CORRECTIONS
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         return _moments(self, t)
@@ -62,17 +79,19 @@ class Adam(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdamW(Optimizer):
+class AdamW(NativeOptimizer):
     r"""Adam with decoupled weight decay.
 
-    .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t} + \epsilon)
+    .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t + \epsilon_r} + \epsilon)
 
     with the moments of `Adam`. The decay comes before the step and is scaled by the learning rate.
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
-        epsilon: > 0, in units of the gradient; added after the square root.
+        epsilon: >= 0, in units of the gradient; added after the square root.
+        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
+        bias_correction: "moments", "rate" or "none", see `Adam`.
         weight_decay: lambda, in [0, 1); biases decay too.
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0.
@@ -87,12 +106,21 @@ class AdamW(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
-    weight_decay: float = field(default=0.01, kw_only=True)
+    _: KW_ONLY
+    epsilon_root: float = 0.0
+    bias_correction: BiasCorrection = "moments"
+    weight_decay: float = 0.01
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {"weight_decay": 1e-4},
+        "keras": {"epsilon": 1e-7, "bias_correction": "rate", "weight_decay": 0.004},
+    }
     rule = "Adam"
     state_names = ("m", "v")
-    _positive = ("learning_rate", "epsilon")
     _decay = "decoupled"
     _fractions = ("beta1", "beta2")
+    _guards = ("epsilon", "epsilon_root")
+    _choices = _CORRECTIONS
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         return _moments(self, t)
@@ -100,17 +128,21 @@ class AdamW(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class AMSGrad(Optimizer):
+class AMSGrad(NativeOptimizer):
     r"""Adam that divides by the largest v so far, so that a step never grows back.
 
     .. math:: \tilde v_t = \max(\tilde v_{t-1}, v_t), \quad
               w_t = (1 - \alpha_t \lambda)\, w_{t-1}
-              - \alpha_t\, \hat m_t / (\sqrt{\tilde v_t / (1-\beta_2^t)} + \epsilon)
+              - \alpha_t\, \hat m_t / (\sqrt{\tilde v_t / (1-\beta_2^t) + \epsilon_r} + \epsilon)
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
-        epsilon: > 0, in units of the gradient; added after the square root.
+        epsilon: >= 0, in units of the gradient; added after the square root.
+        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
+        bias_correction: "moments", "rate" or "none", see `Adam`.
+        maximum: "raw" keeps the largest v and corrects it afterwards, as above (PyTorch, Keras); "corrected" keeps
+            the largest corrected v (optax).
         weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
 
     State: ``m``, ``v`` and ``largest``, shape (n,), zero at t = 0.
@@ -118,35 +150,49 @@ class AMSGrad(Optimizer):
     Raises:
         InputError: a hyper-parameter is out of range.
 
-    Reference: Reddi, Kale & Kumar, ICLR 2018, Algorithm 2; the bias corrections are PyTorch's, after the maximum.
+    Reference: Reddi, Kale & Kumar, ICLR 2018, Algorithm 2; the bias corrections are PyTorch's.
     """
 
     learning_rate: float | Schedule = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    _: KW_ONLY
+    epsilon_root: float = 0.0
+    bias_correction: BiasCorrection = "moments"
+    maximum: Literal["raw", "corrected"] = "raw"
+    _presets: ClassVar[Presets] = {
+        "torch": {"weight_decay_mode": "coupled"},
+        "optax": {"maximum": "corrected"},
+        "keras": {"epsilon": 1e-7, "bias_correction": "rate"},
+    }
     rule = "AmsGrad"
     state_names = ("m", "v", "largest")
-    _positive = ("learning_rate", "epsilon")
     _decay = "decoupled"
     _fractions = ("beta1", "beta2")
+    _guards = ("epsilon", "epsilon_root")
+    _choices = _CORRECTIONS | {"maximum": ("raw", "corrected")}
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return _moments(self, t)
+        fields = _moments(self, t)
+        if self.maximum == "raw":
+            return fields | {"correct": 1.0}
+        return fields | {"correct": fields["scale"] ** 2, "scale": 1.0, "root": self.epsilon_root}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdaMax(Optimizer):
+class AdaMax(NativeOptimizer):
     r"""Adam in the maximum norm.
 
     .. math:: u_t = \max(\beta_2 u_{t-1}, |g_t| + \epsilon), \quad
-              w_t = w_{t-1} - \alpha_t\, m_t / ((1-\beta_1^t)\, u_t)
+              w_t = w_{t-1} - \alpha_t\, m_t / ((1-\beta_1^t)(u_t + \epsilon_o))
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and u per step, in [0, 1).
-        epsilon: > 0, in units of the gradient; inside the maximum, as in PyTorch.
+        epsilon: >= 0, in units of the gradient; inside the maximum (PyTorch, optax).
+        epsilon_outside: >= 0, in units of the gradient; added to u (Keras). One of both is > 0.
 
     State: ``m`` and ``u``, shape (n,), zero at t = 0.
 
@@ -160,30 +206,39 @@ class AdaMax(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    _: KW_ONLY
+    epsilon_outside: float = 0.0
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {},
+        "keras": {"learning_rate": 1e-3, "epsilon": 0.0, "epsilon_outside": 1e-7, **DECOUPLED},
+    }
     rule = "AdaMax"
     state_names = ("m", "u")
-    _positive = ("learning_rate", "epsilon")
     _fractions = ("beta1", "beta2")
+    _guards = ("epsilon", "epsilon_outside")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         fields = _moments(self, t)
-        return {name: fields[name] for name in ("rate", "beta1", "gain1", "beta2", "epsilon")}
+        shared = {name: fields[name] for name in ("rate", "beta1", "gain1", "beta2")}
+        return shared | {"inside": self.epsilon, "epsilon": self.epsilon_outside}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class NAdam(Optimizer):
+class NAdam(NativeOptimizer):
     r"""Adam with Nesterov's look ahead.
 
     .. math:: w_t = w_{t-1} - \alpha_t \left( \frac{(1-\mu_t)\, g_t}{1-\prod_{i \le t} \mu_i}
-              + \frac{\mu_{t+1}\, m_t}{1-\prod_{i \le t+1} \mu_i} \right) / (\sqrt{\hat v_t} + \epsilon)
+              + \frac{\mu_{t+1}\, m_t}{1-\prod_{i \le t+1} \mu_i} \right) / (\sqrt{\hat v_t + \epsilon_r} + \epsilon)
     .. math:: \mu_t = \beta_1 (1 - 0.96^{t \psi} / 2)
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
-        epsilon: > 0, in units of the gradient; added after the square root.
-        momentum_decay: psi, >= 0, as in PyTorch and the paper; None holds mu at beta1, which is optax's ``nadam``.
+        epsilon: >= 0, in units of the gradient; added after the square root.
+        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
+        momentum_decay: psi, >= 0 (PyTorch 0.004, Keras 1); None holds mu at beta1, which is optax's ``nadam``.
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0. The number ``product`` of the mu so far.
 
@@ -198,11 +253,18 @@ class NAdam(Optimizer):
     beta2: float = 0.999
     epsilon: float = 1e-8
     momentum_decay: float | None = 4e-3
+    _: KW_ONLY
+    epsilon_root: float = 0.0
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {"momentum_decay": None},
+        "keras": {"learning_rate": 1e-3, "epsilon": 1e-7, "momentum_decay": 1.0, **DECOUPLED},
+    }
     rule = "NAdam"
     state_names = ("m", "v")
-    _positive = ("learning_rate", "epsilon")
     _fractions = ("beta1", "beta2")
     _numbers: ClassVar[dict[str, float]] = {"product": 1.0}
+    _guards = ("epsilon", "epsilon_root")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -226,60 +288,74 @@ class NAdam(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class RAdam(Optimizer):
+class RAdam(NativeOptimizer):
     r"""Adam that waits until the variance of its step can be trusted.
 
-    .. math:: w_t = w_{t-1} - \alpha_t\, \hat m_t\, r_t \sqrt{1-\beta_2^t} / (\sqrt{v_t} + \epsilon)
-              \;\text{ if } \rho_t > 5, \quad w_{t-1} - \alpha_t\, \hat m_t \;\text{ else}
+    .. math:: w_t = w_{t-1} - \alpha_t\, \hat m_t\, r_t \sqrt{1-\beta_2^t} / (\sqrt{v_t + \epsilon_r} + \epsilon)
+              \;\text{ if } \rho_t > \theta, \quad w_{t-1} - \alpha_t\, \hat m_t \;\text{ else}
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
-        epsilon: > 0, in units of the gradient; added after the square root.
+        epsilon: >= 0, in units of the gradient; added after the square root.
+        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
+        bias_correction: "rate" as above (the authors' code, PyTorch) or "moments" (optax), see `Adam`.
+        threshold: theta, >= 4: below it the square root in r is of a negative number (paper: 4; PyTorch, optax: 5).
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0.
 
     Raises:
         InputError: a hyper-parameter is out of range.
 
-    Reference: Liu et al., ICLR 2020, arXiv:1908.03265, Algorithm 2; the threshold is 5, as in PyTorch
-    and optax (paper: 4).
+    Reference: Liu et al., ICLR 2020, arXiv:1908.03265, Algorithm 2.
     """
 
     learning_rate: float | Schedule = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-8
+    _: KW_ONLY
+    epsilon_root: float = 0.0
+    bias_correction: Literal["moments", "rate"] = "rate"
+    threshold: float = 5.0
+    _presets: ClassVar[Presets] = {"torch": {}, "optax": {"bias_correction": "moments"}}
     rule = "RAdam"
     state_names = ("m", "v")
-    _positive = ("learning_rate", "epsilon")
     _fractions = ("beta1", "beta2")
+    _guards = ("epsilon", "epsilon_root")
+    _choices: ClassVar[dict[str, tuple[str, ...]]] = {"bias_correction": ("moments", "rate")}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 4 <= self.threshold < math.inf:
+            fail(self, f"threshold must be a finite number >= 4, got {self.threshold!r}")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         fields = _moments(self, t)
-        rate, debias2 = fields.pop("rate"), 1 - self.beta2**t
-        del fields["scale"]
-        longest = 2 / (1 - self.beta2) - 1
-        length = longest - 2 * t * self.beta2**t / debias2
-        if length <= 5:
-            return fields | {"adaptive": 0.0, "plain": rate}
+        rate, longest = fields.pop("rate"), 2 / (1 - self.beta2) - 1
+        length = longest - 2 * t * self.beta2**t / (1 - self.beta2**t)
+        if length <= self.threshold:
+            return fields | {"adaptive": 0.0, "plain": at(self.learning_rate, t) / (1 - self.beta1**t)}
         above = (length - 4) * (length - 2) * longest
         rectify = math.sqrt(above / ((longest - 4) * (longest - 2) * length))
-        return fields | {"adaptive": rate * rectify * math.sqrt(debias2), "plain": 0.0}
+        return fields | {"adaptive": rate * rectify, "plain": 0.0}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdaBelief(Optimizer):
+class AdaBelief(NativeOptimizer):
     r"""Adam whose steps shrink where the gradient surprises.
 
-    .. math:: s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon, \quad
+    .. math:: s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon_r, \quad
               w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat s_t} + \epsilon)
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and s per step, in [0, 1).
-        epsilon: > 0; added to s in every step and after the root.
+        epsilon: >= 0, in units of the gradient; added after the square root.
+        epsilon_root: >= 0, in units of its square; added to s in every step, so that it adds up. One of both is > 0;
+            in the paper they are one number.
+        bias_correction: "moments", "rate" or "none", see `Adam`.
 
     State: ``m`` and ``s``, shape (n,), zero at t = 0.
 
@@ -293,29 +369,37 @@ class AdaBelief(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-16
+    _: KW_ONLY
+    epsilon_root: float = 1e-16
+    bias_correction: BiasCorrection = "moments"
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "AdaBelief"
     state_names = ("m", "s")
-    _positive = ("learning_rate", "epsilon")
     _fractions = ("beta1", "beta2")
+    _guards = ("epsilon", "epsilon_root")
+    _choices = _CORRECTIONS
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return _moments(self, t)
+        return _moments(self, t) | {"root": self.epsilon_root}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class Yogi(Optimizer):
+class Yogi(NativeOptimizer):
     r"""Adam whose v changes by a bounded amount.
 
     .. math:: v_t = v_{t-1} - (1-\beta_2)\, \mathrm{sign}(v_{t-1} - g_t^2)\, g_t^2, \quad
-              w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t} + \epsilon)
+              w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t + \epsilon_r} + \epsilon)
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and pace of v per step, in [0, 1).
-        epsilon: > 0, in units of the gradient; added after the square root.
+        epsilon: >= 0, in units of the gradient; added after the square root.
+        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
+        bias_correction: "moments", "rate" or "none", see `Adam`; "none" is the paper's.
+        initial: m and v before the first step, >= 0 (optax: 1e-6).
 
-    State: ``m`` and ``v``, shape (n,), zero at t = 0.
+    State: ``m`` and ``v``, shape (n,), zero at t = 0: ``initial`` joins in the first step.
 
     Raises:
         InputError: a hyper-parameter is out of range.
@@ -327,20 +411,27 @@ class Yogi(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-3
+    _: KW_ONLY
+    epsilon_root: float = 0.0
+    bias_correction: BiasCorrection = "moments"
+    initial: float = 0.0
+    _presets: ClassVar[Presets] = {"optax": {"initial": 1e-6}}
     rule = "Yogi"
     state_names = ("m", "v")
-    _positive = ("learning_rate", "epsilon")
     _fractions = ("beta1", "beta2")
+    _nonnegative = ("initial",)
+    _guards = ("epsilon", "epsilon_root")
+    _choices = _CORRECTIONS
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         fields = _moments(self, t)
         del fields["beta2"]
-        return fields
+        return fields | {"first": self.initial if t == 1 else 0.0}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class ADOPT(Optimizer):
+class ADOPT(NativeOptimizer):
     r"""Adam that divides by the v of the step before, and so converges for any beta2.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1)\, \mathrm{clip}(g_t / \max(\sqrt{v_{t-1}}, \epsilon), t^{1/4})
@@ -364,6 +455,7 @@ class ADOPT(Optimizer):
     beta1: float = 0.9
     beta2: float = 0.9999
     epsilon: float = 1e-6
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "Adopt"
     state_names = ("m", "v")
     _positive = ("learning_rate", "epsilon")
@@ -374,30 +466,33 @@ class ADOPT(Optimizer):
         extras = super()._extras(gradient, t, loss_scale)
         if extras is None or t > 1 or math.isnan(extras[0]):
             return extras
-        return (*extras[:3], 1.0, 0.0, extras[5])  # the first step only looks at the gradient: not even the weights decay
+        # The first step only looks at the gradient: not even the weights decay.
+        return (*extras[:3], 0.0, 0.0, extras[5])
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         if t == 1:
             fields = {"learning_rate": 0.0, "beta1": 1.0, "gain1": 0.0, "beta2": 0.0, "gain2": 1.0}
             return fields | {"limit": 1.0, "epsilon": self.epsilon}
         fields = _moments(self, t) | {"learning_rate": at(self.learning_rate, t)}
-        del fields["rate"], fields["scale"]
+        del fields["rate"], fields["root"], fields["scale"]
         return fields | {"limit": (t - 1) ** 0.25}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdEMAMix(Optimizer):
+class AdEMAMix(NativeOptimizer):
     r"""Adam with a second, slow average of the gradient.
 
     .. math:: f_t = \beta_1 f_{t-1} + (1-\beta_1) g_t, \quad s_t = \beta_3 s_{t-1} + (1-\beta_3) g_t
-    .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, (\hat f_t + a\, s_t) / (\sqrt{\hat v_t} + \epsilon)
+    .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1}
+              - \alpha_t\, (\hat f_t + a\, s_t) / (\sqrt{\hat v_t + \epsilon_r} + \epsilon)
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2, beta3: decay of the fast m, of v and of the slow m per step, in [0, 1).
         alpha: a, the weight of the slow m, > 0 or a schedule: the paper lets it grow from 0 over the run.
-        epsilon: > 0, in units of the gradient; added after the square root.
+        epsilon: >= 0, in units of the gradient; added after the square root.
+        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
         weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
 
     State: ``fast``, ``slow`` and ``v``, shape (n,), zero at t = 0.
@@ -414,11 +509,15 @@ class AdEMAMix(Optimizer):
     beta3: float = 0.9999
     alpha: float | Schedule = 5.0
     epsilon: float = 1e-8
+    _: KW_ONLY
+    epsilon_root: float = 0.0
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "AdEmaMix"
     state_names = ("fast", "slow", "v")
-    _positive = ("learning_rate", "alpha", "epsilon")
+    _positive = ("learning_rate", "alpha")
     _decay = "decoupled"
     _fractions = ("beta1", "beta2", "beta3")
+    _guards = ("epsilon", "epsilon_root")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         fields = _moments(self, t) | {"learning_rate": at(self.learning_rate, t)}
@@ -429,18 +528,19 @@ class AdEMAMix(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Adan(Optimizer):
+class Adan(NativeOptimizer):
     r"""Nesterov's look ahead through the differences of gradients.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad d_t = \beta_2 d_{t-1} + (1-\beta_2)(g_t - g_{t-1})
     .. math:: n_t = \beta_3 n_{t-1} + (1-\beta_3)(g_t + \beta_2 (g_t - g_{t-1}))^2
-    .. math:: w_t = \left( w_{t-1} - \alpha_t (\hat m_t + \beta_2 \hat d_t) / (\sqrt{\hat n_t} + \epsilon) \right)
-              / (1 + \alpha_t \lambda)
+    .. math:: w_t = \left( w_{t-1} - \alpha_t (\hat m_t + \beta_2 \hat d_t) /
+              (\sqrt{\hat n_t + \epsilon_r} + \epsilon) \right) / (1 + \alpha_t \lambda)
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2, beta3: decay of m, d and n per step, in [0, 1) (the paper's betas are 1 minus these).
-        epsilon: > 0, in units of the gradient; added after the square root.
+        epsilon: >= 0, in units of the gradient; added after the square root.
+        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
         weight_decay: lambda, by its proximal step, in [0, 1).
 
     State: ``m``, ``d``, ``n`` and ``g``, the last gradient, shape (n,), zero at t = 0; the first difference is zero.
@@ -448,7 +548,8 @@ class Adan(Optimizer):
     Raises:
         InputError: a hyper-parameter is out of range.
 
-    Reference: Xie et al., arXiv:2208.06677 (2022), Algorithm 1, as in the authors' code.
+    Reference: Xie et al., arXiv:2208.06677 (2022), Algorithm 1, as in the authors' code. optax weighs the
+    differences with 1 - beta2 where both have beta2: it agrees at beta2 = 0.5 alone.
     """
 
     learning_rate: float | Schedule = 1e-3
@@ -456,27 +557,38 @@ class Adan(Optimizer):
     beta2: float = 0.92
     beta3: float = 0.99
     epsilon: float = 1e-8
+    _: KW_ONLY
+    epsilon_root: float = 0.0
     rule = "Adan"
     state_names = ("m", "d", "n", "g")
-    _positive = ("learning_rate", "epsilon")
     _decay = "own"
-    _fractions = ("beta1", "beta2", "beta3")
+    _modes = ()
+    _fractions = ("beta1", "beta2", "beta3", "weight_decay")
+    _guards = ("epsilon", "epsilon_root")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         fields, learning_rate = _moments(self, t), at(self.learning_rate, t)
-        fields |= {"beta3": self.beta3, "gain3": 1 - self.beta3, "scale": 1 / math.sqrt(1 - self.beta3**t)}
+        debias3 = 1 - self.beta3**t
+        fields |= {"beta3": self.beta3, "gain3": 1 - self.beta3, "scale": 1 / math.sqrt(debias3)}
+        fields["root"] = self.epsilon_root * debias3
         fields["rate_d"] = learning_rate * self.beta2 / (1 - self.beta2**t)
         return fields | {"seen": float(t > 1), "shrink": 1 / (1 + learning_rate * self.weight_decay)}
 
 
 def _moments(o: Any, t: int) -> dict[str, float]:
     """What Adam and its kin share: decays and bias corrections, in double, since float would lose 1 - beta."""
+    correction = getattr(o, "bias_correction", "moments")
+    debias1, debias2 = (1.0, 1.0) if correction == "none" else (1 - o.beta1**t, 1 - o.beta2**t)
+    rate = at(o.learning_rate, t) / debias1
+    if correction == "rate":
+        rate, debias2 = rate * math.sqrt(debias2), 1.0
     return {
-        "rate": at(o.learning_rate, t) / (1 - o.beta1**t),
+        "rate": rate,
         "beta1": o.beta1,
         "gain1": 1 - o.beta1,
         "beta2": o.beta2,
         "gain2": 1 - o.beta2,
-        "scale": 1 / math.sqrt(1 - o.beta2**t),
+        "root": getattr(o, "epsilon_root", 0.0) * debias2,
+        "scale": 1 / math.sqrt(debias2),
         "epsilon": o.epsilon,
     }

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import final
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar, final
 
-from popgrad.optim._base import Optimizer, Schedule, at
+from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._presets import DECOUPLED, Presets
 
 __all__ = ["AdaDelta", "AdaGrad", "RMSprop"]
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdaGrad(Optimizer):
+class AdaGrad(NativeOptimizer):
     r"""AdaGrad: steps shrink with all the gradient that a parameter has seen.
 
-    .. math:: s_t = s_{t-1} + g_t^2, \quad w_t = w_{t-1} - \alpha_t\, g_t / (\sqrt{s_t} + \epsilon)
+    .. math:: s_t = s_{t-1} + g_t^2, \quad
+              w_t = w_{t-1} - \frac{\alpha_t}{1 + (t-1) d}\, g_t / (\sqrt{s_t + \epsilon_r} + \epsilon)
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        epsilon: > 0, in units of the gradient; added after the square root.
+        epsilon: >= 0, in units of the gradient; added after the square root (PyTorch).
+        epsilon_root: >= 0, in units of its square; added inside the root (Keras, optax). One of both is > 0.
+        initial: s before the first step, >= 0 (Keras and optax: 0.1).
+        rate_decay: d, >= 0 (PyTorch's ``lr_decay``).
 
-    State: ``s``, shape (n,), zero at t = 0 (Keras and optax start at 0.1).
+    State: ``s``, shape (n,), zero at t = 0: ``initial`` joins in the first step.
 
     Raises:
         InputError: a hyper-parameter is out of range.
@@ -31,29 +36,47 @@ class AdaGrad(Optimizer):
 
     learning_rate: float | Schedule = 0.01
     epsilon: float = 1e-10
+    _: KW_ONLY
+    epsilon_root: float = 0.0
+    initial: float = 0.0
+    rate_decay: float = 0.0
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {"epsilon": 0.0, "epsilon_root": 1e-7, "initial": 0.1},
+        "keras": {"learning_rate": 1e-3, "epsilon": 0.0, "epsilon_root": 1e-7, "initial": 0.1, **DECOUPLED},
+    }
     rule = "AdaGrad"
     state_names = ("s",)
-    _positive = ("learning_rate", "epsilon")
+    _nonnegative = ("initial", "rate_decay")
+    _guards = ("epsilon", "epsilon_root")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": at(self.learning_rate, t), "epsilon": self.epsilon}
+        rate = at(self.learning_rate, t) / (1 + (t - 1) * self.rate_decay)
+        first = self.initial if t == 1 else 0.0
+        return {"rate": rate, "root": self.epsilon_root, "epsilon": self.epsilon, "first": first}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class RMSprop(Optimizer):
+class RMSprop(NativeOptimizer):
     r"""RMSprop: steps divided by the running size of the gradient.
 
-    .. math:: v_t = \rho v_{t-1} + (1-\rho) g_t^2, \quad w_t = w_{t-1} - \alpha_t\, g_t / (\sqrt{v_t} + \epsilon)
+    .. math:: v_t = \rho v_{t-1} + (1-\rho) g_t^2, \quad
+              w_t = w_{t-1} - \alpha_t\, g_t / (\sqrt{v_t + \epsilon_r} + \epsilon)
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         rho: decay of v per step, in [0, 1).
-        epsilon: > 0, in units of the gradient; after the root as in PyTorch (TensorFlow and optax: inside).
-        momentum: mu of a heavy ball behind it, in [0, 1); the learning rate stays outside its velocity.
+        epsilon: >= 0, in units of the gradient; added after the square root (PyTorch).
+        momentum: mu of a heavy ball behind it, in [0, 1).
         centered: divide by the running deviation, the root of v minus the squared mean gradient.
+        epsilon_root: >= 0, in units of its square; added inside the root (Keras, optax). One of both is > 0.
+        initial: v before the first step, >= 0 (TensorFlow 1: 1).
+        rate_inside: the learning rate multiplies what joins the velocity (Keras, optax), not the velocity (PyTorch);
+            the same as long as it is constant.
 
-    State: ``v``, with centered ``mean`` and with momentum ``velocity``, shape (n,), zero at t = 0.
+    State: ``v``, with centered ``mean`` and with momentum ``velocity``, shape (n,), zero at t = 0: ``initial`` joins in
+    the first step.
 
     Raises:
         InputError: a hyper-parameter is out of range.
@@ -66,10 +89,20 @@ class RMSprop(Optimizer):
     epsilon: float = 1e-8
     momentum: float = 0.0
     centered: bool = False
+    _: KW_ONLY
+    epsilon_root: float = 0.0
+    initial: float = 0.0
+    rate_inside: bool = False
+    _presets: ClassVar[Presets] = {
+        "torch": {"learning_rate": 0.01},
+        "optax": {"rho": 0.9, "epsilon": 0.0, "epsilon_root": 1e-8, "rate_inside": True},
+        "keras": {"rho": 0.9, "epsilon": 0.0, "epsilon_root": 1e-7, "rate_inside": True, **DECOUPLED},
+    }
     rule = "RmsProp"
     state_names = ("v",)
-    _positive = ("learning_rate", "epsilon")
     _fractions = ("rho", "momentum")
+    _nonnegative = ("initial",)
+    _guards = ("epsilon", "epsilon_root")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,14 +112,18 @@ class RMSprop(Optimizer):
         object.__setattr__(self, "state_names", names)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = {"learning_rate": at(self.learning_rate, t), "rho": self.rho, "gain": 1 - self.rho}
-        fields["epsilon"] = self.epsilon
-        return fields | {"momentum": self.momentum} if self.momentum > 0 else fields
+        rate, first = at(self.learning_rate, t), self.initial if t == 1 else 0.0
+        fields = {"rate": rate, "rho": self.rho, "gain": 1 - self.rho, "first": first}
+        fields |= {"root": self.epsilon_root, "epsilon": self.epsilon}
+        if self.momentum > 0:
+            inner, outer = (rate, 1.0) if self.rate_inside else (1.0, rate)
+            fields |= {"momentum": self.momentum, "inner": inner, "rate": outer}
+        return fields
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class AdaDelta(Optimizer):
+class AdaDelta(NativeOptimizer):
     r"""AdaDelta: RMSprop whose learning rate is the running size of its own steps.
 
     .. math:: s_t = \rho s_{t-1} + (1-\rho) g_t^2, \quad
@@ -109,6 +146,11 @@ class AdaDelta(Optimizer):
     learning_rate: float | Schedule = 1.0
     rho: float = 0.9
     epsilon: float = 1e-6
+    _presets: ClassVar[Presets] = {
+        "torch": {},
+        "optax": {},
+        "keras": {"learning_rate": 1e-3, "rho": 0.95, "epsilon": 1e-7, **DECOUPLED},
+    }
     rule = "AdaDelta"
     state_names = ("s", "d")
     _positive = ("learning_rate", "epsilon")

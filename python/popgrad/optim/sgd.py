@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import final
+from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar, final
 
 from popgrad.checks import fail
-from popgrad.optim._base import Optimizer, Schedule, at
+from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._presets import DECOUPLED, Presets
 
 __all__ = ["ASGD", "SGD", "HeavyBall", "Lion", "Momentum", "Nesterov", "Rprop", "SignSGD", "Signum"]
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class SGD(Optimizer):
+class SGD(NativeOptimizer):
     r"""Gradient descent: full, mini-batch or stochastic, as the batch size says.
 
     .. math:: w_t = w_{t-1} - \alpha_t\, g_t
@@ -29,6 +30,11 @@ class SGD(Optimizer):
     """
 
     learning_rate: float | Schedule = 0.1
+    _presets: ClassVar[Presets] = {
+        "torch": {"learning_rate": 1e-3},
+        "optax": {},
+        "keras": {"learning_rate": 0.01, **DECOUPLED},
+    }
     rule = "Sgd"
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
@@ -37,7 +43,7 @@ class SGD(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Momentum(Optimizer):
+class Momentum(NativeOptimizer):
     r"""Gradient descent along the running average of the gradient.
 
     .. math:: v_t = \beta v_{t-1} + (1-\beta) g_t, \quad w_t = w_{t-1} - \alpha_t v_t
@@ -64,21 +70,24 @@ class Momentum(Optimizer):
     _fractions = ("beta",)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
+        return {"rate": at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class HeavyBall(Optimizer):
+class HeavyBall(NativeOptimizer):
     r"""Gradient descent with momentum in its classical form.
 
-    .. math:: v_t = \mu v_{t-1} + g_t, \quad w_t = w_{t-1} - \alpha_t v_t
+    .. math:: v_t = \mu v_{t-1} + (1 - d)\, g_t, \quad w_t = w_{t-1} - \alpha_t v_t
 
-    PyTorch's ``SGD(momentum=mu)``. Where the gradient is constant, steps grow to alpha / (1 - mu).
+    PyTorch's ``SGD(momentum=mu, dampening=d)``. Where the gradient is constant, steps grow to alpha / (1 - mu).
 
     Args:
         learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
         momentum: mu, in [0, 1).
+        dampening: d, in [0, 1); as in PyTorch the first gradient is taken whole.
+        rate_inside: ``v_t = mu v_{t-1} + alpha_t g_t``, ``w_t = w_{t-1} - v_t``, as in Keras and scikit-learn: a new
+            learning rate then acts on new gradients alone. The same as long as it is constant.
 
     State: ``v``, shape (n,), zero at t = 0.
 
@@ -90,17 +99,28 @@ class HeavyBall(Optimizer):
 
     learning_rate: float | Schedule = 0.02
     momentum: float = 0.9
-    rule = "HeavyBall"
+    _: KW_ONLY
+    dampening: float = 0.0
+    rate_inside: bool = False
+    _presets: ClassVar[Presets] = {
+        "torch": {"learning_rate": 1e-3},
+        "optax": {},
+        "keras": {"learning_rate": 0.01, "rate_inside": True, **DECOUPLED},
+    }
+    rule = "Momentum"
     state_names = ("v",)
-    _fractions = ("momentum",)
+    _fractions = ("momentum", "dampening")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": at(self.learning_rate, t), "momentum": self.momentum}
+        rate, gain = at(self.learning_rate, t), 1.0 if t == 1 else 1 - self.dampening
+        if self.rate_inside:
+            rate, gain = 1.0, rate * gain
+        return {"rate": rate, "beta": self.momentum, "gain": gain}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class Nesterov(Optimizer):
+class Nesterov(NativeOptimizer):
     r"""Nesterov's accelerated gradient.
 
     .. math:: v_t = \mu v_{t-1} + g_t, \quad w_t = w_{t-1} - \alpha_t (g_t + \mu v_t)
@@ -110,6 +130,7 @@ class Nesterov(Optimizer):
     Args:
         learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
         momentum: mu, in [0, 1).
+        rate_inside: v holds ``alpha_t g_t`` in place of g_t, as in Keras and scikit-learn; see `HeavyBall`.
 
     State: ``v``, shape (n,), zero at t = 0.
 
@@ -121,17 +142,26 @@ class Nesterov(Optimizer):
 
     learning_rate: float | Schedule = 0.01
     momentum: float = 0.9
+    _: KW_ONLY
+    rate_inside: bool = False
+    _presets: ClassVar[Presets] = {
+        "torch": {"learning_rate": 1e-3},
+        "optax": {},
+        "keras": {"learning_rate": 0.01, "rate_inside": True, **DECOUPLED},
+    }
     rule = "Nesterov"
     state_names = ("v",)
     _fractions = ("momentum",)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": at(self.learning_rate, t), "momentum": self.momentum}
+        rate = at(self.learning_rate, t)
+        inner, outer = (rate, 1.0) if self.rate_inside else (1.0, rate)
+        return {"rate": outer, "beta": self.momentum, "gain": inner}
 
 
 @final
 @dataclass(frozen=True, repr=False)
-class SignSGD(Optimizer):
+class SignSGD(NativeOptimizer):
     r"""Sign descent: every parameter moves by the learning rate.
 
     .. math:: w_t = w_{t-1} - \alpha_t\, \mathrm{sign}(g_t)
@@ -146,6 +176,7 @@ class SignSGD(Optimizer):
     """
 
     learning_rate: float | Schedule = 1e-3
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "SignSgd"
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
@@ -154,7 +185,7 @@ class SignSGD(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Signum(Optimizer):
+class Signum(NativeOptimizer):
     r"""Sign descent along the running average of the gradient.
 
     .. math:: v_t = \beta v_{t-1} + (1-\beta) g_t, \quad w_t = w_{t-1} - \alpha_t\, \mathrm{sign}(v_t)
@@ -173,6 +204,7 @@ class Signum(Optimizer):
 
     learning_rate: float | Schedule = 1e-3
     beta: float = 0.9
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "Signum"
     state_names = ("v",)
     _fractions = ("beta",)
@@ -183,7 +215,7 @@ class Signum(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Lion(Optimizer):
+class Lion(NativeOptimizer):
     r"""Lion: the sign of an average that leans to the newest gradient.
 
     .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \mathrm{sign}(\beta_1 m_{t-1} + (1-\beta_1) g_t)
@@ -206,6 +238,7 @@ class Lion(Optimizer):
     learning_rate: float | Schedule = 1e-4
     beta1: float = 0.9
     beta2: float = 0.99
+    _presets: ClassVar[Presets] = {"optax": {"weight_decay": 1e-3}, "keras": {"learning_rate": 1e-3}}
     rule = "Lion"
     state_names = ("m",)
     _decay = "decoupled"
@@ -224,7 +257,7 @@ class Lion(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class Rprop(Optimizer):
+class Rprop(NativeOptimizer):
     r"""Resilient propagation: a step length for every parameter, from the signs of its gradients alone.
 
     .. math:: \delta_t = \mathrm{clip}(\eta^\pm \delta_{t-1}), \quad w_t = w_{t-1} - \delta_t\, \mathrm{sign}(g_t)
@@ -250,6 +283,7 @@ class Rprop(Optimizer):
     grow: float = 1.2
     shortest: float = 1e-6
     longest: float = 50.0
+    _presets: ClassVar[Presets] = {"torch": {}}
     rule = "Rprop"
     state_names = ("g", "length")
     _positive = ("learning_rate", "shortest", "longest", "shrink")
@@ -268,7 +302,7 @@ class Rprop(Optimizer):
 
 @final
 @dataclass(frozen=True, repr=False)
-class ASGD(Optimizer):
+class ASGD(NativeOptimizer):
     r"""Stochastic gradient descent that also averages its parameters.
 
     .. math:: w_t = (1 - \lambda \eta_t)\, w_{t-1} - \eta_t g_t, \quad
@@ -293,6 +327,7 @@ class ASGD(Optimizer):
     decay: float = 1e-4
     power: float = 0.75
     begin: float = 1e6
+    _presets: ClassVar[Presets] = {"torch": {}}
     rule = "Asgd"
     state_names = ("average",)
     _positive = ("learning_rate", "power")

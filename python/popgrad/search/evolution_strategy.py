@@ -27,7 +27,7 @@ class OpenAIES(Search):
         sigma: standard deviation of the steps, > 0, in units of x.
         optimizer: what follows the estimate; any of `popgrad.optim`.
 
-    State: ``centre`` (n,), and the optimizer's, its names behind ``optimizer.``.
+    State: ``centre`` (n,), and the optimizer's, such as ``optimizer.slots``, ``optimizer.t``.
 
     Raises:
         InputError: a setting is out of range.

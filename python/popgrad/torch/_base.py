@@ -24,7 +24,7 @@ Group = dict[str, Any]
 Names = Mapping[str, str | tuple[str, ...]]
 Closure = Callable[[], Any]
 
-_RULES = _core.step_rules()
+RULES = _core.step_rules()
 _DTYPES = (torch.float32, torch.float64)
 _LEAST = 5e-324  # what a rule that must not divide by zero gets for an epsilon of zero
 # Lets the native side read tensors by itself; PyTorch has it from 2.10 on.
@@ -82,6 +82,9 @@ class Optimizer(torch.optim.Optimizer):
     _names: ClassVar[Names] = {}
     _states: ClassVar[Mapping[str, str]] = {}
     _counts: ClassVar[bool] = True
+    # Whether numbers are floats of Python, which `load_state_dict` leaves alone; PyTorch's own are tensors, of the
+    # parameters' type.
+    _exact_numbers: ClassVar[bool] = False
 
     _views: list[_View] | None = None  # None: what is in `state` counts
 
@@ -136,7 +139,7 @@ class Optimizer(torch.optim.Optimizer):
         for theirs, ours in names.items():
             value = group[theirs]
             if isinstance(ours, str):
-                arguments[ours] = value if isinstance(value, bool) else float(value)
+                arguments[ours] = value if value is None or isinstance(value, bool) else float(value)
             elif len(value) != len(ours):
                 self._fail(f"{theirs} must be {len(ours)} numbers, got {value!r}")
             else:
@@ -202,9 +205,12 @@ class Optimizer(torch.optim.Optimizer):
                     if self._counts:
                         state["step"].fill_(batch.t)
                     for name, value in batch.numbers.items():
-                        state[self._states[name]].fill_(value)
+                        if self._exact_numbers:
+                            state[self._states[name]] = value
+                        else:
+                            state[self._states[name]].fill_(value)
                     if batch.kept is not None:
-                        state["kept"].copy_(torch.from_numpy(batch.kept[k]))
+                        state["kept"] = batch.kept[k].tolist()
 
     def _state_of(self, p: Tensor, frame: Tensor, rule: Any, group: Group) -> dict[str, Any]:
         """The state of a parameter, made where it is missing, laid out as `frame`."""
@@ -226,10 +232,12 @@ class Optimizer(torch.optim.Optimizer):
                 state[known] = torch.empty_like(frame, requires_grad=False).copy_(value)
         for name, number in self._first_numbers(rule, group).items():
             known = self._states[name]
-            if not isinstance(state.get(known), Tensor):
+            if self._exact_numbers:
+                state.setdefault(known, number)
+            elif not isinstance(state.get(known), Tensor):
                 state[known] = torch.tensor(float(state.get(known, number)), dtype=p.dtype)
-        if _RULES[rule.rule][3] and "kept" not in state:
-            state["kept"] = torch.tensor(rule._kept(), dtype=torch.float64)
+        if RULES[rule.rule][3] and "kept" not in state:
+            state["kept"] = rule._kept()
         return state
 
     # --- The step --------------------------------------------------------------------------------------------------
@@ -262,14 +270,14 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        views = self._views if self._is_current() else self._arrange()
-        calls = [(view, batch, *self._call(view, batch)) for view in views or () for batch in view.batches]
+        calls = [(view, batch, *self._call(view, batch)) for view, batch in self._current()]
         once = False
         for view, batch, fields, extras, numbers in calls:
             _core.step_list(view.native[0], fields, batch.is_double, batch.table, extras, batch.kept, batch.t)
             batch.t += 1
-            if numbers:  # of the parameters' type, so that they are the same after a checkpoint
-                batch.numbers = {k: v if batch.is_double else float(np.float32(v)) for k, v in numbers.items()}
+            if numbers:  # of the type in which they are stored, so that they are the same after a checkpoint
+                exact = batch.is_double or self._exact_numbers
+                batch.numbers = numbers if exact else {k: float(np.float32(v)) for k, v in numbers.items()}
             _changed(batch.params)
             for p, values in batch.back:
                 with torch.no_grad():
@@ -279,13 +287,18 @@ class Optimizer(torch.optim.Optimizer):
             self._flush()
         return loss
 
+    def _current(self) -> list[tuple[_View, _Batch]]:
+        """What to update, with the gradients that are there now."""
+        views = self._views if self._is_current() else self._arrange()
+        return [(view, batch) for view in views or () for batch in view.batches]
+
     def _call(self, view: _View, batch: _Batch) -> tuple[tuple[float, ...], Any, dict[str, float]]:
         """Fields, extras and numbers of the next step."""
         rule, t, numbers = view.rule, batch.t + 1, dict(batch.numbers)
         members = self._members(rule, view.group, t, numbers)
         extras = rule._extras(None, t)
         if view.group["maximize"]:
-            extras = (-1.0, *extras[1:]) if extras is not None else (-1.0, math.inf, 0.0, 1.0, 0.0, 0.0)
+            extras = (-1.0, *extras[1:]) if extras is not None else (-1.0, math.inf, 0.0, 0.0, 0.0, 0.0)
         return tuple([members[name] for name in view.native[1]]), extras, numbers
 
     def _is_current(self) -> bool:
@@ -312,7 +325,7 @@ class Optimizer(torch.optim.Optimizer):
 
     def _set_rule(self, view: _View) -> None:
         view.rule = self._make_rule(view.group)
-        index, _, _, _, _, names = _RULES[view.rule.rule]
+        index, _, _, _, _, names = RULES[view.rule.rule]
         view.native = (index, names)
         # What can change in place cannot be compared with what it was.
         options = self._options(view.group)
@@ -349,9 +362,7 @@ class Optimizer(torch.optim.Optimizer):
         if gradient is None:
             return
         if gradient.layout != torch.strided:
-            self._fail(
-                f"gradients must be dense, got {gradient.layout}: use nn.Embedding(sparse=False) and the like"
-            )
+            self._fail(f"gradients must be dense, got {gradient.layout}: use nn.Embedding(sparse=False) and the like")
         for what, tensor in (("parameters", p), ("gradients", gradient)):
             if tensor.dtype not in _DTYPES:
                 self._fail(
@@ -379,7 +390,7 @@ def _batch(
     rule = view.rule
     names = [known.get(name, name) for name in rule.state_names]
     table = np.empty((len(members), 4 + len(names)), np.int64)
-    kept = np.array([state["kept"].tolist() for *_, state in members]) if _RULES[rule.rule][3] else None
+    kept = np.array([state["kept"] for *_, state in members], np.float64) if RULES[rule.rule][3] else None
     params, states = [p for p, *_ in members], [state for *_, state in members]
     batch = _Batch(params, states, params[0].dtype == torch.float64, t, numbers, table, kept, [], False, [])
     for row, (p, frame, state) in zip(table, members, strict=True):

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
 
-from popgrad import optim
-from popgrad.torch._base import Group, Names, Optimizer
+from popgrad import _core, optim
+from popgrad.torch._base import RULES, Group, Names, Optimizer
 
 Number = float | torch.Tensor
 Pair = tuple[float, float]
 Triple = tuple[float, float, float]
 
 _MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
+_AVERAGING = {"weight_sum": "weight_sum", "largest_rate": "lr_max"}
 _BETAS: Names = {"betas": ("beta1", "beta2"), "eps": "epsilon"}
 _THREE_BETAS: Names = {"betas": ("beta1", "beta2", "beta3"), "eps": "epsilon"}
 
@@ -754,3 +755,347 @@ class Signum(Optimizer):
         maximize: bool = False,
     ) -> None:
         super().__init__(params, locals())
+
+
+class LARS(Optimizer):
+    """Momentum whose learning rate follows the ratio of weights and gradient: `optim.LARS`. A tensor is a layer.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        momentum: mu, in [0, 1); the learning rate is inside the velocity.
+        trust: eta, > 0.
+        weight_decay: lambda >= 0, part of the update whose ratio is taken.
+        eps: >= 0, added to the divisor.
+        adapt_vectors: whether biases and other tensors of less than two dimensions have a ratio too.
+        maximize: go up instead of down.
+
+    State: ``step``, ``momentum_buffer``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.LARS
+    _names: ClassVar[Names] = {
+        "momentum": "momentum",
+        "trust": "trust",
+        "eps": "epsilon",
+        "adapt_vectors": "adapt_vectors",
+    }
+    _states: ClassVar[Mapping[str, str]] = {"v": "momentum_buffer"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 10.0,
+        momentum: float = 0.9,
+        trust: float = 1e-3,
+        weight_decay: float = 0,
+        eps: float = 0.0,
+        adapt_vectors: bool = True,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+
+class LAMB(Optimizer):
+    """Adam whose steps have the length of their tensor: `optim.LAMB`. A tensor is a layer.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        betas: beta1 and beta2, in [0, 1).
+        eps: >= 0, in units of the gradient; after the root.
+        weight_decay: lambda >= 0, part of the update whose norm is taken.
+        adapt_vectors: whether biases and other tensors of less than two dimensions have a ratio too.
+        maximize: go up instead of down.
+
+    State: ``step``, ``exp_avg``, ``exp_avg_sq``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.LAMB
+    _names: ClassVar[Names] = {**_BETAS, "adapt_vectors": "adapt_vectors"}
+    _states: ClassVar[Mapping[str, str]] = _MOMENTS
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-2,
+        betas: Pair = (0.9, 0.999),
+        eps: float = 1e-6,
+        weight_decay: float = 0,
+        adapt_vectors: bool = True,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+
+class NovoGrad(Optimizer):
+    """Momentum on gradients over the running norm of their tensor: `optim.NovoGrad`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        betas: beta1 and beta2, in [0, 1).
+        eps: >= 0, in units of the gradient's norm.
+        weight_decay: lambda >= 0, inside the momentum.
+        averaging: multiply what enters the momentum by 1 - beta1.
+        maximize: go up instead of down.
+
+    State: ``step``, ``exp_avg``, and ``kept``, the squared norm of the whole tensor.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.NovoGrad
+    _names: ClassVar[Names] = {**_BETAS, "averaging": "averaging"}
+    _states: ClassVar[Mapping[str, str]] = {"m": "exp_avg"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-2,
+        betas: Pair = (0.95, 0.98),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        averaging: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+
+class Prodigy(Optimizer):
+    """Adam that finds its learning rate: `optim.Prodigy`.
+
+    Each parameter group finds a learning rate of its own, from all its tensors together.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        betas: beta1 and beta2, in [0, 1).
+        eps: >= 0, in units of the gradient.
+        weight_decay: lambda, in [0, 1), decoupled.
+        d0: the first estimate of the distance, > 0 and small.
+        d_coef: scales the estimate, > 0.
+        growth_rate: the most by which it grows in a step, > 1; None for no limit.
+        use_bias_correction: whether lr has Adam's bias corrections.
+        maximize: go up instead of down.
+
+    State: ``step``, ``exp_avg``, ``exp_avg_sq``, ``s``, ``p0``, and ``kept``, the estimates, the same for all tensors.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.Prodigy
+    _names: ClassVar[Names] = {
+        **_BETAS,
+        "d0": "start",
+        "d_coef": "coefficient",
+        "growth_rate": "growth",
+        "use_bias_correction": "bias_correction",
+    }
+    _states: ClassVar[Mapping[str, str]] = {**_MOMENTS, "s": "s", "start": "p0"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1.0,
+        betas: Pair = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        d0: float = 1e-6,
+        d_coef: float = 1.0,
+        growth_rate: float | None = None,
+        use_bias_correction: bool = False,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+
+class SophiaG(Optimizer):
+    """Momentum over an estimate of the curvature: `optim.SophiaG`.
+
+    Every tenth step or so, call `observe` with the gradients of a loss whose labels were drawn from the model's own
+    predictions, before those of the step itself.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        betas: decay of the momentum and of the curvature, in [0, 1).
+        rho: > 0, scales the curvature.
+        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        maximize: go up instead of down.
+
+    State: ``step``, ``exp_avg``, ``hessian``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.SophiaG
+    _names: ClassVar[Names] = {"betas": ("beta1", "beta2"), "rho": "rho"}
+    _states: ClassVar[Mapping[str, str]] = {"m": "exp_avg", "h": "hessian"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 3e-3,
+        betas: Pair = (0.965, 0.99),
+        rho: float = 0.04,
+        weight_decay: float = 0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+    def observe(self, samples: int) -> None:
+        """Take the gradients that the parameters hold into the curvature; the parameters stay as they are.
+
+        Args:
+            samples: over how many samples the loss was averaged, >= 1.
+
+        Raises:
+            InputError: see the class; no tensor was changed.
+        """
+        if samples < 1:
+            self._fail(f"samples must be a whole number >= 1, got {samples!r}")
+        for view, batch in self._current():
+            decay = view.rule.beta2
+            fields = (decay, (1 - decay) * samples)
+            _core.step_list(RULES["Curvature"][0], fields, batch.is_double, batch.table, None, None, batch.t)
+        self._flush()
+
+
+class _ScheduleFree(Optimizer):
+    """Parameters that are y while training and x, their average, otherwise."""
+
+    _exact_numbers = True
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Make the parameters the average x, which is to be evaluated and saved."""
+        self._move(lambda beta: 1 - 1 / beta, training=False)
+
+    @torch.no_grad()
+    def train(self) -> None:
+        """Make the parameters y again, where gradients are taken."""
+        self._move(lambda beta: 1 - beta, training=True)
+
+    def _move(self, share: Callable[[float], float], training: bool) -> None:
+        for group in self.param_groups:
+            if group["training"] == training:
+                continue
+            group["training"] = training
+            for p in group["params"]:
+                if (z := self.state.get(p, {}).get("z")) is not None:
+                    p.lerp_(z, share(self._beta(group)))
+
+    def _make_rule(self, group: Group) -> Any:
+        group.setdefault("training", True)
+        return super()._make_rule(group)
+
+    def _members(self, rule: Any, group: Group, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        if not group["training"]:
+            self._fail("call optimizer.train() before training goes on: the parameters are the average now")
+        return super()._members(rule, group, t, numbers)
+
+    @staticmethod
+    def _beta(group: Group) -> float:
+        raise NotImplementedError
+
+
+class ScheduleFreeSGD(_ScheduleFree):
+    """SGD whose average makes a schedule superfluous: `optim.ScheduleFreeSGD`.
+
+    Call `eval` before evaluating or saving the model, and `train` before going on.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        momentum: where y lies between z and x, in (0, 1).
+        weight_decay: lambda >= 0, added to the gradient as lambda y.
+        r: power of t in the weights of the average, >= 0.
+        maximize: go up instead of down.
+
+    State: ``step``, ``z``, ``weight_sum``, ``lr_max``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.ScheduleFreeSGD
+    _names: ClassVar[Names] = {"momentum": "beta", "r": "power"}
+    _states: ClassVar[Mapping[str, str]] = {"z": "z", **_AVERAGING}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1.0,
+        momentum: float = 0.9,
+        weight_decay: float = 0,
+        r: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+    @staticmethod
+    def _beta(group: Group) -> float:
+        return float(group["momentum"])
+
+
+class ScheduleFreeAdamW(_ScheduleFree):
+    """AdamW whose average makes a schedule superfluous: `optim.ScheduleFreeAdamW`.
+
+    Call `eval` before evaluating or saving the model, and `train` before going on.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        betas: where y lies between z and x, in (0, 1), and the decay of the square.
+        eps: >= 0, in units of the gradient; after the root.
+        weight_decay: lambda >= 0, at y.
+        r: power of t in the weights of the average, >= 0.
+        maximize: go up instead of down.
+
+    State: ``step``, ``z``, ``exp_avg_sq``, ``weight_sum``, ``lr_max``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.ScheduleFreeAdamW
+    _names: ClassVar[Names] = {"betas": ("beta", "beta2"), "eps": "epsilon", "r": "power"}
+    _states: ClassVar[Mapping[str, str]] = {
+        "z": "z",
+        "v": "exp_avg_sq",
+        "weight_sum": "weight_sum",
+        "largest_rate": "lr_max",
+    }
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 0.0025,
+        betas: Pair = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        r: float = 0.0,
+        *,
+        maximize: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+    @staticmethod
+    def _beta(group: Group) -> float:
+        return float(group["betas"][0])

@@ -1,0 +1,133 @@
+"""Schedule-Free methods: an average in place of a falling learning rate. Formulas: csrc/kernels/step_rules.h."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+import numpy as np
+
+from popgrad.checks import at_least_zero, fail
+from popgrad.optim._base import Array, NativeOptimizer, Schedule, State, at
+
+__all__ = ["ScheduleFreeAdamW", "ScheduleFreeSGD"]
+
+
+class _ScheduleFree(NativeOptimizer):
+    """What both share: z takes the steps, x averages z, and the parameters are y, between the two."""
+
+    beta: float
+    power: float
+    _numbers: ClassVar[dict[str, float]] = {"weight_sum": 0.0, "largest_rate": 0.0}
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.beta < 1:
+            fail(self, f"beta must be in (0, 1), got {self.beta!r}")
+        if not at_least_zero(self.power):
+            fail(self, f"power must be a finite number >= 0, got {self.power!r}")
+
+    def _averaging(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        rate = at(self.learning_rate, t)
+        numbers["largest_rate"] = max(numbers["largest_rate"], rate)
+        weight = t**self.power * numbers["largest_rate"] ** 2
+        numbers["weight_sum"] += weight
+        mix = weight / numbers["weight_sum"] if numbers["weight_sum"] else 0.0
+        ahead = rate * (1 - self.beta * (1 - mix))
+        return {"learning_rate": rate, "mix": mix, "ahead": ahead, "first": float(t == 1)}
+
+    def solution(self, params: Array, state: State) -> Array:
+        """x, the average: ``y + (1 - 1 / beta) (z - y)``."""
+        if state.t == 0 or state.average is not None:
+            return super().solution(params, state)
+        z: Array = state.slots[0] if state.slots.dtype == params.dtype else _widened(state.slots[0])
+        x: Array = params + params.dtype.type(1 - 1 / self.beta) * (z - params)
+        return x
+
+
+def _widened(bits: Array) -> Array:
+    """bfloat16 as float32."""
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class ScheduleFreeSGD(_ScheduleFree):
+    r"""SGD whose average makes a learning-rate schedule superfluous.
+
+    .. math:: y_t = (1-\beta) z_t + \beta x_t, \quad z_{t+1} = z_t - \alpha_t\, g(y_t), \quad
+              x_{t+1} = (1 - c_{t+1})\, x_t + c_{t+1} z_{t+1}
+
+    The parameters are y, where gradients are taken; `solution` gives x, which is to be evaluated and kept. The weight
+    c is the share of this step in the sum of ``t ** power * (largest learning rate so far) ** 2``.
+
+    Args:
+        learning_rate: alpha, a float > 0 or a schedule (a warm-up, if anything) ``t -> float``.
+        beta: where y lies between z and x, in (0, 1).
+        power: of t in the weights of the average, >= 0.
+
+    State: ``z``, shape (n,), zero at t = 0 (w at the first step).
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Defazio et al., NeurIPS 2024, arXiv:2405.15682, Algorithm 1 and section 4.
+    """
+
+    learning_rate: float | Schedule = 1.0
+    beta: float = 0.9
+    power: float = 0.0
+    rule = "ScheduleFreeSgd"
+    state_names = ("z",)
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return self._averaging(t, numbers)
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class ScheduleFreeAdamW(_ScheduleFree):
+    r"""AdamW whose average makes a learning-rate schedule superfluous.
+
+    .. math:: v_t = \beta_2 v_{t-1} + (1-\beta_2)\, g(y_t)^2, \quad
+              u_t = g(y_t) / (\sqrt{v_t / (1-\beta_2^t)} + \epsilon) + \lambda y_t
+
+    and u in place of g in `ScheduleFreeSGD`; there is no first moment.
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule (a warm-up, if anything) ``t -> float``.
+        beta: where y lies between z and x, in (0, 1); the place of Adam's beta1.
+        power: of t in the weights of the average, >= 0.
+        beta2: decay of v per step, in [0, 1).
+        epsilon: > 0, in units of the gradient; added after the square root.
+        weight_decay: lambda >= 0, at y and scaled by the learning rate.
+
+    State: ``z`` and ``v``, shape (n,), zero at t = 0 (z is w at the first step).
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Defazio et al., NeurIPS 2024, arXiv:2405.15682, section 4 and the authors' code.
+    """
+
+    learning_rate: float | Schedule = 0.0025
+    beta: float = 0.9
+    power: float = 0.0
+    beta2: float = 0.999
+    epsilon: float = 1e-8
+    rule = "ScheduleFreeAdamW"
+    state_names = ("z", "v")
+    _positive = ("learning_rate", "epsilon")
+    _fractions = ("beta2",)
+    _decay = "own"
+    _modes = ()
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return self._averaging(t, numbers) | {
+            "beta2": self.beta2,
+            "gain2": 1 - self.beta2,
+            "scale": 1 / math.sqrt(1 - self.beta2**t),
+            "epsilon": self.epsilon,
+            "decay": self.weight_decay,
+        }

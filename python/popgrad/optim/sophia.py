@@ -1,0 +1,93 @@
+"""Sophia: Newton's step with a cheap diagonal. Formulas: csrc/kernels/step_rules.h."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import final
+
+from popgrad import _core
+from popgrad.checks import InputError, fail, positive_int
+from popgrad.optim._base import RULES, Array, NativeOptimizer, Schedule, State, at
+
+__all__ = ["SophiaG"]
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class SophiaG(NativeOptimizer):
+    r"""Momentum divided by an estimate of the curvature, parameter by parameter, and limited to the learning rate.
+
+    .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad
+              w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \mathrm{clip}(m_t / (\rho h_t + \epsilon), 1)
+    .. math:: h_t = \beta_2 h_{t-1} + (1-\beta_2)\, B\, \hat g_t^2 \;\text{ every ``interval`` steps, else } h_{t-1}
+
+    Here g-hat is the gradient of the mean loss of B samples whose labels are drawn from the model's own predictions;
+    `pg.fit` draws them. In a loop of your own, call `observe` with it before `step` whenever `due` says so.
+
+    Args:
+        learning_rate: alpha, the longest step of a parameter, in units of w; > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m per step, and of h per estimate, in [0, 1).
+        rho: > 0, scales h: the larger, the fewer parameters are at the limit.
+        epsilon: > 0, keeps from dividing by zero.
+        interval: steps between estimates, a whole number >= 1.
+        weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
+
+    State: ``m`` and ``h``, shape (n,), zero at t = 0.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Liu et al., ICLR 2024, arXiv:2305.14342, Algorithms 2 and 3 (Sophia-G).
+    """
+
+    learning_rate: float | Schedule = 3e-3
+    beta1: float = 0.965
+    beta2: float = 0.99
+    rho: float = 0.04
+    epsilon: float = 1e-15
+    interval: int = 10
+    weight_decay: float = field(default=0.0, kw_only=True)
+    rule = "Sophia"
+    state_names = ("m", "h")
+    _positive = ("learning_rate", "rho", "epsilon")
+    _fractions = ("beta1", "beta2")
+    _decay = "decoupled"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive_int(self, "interval", self.interval)
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        return {
+            "learning_rate": at(self.learning_rate, t),
+            "beta1": self.beta1,
+            "gain1": 1 - self.beta1,
+            "rho": self.rho,
+            "epsilon": self.epsilon,
+        }
+
+    def due(self, state: State) -> bool:
+        """Whether `observe` is to be called before the next step."""
+        return state.t % self.interval == 0
+
+    def observe(self, params: Array, gradient: Array, state: State, samples: int) -> None:
+        """Take an estimate of the curvature into ``h``.
+
+        Args:
+            params: (n,), which stay as they are.
+            gradient: (n,) of the mean loss of `samples` samples with labels drawn from the model.
+            state: what `init` made.
+            samples: how many, >= 1.
+
+        Raises:
+            InputError: an array is of another type or shape; nothing was changed.
+        """
+        if samples < 1:
+            fail("SophiaG.observe", f"samples must be a whole number >= 1, got {samples!r}")
+        fields = (self.beta2, (1 - self.beta2) * samples)
+        try:
+            _core.step(
+                RULES["Curvature"][0], fields, params, gradient, state.slots, None, None, None, None, None, state.t
+            )
+        except ValueError as error:
+            raise InputError(str(error).replace("_core", "SophiaG.observe", 1)) from None
