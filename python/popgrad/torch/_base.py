@@ -258,6 +258,7 @@ class Optimizer(torch.optim.Optimizer):
             or hooks._global_optimizer_pre_hooks
             or hooks._global_optimizer_post_hooks
             or torch.autograd.profiler._is_profiler_enabled
+            or torch.compiler.is_compiling()
         ):
             return _hooked_step(self) if closure is None else _hooked_step(self, closure)
         return self._step(closure)
@@ -411,7 +412,8 @@ def _hooked(self: Optimizer, closure: Closure | None = None) -> Any:
     return self._step(closure)
 
 
-_hooked_step = torch.optim.Optimizer.profile_hook_step(_hooked)
+# Not to be looked into by torch.compile, to which a native step means nothing.
+_hooked_step = torch._disable_dynamo(torch.optim.Optimizer.profile_hook_step(_hooked))
 
 
 def _getter(options: Mapping[str, Any]) -> Callable[[Group], tuple[Any, ...]]:
