@@ -1,6 +1,6 @@
 """Steps of popgrad.torch against PyTorch's own, side by side in one process: medians of alternating runs.
 
-    python bench/torch_step.py [--repeats 60] [--threads 2]
+    python bench/torch_step.py [--repeats 21] [--threads 2] [--only Adam SGD]
 
 Ratios above 1: popgrad is that many times faster. "fused", "foreach" and "plain" are PyTorch's three implementations
 of a class; where it has no fused one on the CPU, its default is the plain one. Gradients stay the same tensors, or are
@@ -20,6 +20,7 @@ import torch
 
 import popgrad
 import popgrad.torch
+from popgrad.system import installation
 
 FUSED = ("Adam", "AdamW", "SGD", "Adagrad")
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -77,27 +78,26 @@ def timed(optimizer: Any, params: list[Any], steps: int, fresh: bool) -> Callabl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=21)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", nargs="*", choices=[name for name, _ in CASES], default=[name for name, _ in CASES])
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     popgrad.set_num_threads(options.threads)
     torch.manual_seed(0)
-    print(
-        f"PyTorch {torch.__version__}, {options.threads} threads, {popgrad.system.cpu()}"
-        if hasattr(popgrad, "system")
-        else f"PyTorch {torch.__version__}, {options.threads} threads"
-    )
+    print(f"PyTorch {torch.__version__}, {options.threads} threads, {installation()['instruction sets']}")
     for title, make in (("60 tensors, 10 to 100,000 elements", sixty), ("MLP 64-32-10", mlp)):
         for fresh in (False, True):
             print(f"\n{title}, {'new gradients at every step' if fresh else 'gradients in place'}")
             print(f"{'':10}{'popgrad':>12}{'fused':>9}{'foreach':>9}{'plain':>9}   times faster")
             for name, arguments in CASES:
+                if name not in options.only:
+                    continue
                 params = make()
                 kinds: dict[str, dict[str, Any]] = {"foreach": {"foreach": True}, "plain": {"foreach": False}}
                 if name in FUSED:
                     kinds = {"fused": {"fused": True}} | kinds
-                steps = 5 if make is sixty else 50
+                steps = 3 if make is sixty else 20
                 reference = getattr(torch.optim, name)
                 runs = {"popgrad": timed(getattr(popgrad.torch, name)(params, **arguments), params, steps, fresh)}
                 for kind, choice in kinds.items():

@@ -714,6 +714,31 @@ def test_profiler_shows_the_step():
     assert "Optimizer.step#Adam.step" in {event.key for event in profile.key_averages()}
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_inside_a_compiled_function():
+    models = [torch.nn.Linear(3, 2)]
+    models.append(copy.deepcopy(models[0]))
+    optimizers = [
+        module.Adam(model.parameters(), lr=0.1) for module, model in zip((pt, torch.optim), models, strict=True)
+    ]
+
+    def train(x):
+        optimizers[0].zero_grad()
+        loss = (models[0](x) ** 2).mean()
+        loss.backward()
+        optimizers[0].step()
+        return loss
+
+    compiled, x = torch.compile(train, backend="eager"), torch.ones(4, 3)
+    for _ in range(3):
+        compiled(x)
+        optimizers[1].zero_grad()
+        (models[1](x) ** 2).mean().backward()
+        optimizers[1].step()
+    assert_equal(models[0].parameters(), list(models[1].parameters()))
+    assert_same_state(*optimizers)
+
+
 def test_autograd_notices():
     w = torch.nn.Parameter(torch.ones(3))
     optimizer = pt.SGD([w])

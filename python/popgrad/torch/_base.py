@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NoReturn, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch._compile import _disable_dynamo
 from torch.optim import optimizer as hooks
 
 from popgrad import _core
@@ -99,11 +100,6 @@ class Optimizer(torch.optim.Optimizer):
         """The class in `popgrad.optim` that does what the group asks for, and the names of its arguments."""
         return self._method, self._names
 
-    @staticmethod
-    def _rate(group: Group, t: int) -> float:
-        """The learning rate of step t."""
-        return float(group["lr"])
-
     def _members(self, rule: Any, group: Group, t: int, numbers: dict[str, float]) -> dict[str, float]:
         """The members of the native rule at step t; what is to be carried on goes into `numbers`."""
         return cast(dict[str, float], rule._fields(t, numbers))
@@ -151,8 +147,7 @@ class Optimizer(torch.optim.Optimizer):
         if "decoupled_weight_decay" in group:
             arguments["weight_decay_mode"] = "decoupled" if group["decoupled_weight_decay"] else "coupled"
         try:
-            rate = self._rate  # not of the instance, which would hold itself alive
-            return method(lambda t: rate(group, t), **arguments)
+            return method(lambda t: float(group["lr"]), **arguments)
         except InputError as error:
             message = str(error).partition("] ")[2]
             for theirs, ours in names.items():
@@ -413,7 +408,7 @@ def _hooked(self: Optimizer, closure: Closure | None = None) -> Any:
 
 
 # Not to be looked into by torch.compile, to which a native step means nothing.
-_hooked_step = torch._disable_dynamo(torch.optim.Optimizer.profile_hook_step(_hooked))
+_hooked_step = _disable_dynamo(torch.optim.Optimizer.profile_hook_step(_hooked))
 
 
 def _getter(options: Mapping[str, Any]) -> Callable[[Group], tuple[Any, ...]]:

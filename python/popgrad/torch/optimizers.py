@@ -27,7 +27,7 @@ class SGD(Optimizer):
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         momentum: mu, in [0, 1).
-        dampening: tau >= 0: the velocity takes up 1 - tau of a gradient, but for the first, which it begins with.
+        dampening: tau, in [0, 1): the velocity takes up 1 - tau of a gradient, but for the first, which it begins with.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         nesterov: the look ahead; needs momentum, and no dampening.
         maximize: go up instead of down.
@@ -66,14 +66,10 @@ class SGD(Optimizer):
             return optim.Nesterov, {"momentum": "momentum"}
         if not group["momentum"]:
             return optim.SGD, {}
-        return optim.Momentum, {"momentum": "beta"}  # whose rule also has a factor for the gradient
+        return optim.HeavyBall, {"momentum": "momentum", "dampening": "dampening"}
 
     def _progress(self, rule: Any, group: Group, state: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
         return int(state.get("momentum_buffer") is not None), {}
-
-    def _members(self, rule: Any, group: Group, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        members = super()._members(rule, group, t, numbers)
-        return members | {"gain": 1.0 if t == 1 else 1 - group["dampening"]} if "gain" in members else members
 
 
 class Adam(Optimizer):
@@ -305,7 +301,7 @@ class Adagrad(Optimizer):
     """
 
     _method = optim.AdaGrad
-    _names: ClassVar[Names] = {"eps": "epsilon"}
+    _names: ClassVar[Names] = {"eps": "epsilon", "lr_decay": "rate_decay"}
     _states: ClassVar[Mapping[str, str]] = {"s": "sum"}
 
     def __init__(
@@ -324,12 +320,9 @@ class Adagrad(Optimizer):
     ) -> None:
         super().__init__(params, locals())
         for group in self.param_groups:
+            rule = self._make_rule(group)
             for p in group["params"]:
-                self._state_of(p, p, self._make_rule(group), group)
-
-    @staticmethod
-    def _rate(group: Group, t: int) -> float:
-        return float(group["lr"]) / (1 + (t - 1) * float(group["lr_decay"]))
+                self._state_of(p, p, rule, group)
 
     def _first(self, name: str, group: Group) -> float:
         return float(group["initial_accumulator_value"])
