@@ -188,6 +188,28 @@ def test_a_gradient_that_is_not_finite_spoils_its_own_block_of_bytes_alone(bad):
 
 
 @RULES
+def test_denormal_floats_count_as_zero(case):
+    """They would take some processors many times as long, and a decaying average would never leave them."""
+    optimizer = dataclasses.replace(case.optimizer, weight_decay=0.0)
+    w, tiny = np.ones(1003, np.float32), np.full(1003, 1e-41, np.float32)
+    still = w.copy()
+    one, two = optimizer.init(w), optimizer.init(w)
+    for _ in range(3):
+        optimizer.step(w, tiny, one)
+        optimizer.step(still, np.zeros_like(tiny), two)
+    np.testing.assert_array_equal(w, still)
+    np.testing.assert_array_equal(np.where(one.slots == tiny[0], 0, one.slots), two.slots)  # it may be kept as it is
+    assert (tiny == np.float32(1e-41)).all()  # nothing outside the step has changed
+    assert np.float32(1e-41) * np.float32(1) != 0
+
+
+def test_denormal_doubles_are_numbers():
+    w = np.zeros(9)
+    optim.SGD(1.0).step(w, np.full(9, -1e-310), optim.SGD(1.0).init(w))
+    assert (w == 1e-310).all()
+
+
+@RULES
 def test_bytes_per_parameter_are_counted(case):
     """What a step reads and writes of arrays of float32; each array once, and w and the states both ways."""
     plain = case.optimizer

@@ -1,6 +1,7 @@
 // The rules of csrc/kernels on the GPU, from the same structs as the CPU's. A step is one launch for a whole list of
 // tensors: each block of threads takes a piece of one of them.
-// Compiled without contraction (-fmad=false), so that + - * / sqrt give the CPU's bits; sums are taken in an order of
+// Compiled without contraction (-fmad=false) and with denormal floats as zeros (-ftz=true), so that + - * / sqrt give
+// the CPU's bits; sums are taken in an order of
 // their own, the same on every card.
 #include <cuda_runtime.h>
 

@@ -15,7 +15,7 @@ from popgrad import _core
 __all__ = ["EXTRAS", "installation", "machine"]
 
 # Extra: the packages that it brings.
-EXTRAS = {"report": ("plotly", "jinja2"), "test": ("pytest", "hypothesis", "pytest-xdist")}
+EXTRAS = {"report": ("plotly", "jinja2"), "torch": ("torch",), "test": ("pytest", "hypothesis", "pytest-xdist")}
 
 
 def installation() -> dict[str, str]:

@@ -135,6 +135,22 @@ void test_blocks(const Kernels& kernels) {
     }
 }
 
+// The same numbers in another block or at another step are rounded in another way.
+void test_noise(const Kernels& kernels) {
+  for (const Packing packing : {Packing::bfloat16, Packing::bytes}) {
+    Block one(512), other(512);
+    for (size_t i = 0; i < 512; ++i) one.g[i] = other.g[i] = i % 256 == 0 ? 1.0f : 0.3f;
+    one.step(kernels, packing, 0, 1, 1);
+    other.step(kernels, packing, 0, 1, 2);
+    int blocks = 0, steps = 0;
+    for (size_t i = 1; i < 256; ++i) {
+      blocks += one.decoded(i, packing) != one.decoded(i + 256, packing);
+      steps += one.decoded(i, packing) != other.decoded(i, packing);
+    }
+    CHECK(blocks > 40 && steps > 40, blocks, steps);
+  }
+}
+
 // One value that is not finite poisons its block of bytes, and in sixteen bits itself alone.
 void test_poison(const Kernels& kernels) {
   for (const float bad : {infinity, -infinity, std::numeric_limits<float>::quiet_NaN()}) {
@@ -177,6 +193,7 @@ int main() {
   test_corners();
   for (const Kernels* kernels : supported_targets()) {
     test_blocks(*kernels);
+    test_noise(*kernels);
     test_poison(*kernels);
   }
 }
