@@ -9,7 +9,16 @@
 namespace popgrad::POPGRAD_TARGET {
 namespace {
 
-template <class Rule, class T, bool with_extras>
+// What is done around a rule in its sweep: weight decay alone is common, and what is left out of it takes as long as
+// Adam.
+enum Extent { rule_alone, decay, everything };
+
+Extent extent_of(const StepExtras* extras) {
+  if (!extras) return rule_alone;
+  return extras->l1 == 0 && extras->clip > 1.7976931348623157e308 ? decay : everything;
+}
+
+template <class Rule, class T, Extent extent>
 [[gnu::noinline]] void sweep(const Rule& rule, const Around<T>& around, T* w, const T* g, T* const* s, size_t n) {
   constexpr int states = Rule::states, slots = slots_of<Rule>;
   const Rule own = rule;  // so that the compiler knows that no store changes it
@@ -18,13 +27,13 @@ template <class Rule, class T, bool with_extras>
   for (size_t i = 0; i < n; ++i) {
     T local[slots], value = w[i];
     for (int k = 0; k < states; ++k) local[k] = s[k][i];
-    if constexpr (with_extras) {
-      const T pull = extras.gradient(value, g[i]);
+    if constexpr (extent == rule_alone) {
+      own(value, g[i], local);
+    } else {
+      const T pull = extent == decay ? extras.unclipped(value, g[i]) : extras.gradient(value, g[i]);
       value = extras.decayed(value);
       own(value, pull, local);
-      value = extras.shrink(value);
-    } else {
-      own(value, g[i], local);
+      if constexpr (extent == everything) value = extras.shrink(value);
     }
     for (int k = 0; k < states; ++k) s[k][i] = local[k];  // before w: states that a rule leaves alone are not written
     w[i] = value;
@@ -139,13 +148,14 @@ void step(const double* fields, const StepArgs<T>& args, size_t begin, size_t en
   static_assert(fields_match<Rule<T>, T>);
   const Rule<T> rule = rule_from<Rule<T>, T>(fields);
   const Around<T> around = around_of<T>(args.extras);
+  const Extent extent = extent_of(args.extras);
   [[maybe_unused]] const FlushDenormals<T> flush;
   by_parts<Rule<T>>(args, begin, end, args.average ? packed_block : end - begin,
                     [&](T* const* s, size_t i, size_t count) {
-                      if (args.extras)
-                        sweep<Rule<T>, T, true>(rule, around, args.w + i, args.g + i, s, count);
-                      else
-                        sweep<Rule<T>, T, false>(rule, around, args.w + i, args.g + i, s, count);
+                      const auto run = extent == rule_alone ? sweep<Rule<T>, T, rule_alone>
+                                       : extent == decay    ? sweep<Rule<T>, T, decay>
+                                                            : sweep<Rule<T>, T, everything>;
+                      run(rule, around, args.w + i, args.g + i, s, count);
                       if (args.average) average(args.average + i, args.w + i, around.mix, count);
                     });
 }
@@ -166,7 +176,7 @@ double total(const double* sums) {
   return all;
 }
 
-template <class Rule, class T, bool with_extras>
+template <class Rule, class T, Extent extent>
 [[gnu::noinline]] void measure_part(const Rule& rule, const Around<T>& around, const T* w, const T* g, T* const* s,
                                     size_t n, double (*sums)[packed_block]) {
   constexpr int states = Rule::states, slots = slots_of<Rule>, count = Rule::sums;
@@ -177,7 +187,7 @@ template <class Rule, class T, bool with_extras>
     T local[slots];
     double sum[count];
     for (int k = 0; k < states; ++k) local[k] = s[k][i];
-    own.measure(w[i], with_extras ? extras.gradient(w[i], g[i]) : g[i], local, sum);
+    own.measure(w[i], extent == rule_alone ? g[i] : extras.gradient(w[i], g[i]), local, sum);
     for (int k = 0; k < states; ++k) s[k][i] = local[k];
     for (int k = 0; k < count; ++k) sums[k][i] = sum[k];
   }
@@ -193,9 +203,9 @@ void measure(const double* fields, const StepArgs<T>& args, size_t begin, size_t
   by_parts<Rule<T>>(args, begin, end, packed_block, [&](T* const* s, size_t i, size_t n) {
     double each[count][packed_block];
     if (args.extras)
-      measure_part<Rule<T>, T, true>(rule, around, args.w + i, args.g + i, s, n, each);
+      measure_part<Rule<T>, T, everything>(rule, around, args.w + i, args.g + i, s, n, each);
     else
-      measure_part<Rule<T>, T, false>(rule, around, args.w + i, args.g + i, s, n, each);
+      measure_part<Rule<T>, T, rule_alone>(rule, around, args.w + i, args.g + i, s, n, each);
     for (int k = 0; k < count; ++k) add_lanes(parts[k], each[k], n);
   });
   for (int k = 0; k < count; ++k) sums[k] = total(parts[k]);

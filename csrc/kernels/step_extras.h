@@ -14,10 +14,12 @@ struct Around {
     g = g > clip ? clip : g < -clip ? -clip : g;  // NaN passes
     return g + l2 * w;
   }
+  // The same where nothing is clipped.
+  POPGRAD_HD T unclipped(T w, T g) const { return g * scale + l2 * w; }
   // 1 - decay as one factor would be rounded to float, by as much as a small decay changes in twenty steps.
   POPGRAD_HD T decayed(T w) const { return w - decay * w; }
   // The proximal step of l1 |w|: soft thresholding.
-  POPGRAD_HD T shrink(T w) const { return w > l1 ? w - l1 : w < -l1 ? w + l1 : w != w ? w : T(0); }
+  POPGRAD_HD T shrink(T w) const { return w > l1 ? w - l1 : w < -l1 ? w + l1 : w != w || l1 == T(0) ? w : T(0); }
 };
 
 template <class T, class Extras>

@@ -12,6 +12,7 @@ using namespace popgrad::test;
 namespace {
 
 constexpr StepExtras around = {0.5, 0.8, 0.1, 0.1, 0.01, 0.3};
+constexpr StepExtras decays = {0.5, std::numeric_limits<double>::infinity(), 0.1, 0.1, 0, 0.3};
 
 // The ways in which a rule's states may be stored.
 std::vector<Packing> packings(const StepRule& rule, bool is_float) {
@@ -148,7 +149,7 @@ void check_rule(const std::vector<const Kernels*>& all, int index) {
   const StepRule& rule = all[0]->steps[index];
   for (const Packing packing : packings(rule, sizeof(T) == sizeof(float))) {
     for (const size_t n : {0, 1, 15, 16, 17, 1000, 10'000})
-      for (const StepExtras* extras : {static_cast<const StepExtras*>(nullptr), &around})
+      for (const StepExtras* extras : {static_cast<const StepExtras*>(nullptr), &decays, &around})
         for (const bool odd : {false, true}) check_same_bits<T>(all, index, n, packing, odd, extras);
     check_lists<T>(index, packing);
   }
