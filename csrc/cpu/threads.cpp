@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <atomic>
 #include <charconv>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
@@ -73,6 +74,7 @@ class Pool {
   std::mutex use;  // one job at a time
 
   void run(Job& job, int helpers) {
+    bool sleepers;
     {
       const std::lock_guard lock(mutex_);
       try {
@@ -84,36 +86,68 @@ class Pool {
       invited_ = helpers;
       busy_ = helpers;
       ++ticket_;
+      sleepers = sleepers_ > 0;
     }
-    wake_.notify_all();
+    if (sleepers) wake_.notify_all();
     job.work();
+    if (soon([this] { return busy_ == 0; })) return;
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return busy_ == 0; });
-    job_ = nullptr;
   }
 
  private:
+  // Whether it comes true within some fifty microseconds: to sleep and to be woken takes as long, and in training the
+  // next call is often that near. Threads that yield meanwhile end up on one processor, on which they take turns.
+  template <class F>
+  static bool soon(const F& condition) {
+    using Clock = std::chrono::steady_clock;
+    const auto end = Clock::now() + std::chrono::microseconds(50);
+    do {
+      for (int k = 0; k < 32; ++k) {
+        if (condition()) return true;
+        pause();
+      }
+    } while (Clock::now() < end);
+    return condition();
+  }
+
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
+
   void serve(int number) {
     uint64_t seen = 0;
-    std::unique_lock lock(mutex_);
     for (;;) {
-      wake_.wait(lock, [&] { return ticket_ != seen; });
+      const bool awake = soon([&] { return ticket_ != seen; });
+      std::unique_lock lock(mutex_);
+      if (!awake) {
+        ++sleepers_;
+        wake_.wait(lock, [&] { return ticket_ != seen; });
+        --sleepers_;
+      }
       seen = ticket_;
       if (number >= invited_) continue;
-      Job* const job = job_;
+      Job* const job = job_;  // there until every thread that was invited has come and gone
       lock.unlock();
       inside = true;
       job->work();
-      lock.lock();
-      if (--busy_ == 0) done_.notify_one();
+      if (--busy_ == 0) {
+        lock.lock();  // so that it cannot fall between the other's look and its sleep
+        done_.notify_one();
+      }
     }
   }
 
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   Job* job_ = nullptr;
-  uint64_t ticket_ = 0;
-  int threads_ = 0, invited_ = 0, busy_ = 0;
+  std::atomic<uint64_t> ticket_ = 0;
+  std::atomic<int> busy_ = 0;
+  int threads_ = 0, invited_ = 0, sleepers_ = 0;
 };
 
 // Never destroyed: its threads may still wait when the process ends. A forked child has none of the threads
