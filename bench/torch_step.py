@@ -1,6 +1,6 @@
 """Steps of popgrad.torch against PyTorch's own, side by side in one process: medians of alternating runs.
 
-    python bench/torch_step.py [--repeats 21] [--threads 2] [--only Adam SGD]
+    python bench/torch_step.py [--repeats 11] [--threads 2] [--only Adam SGD] [--on sixty mlp large]
 
 Ratios above 1: popgrad is that many times faster. "fused", "foreach" and "plain" are PyTorch's three implementations
 of a class; where it has no fused one on the CPU, its default is the plain one. Gradients stay the same tensors, or are
@@ -47,6 +47,18 @@ def mlp() -> list[torch.nn.Parameter]:
     return list(layers.parameters())
 
 
+def large() -> list[torch.nn.Parameter]:
+    return [torch.nn.Parameter(torch.randn(16_000_000))]
+
+
+# What is stepped, its name, and steps in one timing.
+MODELS = {
+    "sixty": (sixty, "60 tensors, 10 to 100,000 elements", 50),
+    "mlp": (mlp, "MLP 64-32-10", 50),
+    "large": (large, "one tensor of 16 million elements", 2),
+}
+
+
 def medians(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
     """Seconds for each, by turns, so that what else happens on the machine meets all alike."""
     times: dict[str, list[float]] = {name: [] for name in runs}
@@ -64,7 +76,8 @@ def timed(optimizer: Any, params: list[Any], steps: int, fresh: bool) -> Callabl
         total = 0.0
         for p, gradient in zip(params, gradients, strict=True):
             p.grad = gradient
-        optimizer.step()  # whose parameters and states are not yet near the processor
+        for _ in range(5):
+            optimizer.step()  # until parameters, states and threads are where they will be in training
         for _ in range(steps):
             if fresh:
                 for p, gradient in zip(params, gradients, strict=True):
@@ -80,16 +93,17 @@ def timed(optimizer: Any, params: list[Any], steps: int, fresh: bool) -> Callabl
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=21)
+    parser.add_argument("--repeats", type=int, default=11)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--only", nargs="*", choices=[name for name, _ in CASES], default=[name for name, _ in CASES])
+    parser.add_argument("--on", nargs="*", choices=MODELS, default=list(MODELS))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     popgrad.set_num_threads(options.threads)
     torch.manual_seed(0)
     print(f"PyTorch {torch.__version__}, {options.threads} threads, {installation()['instruction sets']}")
-    for title, make in (("60 tensors, 10 to 100,000 elements", sixty), ("MLP 64-32-10", mlp)):
-        for fresh in (False, True):
+    for make, title, steps in (MODELS[name] for name in options.on):
+        for fresh in (False, True) if make is not large else (False,):
             print(f"\n{title}, {'new gradients at every step' if fresh else 'gradients in place'}")
             print(f"{'':10}{'popgrad':>12}{'fused':>9}{'foreach':>9}{'plain':>9}   times faster")
             for name, arguments in CASES:
@@ -99,7 +113,6 @@ def main() -> None:
                 kinds: dict[str, dict[str, Any]] = {"foreach": {"foreach": True}, "plain": {"foreach": False}}
                 if name in FUSED:
                     kinds = {"fused": {"fused": True}} | kinds
-                steps = 10 if make is sixty else 50
                 reference = getattr(torch.optim, name)
                 runs = {"popgrad": timed(getattr(popgrad.torch, name)(params, **arguments), params, steps, fresh)}
                 for kind, choice in kinds.items():

@@ -48,21 +48,39 @@ std::atomic<int>& count_setting() {
   return count;
 }
 
+// Items are dealt out in shares that lie side by side, one for each thread, so that the same call finds the same memory
+// near the same thread; who is done with its own share takes from the others'.
 struct Job {
-  int64_t items;
-  Body body;
-  const void* context;
-  std::atomic<int64_t> next{0};
-  std::exception_ptr error;
-  std::mutex error_lock;
+  static constexpr int most_shares = 64;  // more threads begin with another's share
+  struct alignas(64) Next {
+    std::atomic<int64_t> item;
+  };
 
-  void work() {
+  const int64_t items;
+  const Body body;
+  const void* const context;
+  const int shares;
+  Next next[most_shares];
+  std::exception_ptr error{};
+  std::mutex error_lock{};
+
+  Job(int64_t items_in, Body body_in, const void* context_in, int threads)
+      : items(items_in), body(body_in), context(context_in), shares(std::min(threads, most_shares)) {
+    for (int k = 0; k < shares; ++k) next[k].item.store(first(k), std::memory_order_relaxed);
+  }
+  int64_t first(int share) const { return items / shares * share + std::min<int64_t>(items % shares, share); }
+
+  void work(int thread) {
     try {
-      for (int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < items;) body(context, i);
+      for (int k = 0; k < shares; ++k) {
+        const int share = (thread + k) % shares;
+        const int64_t end = first(share + 1);
+        for (int64_t i; (i = next[share].item.fetch_add(1, std::memory_order_relaxed)) < end;) body(context, i);
+      }
     } catch (...) {
       const std::lock_guard lock(error_lock);
       if (!error) error = std::current_exception();
-      next = items;
+      for (int k = 0; k < shares; ++k) next[k].item = items;
     }
   }
 };
@@ -89,7 +107,7 @@ class Pool {
       sleepers = sleepers_ > 0;
     }
     if (sleepers) wake_.notify_all();
-    job.work();
+    job.work(0);
     if (soon([this] { return busy_ == 0; })) return;
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return busy_ == 0; });
@@ -134,7 +152,7 @@ class Pool {
       Job* const job = job_;  // there until every thread that was invited has come and gone
       lock.unlock();
       inside = true;
-      job->work();
+      job->work(number + 1);
       if (--busy_ == 0) {
         lock.lock();  // so that it cannot fall between the other's look and its sleep
         done_.notify_one();
@@ -185,7 +203,7 @@ void run_items(int64_t items, Body body, const void* context, bool threaded) {
         Inside() { inside = true; }
         ~Inside() { inside = false; }
       } mark;
-      Job job{.items = items, .body = body, .context = context, .next = 0, .error = nullptr, .error_lock = {}};
+      Job job(items, body, context, int(wanted));
       shared.run(job, int(wanted) - 1);
       if (job.error) std::rethrow_exception(job.error);
       return;

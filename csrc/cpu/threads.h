@@ -17,7 +17,8 @@ void run_items(int64_t items, Body body, const void* context, bool threaded);
 // them for. A call from inside a body, or beside another call, runs on its own thread alone.
 template <class F>
 void parallel(int64_t items, double operations, const F& body) {
-  constexpr double worth_waking = 3e5;  // about 20 microseconds of arithmetic; waking costs 5 to 10
+  constexpr double worth_waking =
+      3e5;  // about 20 microseconds of arithmetic; to wake a thread that sleeps costs 5 to 50
   run_items(
       items, [](const void* context, int64_t item) { (*static_cast<const F*>(context))(item); }, &body,
       operations > worth_waking);
