@@ -106,7 +106,7 @@ void pack(const StepArgs<float>& args, int slot, bool positive, size_t begin, si
   }
   uint8_t* const out = static_cast<uint8_t*>(args.state[slot]) + begin;
   const float largest = largest_magnitude(in, count);
-  const bool finite = largest <= 3.40282347e38f;
+  const bool finite = largest <= largest_scale;
   const float scale = finite ? largest : float_from_bits(0x7FC00000u);
   args.scales[slot][begin / packed_block] = scale;
   if (!finite || scale < least_scale)  // the whole block is NaN, or as good as zero

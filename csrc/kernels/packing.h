@@ -34,6 +34,7 @@ struct Half {
 // averages of squares, whose root is divided by: those that are not zero never become zero, but for whole blocks whose
 // scale is below least_scale, where the smallest codes would not be normal numbers any more.
 inline constexpr float least_scale = 0x1p-94f;
+inline constexpr float largest_scale = 0x1p126f;  // the inverse of a larger one is no normal number: it counts as NaN
 
 struct SignedByte {
   using Code = uint8_t;

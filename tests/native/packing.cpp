@@ -175,7 +175,7 @@ void test_poison(const Kernels& kernels) {
   block.step(kernels, Packing::bytes, 0, 1, 5);
   for (size_t i = 0; i < 300; ++i) CHECK(block.decoded(i, Packing::bytes) == 0, i);
   // The largest numbers that there are.
-  for (float& g : block.g) g = std::numeric_limits<float>::max() / 2;
+  for (float& g : block.g) g = codes::largest_scale;
   block.step(kernels, Packing::bytes, 0, 1, 5);
   for (size_t i = 0; i < 300; ++i) CHECK(std::abs(block.decoded(i, Packing::bytes) / block.g[i] - 1) < 1e-5f, i);
 }
