@@ -777,6 +777,12 @@ def _presets():
         (optim.Yogi, yogi, {}, None, "yogi", None),
         (optim.ADOPT, adopt, {}, None, "contrib.adopt", None),
         (optim.AdEMAMix, ademamix, {}, None, "contrib.ademamix", None),
+        (optim.LARS, lars, {}, None, "lars", None),
+        (optim.LAMB, lamb, {}, None, "lamb", None),
+        (optim.NovoGrad, novograd, {}, None, "novograd", None),
+        (optim.Prodigy, prodigy, {}, None, "contrib.prodigy", None),
+        (optim.ScheduleFreeSGD, schedule_free, {}, None, "contrib.schedule_free_sgd", None),
+        (optim.ScheduleFreeAdamW, schedule_free_adamw, {}, None, "contrib.schedule_free_adamw", None),
     ]
     for cls, formula, arguments, torch, optax, keras in table:
         # PyTorch rounds 1 - learning_rate weight_decay to float32, optax's Lion adds the decay to a sign: each is up to
@@ -785,7 +791,7 @@ def _presets():
         for decay in ({}, {"weight_decay": 0.3}):
             if torch and not (decay and torch == "Rprop"):
                 yield Rule(cls(matches="torch", **decay), formula, torch=(torch, arguments | decay), **rounds)
-            if optax and (not decay or optax in ("lion", "adadelta", "adamw", "contrib.ademamix")):
+            if optax and (not decay or optax in ("lion", "adadelta", "adamw", "lamb", "novograd", "contrib.ademamix")):
                 reference = [(optax, rate[cls] | arguments | decay)]
                 yield Rule(cls(matches="optax", **decay), formula, optax=reference, **rounds)
             if keras:

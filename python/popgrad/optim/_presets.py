@@ -40,6 +40,11 @@ class Matching(ABCMeta):
         return own.replace(parameters=list(own.parameters.values())[1:])
 
 
+def _below(kind: Any) -> list[Any]:
+    """All classes derived from `kind`, and theirs."""
+    return [each for child in kind.__subclasses__() for each in (child, *_below(child))]
+
+
 def preset_of(cls: Any, library: Any) -> dict[str, Any]:
     """The arguments with which `cls` is `library`'s optimizer, where they differ from its defaults.
 
@@ -50,6 +55,7 @@ def preset_of(cls: Any, library: Any) -> dict[str, Any]:
     one_of(name, "library", library, get_args(Library))
     if library not in cls._presets:
         others = " and ".join(cls._presets) or "no library"
-        known = sorted(k.__name__ for k in cls.__base__.__subclasses__() if library in k._presets)
+        root = [kind for kind in cls.__mro__ if isinstance(kind, Matching)][-1]
+        known = sorted(kind.__name__ for kind in _below(root) if library in kind._presets)
         fail(name, f"matches {others}, not {library!r}; what matches {library!r}: {', '.join(known)}")
     return dict(cls._presets[library])

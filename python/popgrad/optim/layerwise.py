@@ -8,6 +8,7 @@ from typing import ClassVar, final
 
 from popgrad.checks import at_least_zero, fail
 from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._presets import Presets
 
 __all__ = ["LAMB", "LARS", "NovoGrad", "Prodigy"]
 
@@ -44,6 +45,7 @@ class LARS(NativeOptimizer):
     trust: float = 1e-3
     epsilon: float = 0.0
     adapt_vectors: bool = True
+    _presets: ClassVar[Presets] = {"optax": {"weight_decay_mode": "coupled"}}
     rule = "Lars"
     state_names = ("v",)
     _positive = ("learning_rate", "trust")
@@ -100,6 +102,7 @@ class LAMB(NativeOptimizer):
     beta2: float = 0.999
     epsilon: float = 1e-6
     adapt_vectors: bool = True
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "Lamb"
     state_names = ("m", "v")
     _positive = ("learning_rate", "epsilon")
@@ -154,6 +157,7 @@ class NovoGrad(NativeOptimizer):
     beta2: float = 0.98
     epsilon: float = 1e-8
     averaging: bool = False
+    _presets: ClassVar[Presets] = {"optax": {"beta1": 0.9, "beta2": 0.25, "epsilon": 1e-6}}
     rule = "NovoGrad"
     state_names = ("m",)
     _positive = ("learning_rate", "epsilon")
@@ -218,6 +222,7 @@ class Prodigy(NativeOptimizer):
     coefficient: float = 1.0
     bias_correction: bool = False
     weight_decay: float = field(default=0.0, kw_only=True)
+    _presets: ClassVar[Presets] = {"optax": {"bias_correction": True}}
     rule = "Prodigy"
     state_names = ("m", "v", "s", "start")
     _positive = ("learning_rate", "epsilon", "start", "coefficient")

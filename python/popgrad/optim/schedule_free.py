@@ -10,6 +10,7 @@ import numpy as np
 
 from popgrad.checks import at_least_zero, fail
 from popgrad.optim._base import Array, NativeOptimizer, Schedule, State, at
+from popgrad.optim._presets import Presets
 
 __all__ = ["ScheduleFreeAdamW", "ScheduleFreeSGD"]
 
@@ -78,6 +79,7 @@ class ScheduleFreeSGD(_ScheduleFree):
     learning_rate: float | Schedule = 1.0
     beta: float = 0.9
     power: float = 0.0
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "ScheduleFreeSgd"
     state_names = ("z",)
 
@@ -116,6 +118,7 @@ class ScheduleFreeAdamW(_ScheduleFree):
     power: float = 0.0
     beta2: float = 0.999
     epsilon: float = 1e-8
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "ScheduleFreeAdamW"
     state_names = ("z", "v")
     _positive = ("learning_rate", "epsilon")
