@@ -485,7 +485,11 @@ OPTIMIZERS = [
         optax=[("novograd", {"learning_rate": 0.01, "b1": 0.95, "b2": 0.98, "eps": 1e-8, "weight_decay": 0.3})],
         refuses={"beta1": 1.0},
     ),
-    Rule(optim.Prodigy(start=1e-3, weight_decay=0.3), prodigy, refuses={"growth": 1.0, "start": 0.0}),
+    Rule(
+        optim.Prodigy(start=1e-3, bias_correction=False, weight_decay=0.3),
+        prodigy,
+        refuses={"growth": 1.0, "start": 0.0},
+    ),
     Rule(optim.SophiaG(0.01, weight_decay=0.3), sophia, refuses={"interval": 0, "rho": 0.0}),
     Rule(
         optim.ScheduleFreeSGD(0.1),

@@ -71,7 +71,7 @@ OURS = [
     ("LARS", {"lr": 10.0, "weight_decay": 0.1}, optim.LARS(10.0, weight_decay=0.1)),
     ("LAMB", {"lr": 0.01, "weight_decay": 0.1}, optim.LAMB(0.01, weight_decay=0.1)),
     ("NovoGrad", {"lr": 0.01, "weight_decay": 0.1}, optim.NovoGrad(0.01, weight_decay=0.1)),
-    ("Prodigy", {"d0": 1e-3, "weight_decay": 0.1}, optim.Prodigy(start=1e-3, weight_decay=0.1)),
+    ("Prodigy", {"d0": 1e-3, "weight_decay": 0.1}, optim.Prodigy(start=1e-3, bias_correction=False, weight_decay=0.1)),
     ("SophiaG", {"lr": 0.01, "weight_decay": 0.1}, optim.SophiaG(0.01, weight_decay=0.1)),
     ("ScheduleFreeSGD", {"lr": 0.1, "weight_decay": 0.1}, optim.ScheduleFreeSGD(0.1, weight_decay=0.1)),
     ("ScheduleFreeAdamW", {"lr": 0.01, "weight_decay": 0.1}, optim.ScheduleFreeAdamW(0.01, weight_decay=0.1)),

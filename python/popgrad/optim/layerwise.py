@@ -40,7 +40,7 @@ class LARS(NativeOptimizer):
     Reference: You, Gitman & Ginsburg, arXiv:1708.03888 (2017), Algorithm 1.
     """
 
-    learning_rate: float | Schedule = 10.0
+    learning_rate: float | Schedule = 1.0
     momentum: float = 0.9
     trust: float = 1e-3
     epsilon: float = 0.0
@@ -97,7 +97,7 @@ class LAMB(NativeOptimizer):
     Reference: You et al., ICLR 2020, arXiv:1904.00962, Algorithm 2, with phi the identity.
     """
 
-    learning_rate: float | Schedule = 1e-2
+    learning_rate: float | Schedule = 1e-3
     beta1: float = 0.9
     beta2: float = 0.999
     epsilon: float = 1e-6
@@ -201,7 +201,8 @@ class Prodigy(NativeOptimizer):
         start: d_0, the first estimate, > 0 and small.
         growth: the most by which d grows in a step, > 1; None for no limit.
         coefficient: c, > 0: scales the estimate.
-        bias_correction: whether alpha has Adam's bias corrections.
+        bias_correction: whether alpha has Adam's bias corrections, as in optax. The authors' code leaves them out unless
+            asked; then the first estimates, from moments that are too small, are more often too large.
         weight_decay: lambda, decoupled and scaled by the learning rate found, in [0, 1).
 
     State: ``m``, ``v``, ``s`` and ``start`` (the first parameters), shape (n,), zero at t = 0; d, its largest
@@ -220,9 +221,9 @@ class Prodigy(NativeOptimizer):
     start: float = 1e-6
     growth: float | None = None
     coefficient: float = 1.0
-    bias_correction: bool = False
+    bias_correction: bool = True
     weight_decay: float = field(default=0.0, kw_only=True)
-    _presets: ClassVar[Presets] = {"optax": {"bias_correction": True}}
+    _presets: ClassVar[Presets] = {"optax": {}}
     rule = "Prodigy"
     state_names = ("m", "v", "s", "start")
     _positive = ("learning_rate", "epsilon", "start", "coefficient")

@@ -40,7 +40,7 @@ class SophiaG(NativeOptimizer):
     Reference: Liu et al., ICLR 2024, arXiv:2305.14342, Algorithms 2 and 3 (Sophia-G).
     """
 
-    learning_rate: float | Schedule = 3e-3
+    learning_rate: float | Schedule = 3e-4
     beta1: float = 0.965
     beta2: float = 0.99
     rho: float = 0.04

@@ -781,7 +781,7 @@ class LARS(Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: Number = 10.0,
+        lr: Number = 1.0,
         momentum: float = 0.9,
         trust: float = 1e-3,
         weight_decay: float = 0,
@@ -818,7 +818,7 @@ class LAMB(Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: Number = 1e-2,
+        lr: Number = 1e-3,
         betas: Pair = (0.9, 0.999),
         eps: float = 1e-6,
         weight_decay: float = 0,
@@ -942,7 +942,7 @@ class SophiaG(Optimizer):
     def __init__(
         self,
         params: Any,
-        lr: Number = 3e-3,
+        lr: Number = 3e-4,
         betas: Pair = (0.965, 0.99),
         rho: float = 0.04,
         weight_decay: float = 0,
