@@ -196,6 +196,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     _numbers: ClassVar[dict[str, float]] = {}
     # Bytes a parameter that the first of two sweeps moves, in float32.
     _first_sweep: ClassVar[int] = 0
+    _bare: ClassVar[bool]
     # What `matches` stands for.
     _presets: ClassVar[Presets] = {}
 
@@ -224,6 +225,11 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             _, _, sums, _, positive_states, _ = RULES[self.rule]
             if sums or (self.state_dtype == "8bit" and positive_states < 0):
                 fail(self, f"its state cannot be kept in {self.state_dtype}: state_dtype must be None")
+
+        decays = self.weight_decay != 0 and self._mode != "own"
+        around = (self.l1, self.clip_value, self.clip_norm, self.skip_nonfinite, self.ema_decay is not None, decays)
+        # Known once, for steps of small networks: nothing is to be done around the rule.
+        object.__setattr__(self, "_bare", not any(around))
 
     @property
     def _mode(self) -> str:
@@ -313,25 +319,23 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     def _extras(self, gradient: Array, t: int, loss_scale: float = 1.0) -> Extras:
         """(scale, clip, l2, decay, l1, mix) of the native sweep; None if nothing is to be done; _SKIP to skip it."""
-        decays = self.weight_decay != 0 and self._mode != "own"
-        looks = self.clip_norm or self.skip_nonfinite
-        if not (decays or self.l1 or self.clip_value or looks or self.ema_decay is not None or loss_scale != 1):
+        if self._bare and loss_scale == 1:
             return None
         if not (loss_scale > 0 and math.isfinite(loss_scale)):
             raise ValueError(f"[_core] loss_scale must be a finite number > 0, got {loss_scale!r}")
         scale, learning_rate = 1.0 / loss_scale, at(self.learning_rate, t)
-        if looks:
+        if self.clip_norm or self.skip_nonfinite:
             norm = math.sqrt(_core.sum_squares(gradient)) / loss_scale
             if self.skip_nonfinite and not math.isfinite(norm):
                 return _SKIP
             if self.clip_norm and norm > self.clip_norm:
                 scale *= self.clip_norm / norm
         l2 = decay = 0.0
-        if decays and self._mode == "coupled":
+        if self._mode == "coupled":
             l2 = self.weight_decay
-        elif decays and self._mode == "decoupled":
+        elif self._mode == "decoupled":
             decay = learning_rate * self.weight_decay
-        elif decays:
+        elif self._mode == "independent":
             longest = self.max_learning_rate or at(self.learning_rate, t)
             decay = self.weight_decay * learning_rate / longest
         mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
