@@ -236,12 +236,16 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         return self.weight_decay_mode or self._decay
 
     def __repr__(self) -> str:
-        """The method's own settings, and the shared ones that were changed or that the class or library sets."""
+        """The hyper-parameters, and the options that were changed or that the class or library sets."""
         shared = {f.name: f.default for f in fields(NativeOptimizer) if f.name != "learning_rate"}
-        shown = [f.name for f in fields(self) if f.name not in shared]
         preset = preset_of(type(self), self.matches) if self.matches is not None else {}
         default = {f.name: f.default for f in fields(self)} | preset
-        shown += [name for name in shared if not getattr(self, name) == default[name] == shared[name]]
+        shown = [f.name for f in fields(self) if not f.kw_only]
+        shown += [
+            f.name
+            for f in fields(self)
+            if f.kw_only and not getattr(self, f.name) == default[f.name] == shared.get(f.name, default[f.name])
+        ]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
     @abstractmethod
