@@ -1,12 +1,13 @@
-"""``popgrad bench step``: what it prints, and what it refuses. No test looks at a time."""
+"""``popgrad bench``: what it prints, and what it refuses. No test looks at a time."""
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 
 from popgrad import optim
-from popgrad.bench import bench_step
+from popgrad.bench import POPULATIONS, bench_population, bench_step
 from popgrad.checks import InputError
 
 COMMAND = [sys.executable, "-c", "from popgrad.cli import main; main()", "bench", "step"]
@@ -62,3 +63,29 @@ def test_bad_input_comes_before_work(arguments, message):
 def test_the_function_refuses_it_too(wrong):
     with pytest.raises(InputError):
         bench_step(**wrong)
+
+
+def test_populations():
+    rows = list(bench_population(3, repeats=1))
+    assert [(row.sizes, row.activation, row.members, row.samples) for row in rows] == [
+        (sizes, activation, 3, samples) for sizes, activation, _, samples in POPULATIONS
+    ]
+    for row in rows:
+        assert row.ratio("popgrad") == 1
+        assert row.ratio("NumPy") == pytest.approx(row.seconds["NumPy"] / row.seconds["popgrad"])
+        operations = row.rate * row.seconds["popgrad"] / (2 * row.members * row.samples)
+        assert operations == pytest.approx(sum(a * b for a, b in pairwise(row.sizes)))
+    with pytest.raises(InputError, match="networks must be"):
+        bench_population(0)
+
+
+def test_population_table():
+    done = subprocess.run(
+        [*COMMAND[:-1], "population", "--networks", "2", "--repeats", "1"], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    head, *rows, last = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    assert head.startswith("networks")
+    assert len(rows) == len(POPULATIONS)
+    assert all(row.split()[2] == "2" for row in rows)
+    assert "times as long as popgrad" in last

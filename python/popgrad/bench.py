@@ -1,12 +1,14 @@
-"""How fast steps are on this machine, beside a loop with the same streams and hardly any arithmetic."""
+"""How fast this machine is at steps, beside loops with the same streams, and at populations, beside other libraries."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -15,9 +17,10 @@ from numpy.typing import NDArray
 from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.checks import InputError, fail, one_of, positive_int
+from popgrad.model import MLP
 from popgrad.optim import REGISTRY, Optimizer
 
-__all__ = ["Measured", "bench_step"]
+__all__ = ["Evaluated", "Measured", "bench_population", "bench_step"]
 
 # Those whose state in fewer bits is worth a line of its own.
 _PACKED = ("adam", "adamw", "lion", "momentum")
@@ -119,6 +122,154 @@ def _vector(n: int, seed: int) -> NDArray[Any]:
     vector = aligned(n, np.float32)
     vector[:] = np.resize(np.random.default_rng(seed).standard_normal(4096).astype(np.float32), n)
     return vector
+
+
+# --- Populations --------------------------------------------------------------------------------------------------
+
+# Layer sizes, activation, members, samples.
+POPULATIONS: tuple[tuple[tuple[int, ...], str, int, int], ...] = (
+    ((64, 32, 10), "relu", 1024, 1797),
+    ((8, 16, 3), "tanh", 4096, 256),
+    ((64, 64, 64, 10), "relu", 256, 1797),
+    ((784, 128, 10), "relu", 256, 1024),
+)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Median seconds that the fitness (cross-entropy) of a population took, here and elsewhere.
+
+    Args:
+        sizes, activation: of each network.
+        members, samples: how many networks, on how many samples.
+        seconds: by name, "popgrad" among them.
+    """
+
+    sizes: tuple[int, ...]
+    activation: str
+    members: int
+    samples: int
+    seconds: dict[str, float]
+
+    @property
+    def rate(self) -> float:
+        """Floating-point operations of the products per second, here."""
+        products = sum(a * b for a, b in pairwise(self.sizes))
+        return 2.0 * products * self.members * self.samples / self.seconds["popgrad"]
+
+    def ratio(self, name: str) -> float:
+        """How many times as long as popgrad `name` took."""
+        return self.seconds[name] / self.seconds["popgrad"]
+
+
+def bench_population(most: int | None = None, repeats: int = 7) -> Iterator[Evaluated]:
+    """Measure the fitness of whole populations, by turns with every other way that is installed.
+
+    These are a loop in NumPy, PyTorch's ``baddbmm`` and JAX's ``vmap`` under ``jit``. That all compute the same is seen
+    before anything is measured.
+
+    Args:
+        most: members of a population at most; default as in ``POPULATIONS``.
+        repeats: how often each is timed; the median counts.
+
+    Raises:
+        InputError: a number is not such a number.
+    """
+    repeats = positive_int("bench population", "repeats", repeats)
+    limit = None if most is None else positive_int("bench population", "networks", most)
+    return (_evaluate(*row, limit, repeats) for row in POPULATIONS)
+
+
+def _evaluate(
+    sizes: tuple[int, ...], activation: str, members: int, samples: int, most: int | None, repeats: int
+) -> Evaluated:
+    members = members if most is None else min(members, most)
+    random = np.random.default_rng(0)
+    X = random.standard_normal((samples, sizes[0]), np.float32)
+    y = random.integers(sizes[-1], size=samples)
+    model = MLP(sizes, activation)
+    noise = random.standard_normal((members, len(model.params)), np.float32)
+    population = model.params + np.float32(0.05) * noise
+    layers, first = [], 0
+    for inputs, outputs in pairwise(sizes):
+        last = first + inputs * outputs
+        layers.append(
+            (population[:, first:last].reshape(members, outputs, inputs), population[:, last : last + outputs])
+        )
+        first = last + outputs
+    contenders: dict[str, Callable[[], Any]] = {"popgrad": lambda: model.evaluate(population, X, y)}
+    for name, make in (("NumPy", _with_numpy), ("PyTorch", _with_torch), ("JAX", _with_jax)):
+        with contextlib.suppress(ImportError):
+            contenders[name] = make(layers, activation, X, y)
+    expected = contenders["popgrad"]()
+    for name, run in contenders.items():  # warms up, and compiles
+        if not np.allclose(run(), expected, rtol=1e-3):
+            raise RuntimeError(f"{name} computes something else")
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, run in contenders.items():
+            time.sleep(0.1)  # the threads of the one before may still wait for more
+            began = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - began)
+    seconds = {name: statistics.median(found) for name, found in times.items()}
+    return Evaluated(sizes, activation, members, samples, seconds)
+
+
+def _with_numpy(layers: Any, activation: str, X: Any, y: Any) -> Callable[[], Any]:
+    rows = np.arange(len(X))
+
+    def run() -> Any:
+        fitness = np.empty(len(layers[0][0]), np.float32)
+        for p in range(len(fitness)):
+            z = X
+            for k, (weight, bias) in enumerate(layers):
+                z = z @ weight[p].T + bias[p]
+                if k + 1 < len(layers):
+                    z = np.maximum(z, 0) if activation == "relu" else np.tanh(z)
+            z -= z.max(axis=1, keepdims=True)
+            fitness[p] = (np.log(np.exp(z).sum(axis=1)) - z[rows, y]).mean()
+        return fitness
+
+    return run
+
+
+def _with_torch(layers: Any, activation: str, X: Any, y: Any) -> Callable[[], Any]:
+    import torch
+
+    parts = [tuple(torch.from_numpy(part.copy()) for part in layer) for layer in layers]
+    inputs, labels = torch.from_numpy(X), torch.from_numpy(y)
+    act = torch.relu_ if activation == "relu" else torch.tanh_
+    P = len(parts[0][0])
+
+    def run() -> Any:
+        with torch.inference_mode():
+            z = inputs.expand(P, -1, -1)
+            for k, (weight, bias) in enumerate(parts):
+                z = torch.baddbmm(bias[:, None], z, weight.transpose(1, 2))
+                z = act(z) if k + 1 < len(parts) else z
+            z = z.log_softmax(dim=2).gather(2, labels.expand(P, -1)[..., None])
+            return (-z.squeeze(2).mean(dim=1)).numpy()
+
+    return run
+
+
+def _with_jax(layers: Any, activation: str, X: Any, y: Any) -> Callable[[], Any]:
+    import jax
+    import jax.numpy as jnp
+
+    act = jax.nn.relu if activation == "relu" else jnp.tanh
+
+    def loss(parts: Any) -> Any:
+        z = X
+        for k, (weight, bias) in enumerate(parts):
+            z = z @ weight.T + bias
+            z = act(z) if k + 1 < len(parts) else z
+        return -jnp.take_along_axis(jax.nn.log_softmax(z), y[:, None], 1).mean()
+
+    parts = [tuple(jnp.asarray(part) for part in layer) for layer in layers]
+    compiled = jax.jit(jax.vmap(loss))
+    return lambda: np.asarray(compiled(parts))
 
 
 def _memory() -> float:

@@ -265,3 +265,26 @@ def bench_step(
             shown.add_row(row.name, *(f"{number:.4g}" for number in numbers), f"{row.share:.2f}")
     out.print(shown)
     out.print(f"{count:,} parameters, {_core.threads()} threads, {_core.isa()}; medians of {repeats}", highlight=False)
+
+
+@bench.command("population")
+def bench_population(
+    networks: Annotated[int | None, typer.Option(min=1, help="Members of a population at most.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="How often each is timed; the median counts.")] = 7,
+) -> None:
+    """Fitness of whole populations, beside NumPy, PyTorch and JAX where they are installed."""
+    from popgrad import bench as measuring
+    from popgrad.backends import get_num_threads
+
+    shown = Table(box=None, header_style="bold")
+    names = ("NumPy", "PyTorch", "JAX")
+    for column in ("networks", "members", "samples", "ms", "GFLOP/s", *(f"{name} x" for name in names)):
+        shown.add_column(column, justify="left" if column == "networks" else "right")
+    for row in measuring.bench_population(networks, repeats):
+        ratios = [f"{row.ratio(name):.1f}" if name in row.seconds else "-" for name in names]
+        sizes = f"{'-'.join(map(str, row.sizes))} {row.activation}"
+        milliseconds = f"{1e3 * row.seconds['popgrad']:.4g}"
+        cells = (f"{row.members:,}", f"{row.samples:,}", milliseconds, f"{row.rate / 1e9:.0f}")
+        shown.add_row(sizes, *cells, *ratios)
+    out.print(shown, highlight=False)
+    out.print(f"{get_num_threads()} threads; x: times as long as popgrad, medians of {repeats}", highlight=False)

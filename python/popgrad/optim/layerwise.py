@@ -201,8 +201,8 @@ class Prodigy(NativeOptimizer):
         start: d_0, the first estimate, > 0 and small.
         growth: the most by which d grows in a step, > 1; None for no limit.
         coefficient: c, > 0: scales the estimate.
-        bias_correction: whether alpha has Adam's bias corrections, as in optax. The authors' code leaves them out unless
-            asked; then the first estimates, from moments that are too small, are more often too large.
+        bias_correction: whether alpha has Adam's bias corrections, as in optax. The authors' code leaves them out
+            unless asked; then the first estimates, from moments that are too small, are more often too large.
         weight_decay: lambda, decoupled and scaled by the learning rate found, in [0, 1).
 
     State: ``m``, ``v``, ``s`` and ``start`` (the first parameters), shape (n,), zero at t = 0; d, its largest
