@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from popgrad import _core, checkpoint
+from popgrad import _core, checkpoint, metrics
 from popgrad.backends import Stream, aligned, move
-from popgrad.checks import fail, fraction, one_of, positive_int, whole_seed
+from popgrad.checks import at_least_zero, fail, fraction, one_of, positive_int, whole_seed
+from popgrad.metrics import Measure, Metric
 
 __all__ = ["MLP", "Data"]
 
@@ -23,7 +24,8 @@ Array = NDArray[Any]
 ACTIVATIONS = _core.activations()  # name: has a gradient
 SCORES = _core.scores()  # name: (targets are labels, has a gradient)
 LOSSES = tuple(name for name, (_, differentiable) in SCORES.items() if differentiable)
-METRICS = ("loss", "error_rate", "mse", "mae")
+METRICS = ("loss", "error_rate", "mse", "mae")  # the native ones; `popgrad.metrics` has the others
+MEMORY_LIMIT = 64 << 20  # bytes that an evaluation may take beside its arguments and its result
 
 _DTYPES = ("float32", "float64")
 _SETTINGS = ("activation", "loss", "dropout", "dtype", "seed", "init")  # of a model, beside its sizes
@@ -223,12 +225,42 @@ class MLP:
         if metric == "loss":
             return self.loss_name
         if metric == "error_rate":
-            if self.loss_name in ("cross_entropy", "binary_cross_entropy"):
-                return metric if self.loss_name == "cross_entropy" else "binary_error_rate"
-            fail(operation, f"error_rate needs labels; a model with loss {self.loss_name!r} has none")
-        if self.loss_name in ("mse", "mae", "huber"):
-            return metric
+            self._needs(operation, metric, labels=True)
+            return metric if self.loss_name == "cross_entropy" else "binary_error_rate"
+        self._needs(operation, metric, labels=False)
+        return metric
+
+    def _needs(self, operation: str, metric: str, labels: bool) -> None:
+        """Fail if the targets are of the other kind."""
+        if labels == ("cross_entropy" in self.loss_name):
+            return
+        if labels:
+            fail(operation, f"{metric} needs labels; a model with loss {self.loss_name!r} has none")
         fail(operation, f"{metric} needs numeric targets; a model with loss {self.loss_name!r} has labels")
+
+    def measure(self, operation: str, metric: Metric) -> Measure:
+        """What a metric, as `evaluate` takes it, means for this model.
+
+        Raises:
+            InputError: the metric is unknown or does not fit the model's targets.
+        """
+        name, level = (metric[0], metric[1]) if isinstance(metric, tuple) and len(metric) == 2 else (metric, 0.5)
+        one_of(operation, "metric", name, (*METRICS, *metrics.NAMES))
+        assert isinstance(name, str)
+        if isinstance(metric, tuple) and name != "quantile":
+            fail(operation, f"only quantile takes a level, got {metric!r}")
+        if name in METRICS:
+            return Measure(name, self.score_name(operation, name))
+        self._needs(operation, name, labels=name not in ("r2", "quantile"))
+        if name in ("balanced_error", "f1_macro") and self.loss_name != "cross_entropy" and self.sizes[-1] > 1:
+            fail(
+                operation, f"{name} needs one label a sample; a model with loss {self.loss_name!r} has {self.sizes[-1]}"
+            )
+        if name == "balanced_error":
+            return Measure(name, self.score_name(operation, "error_rate"), balanced=True)
+        if not (at_least_zero(level) and 0 < level < 1):
+            fail(operation, f"the level of quantile must be in (0, 1), got {level!r}")
+        return metrics.named(name, float(level))
 
     def data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, operation: str = "MLP.data"
@@ -308,16 +340,35 @@ class MLP:
         population: ArrayLike,
         X: ArrayLike,
         y: ArrayLike,
-        metric: str = "loss",
+        metric: Metric = "loss",
         precision: str | None = None,
         sample_weight: ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """Fitness of every row of a population, smaller is better.
 
+        ============================  ==========================================================================
+        metric                        what it is, over samples with weights
+        ============================  ==========================================================================
+        "loss"                        the model's loss
+        "error_rate"                  share of wrong labels
+        "balanced_error"              1 - the mean recall of the classes that occur
+        "f1_macro"                    1 - the mean F1 of the classes that occur among labels or predictions
+        "auc"                         1 - the area under the ROC curve, ties counted half; of several classes the
+                                      mean of each against the rest, by its probability; of several outputs of
+                                      binary_cross_entropy their mean
+        "mse", "mae"                  mean squared, mean absolute error
+        "r2"                          1 - R2, the mean over outputs; where the target is constant, 1 (0 if it is met)
+        "quantile", ("quantile", q)   pinball loss for the level q in (0, 1), default 0.5
+        ============================  ==========================================================================
+
+        The first five but the loss need labels (balanced_error and f1_macro one a sample), the others numbers.
+        All save the native ones (loss, error_rate, balanced_error, mse, mae) are computed from raw outputs, a part
+        of the candidates at a time, and take about twice as long.
+
         Args:
             population: (P, n), one parameter vector a row, converted to the model's dtype.
             X, y, sample_weight: as for `data`.
-            metric: "loss", "error_rate", "mse" or "mae".
+            metric: one of the table.
             precision: the model's dtype, which is also the default.
 
         Returns:
@@ -326,7 +377,7 @@ class MLP:
         Raises:
             InputError: shapes, labels, values or names do not fit.
         """
-        score = self.score_name("MLP.evaluate", metric)
+        measure = self.measure("MLP.evaluate", metric)
         if precision is not None and one_of("MLP.evaluate", "precision", precision, _DTYPES) != self.dtype:
             fail("MLP.evaluate", f"precision {precision!r} needs a model of that dtype, this one is {self.dtype}")
         members = _real("MLP.evaluate", "population", population)
@@ -335,7 +386,8 @@ class MLP:
         if members.dtype.kind == "b":
             fail("MLP.evaluate", "population must be real numbers, got dtype bool")
         data = self.data(X, y, sample_weight, operation="MLP.evaluate")
-        return data.evaluate(_cast(members, self.dtype), score)
+        data.check("MLP.evaluate", measure)
+        return data.evaluate(_cast(members, self.dtype), measure)
 
     # --- Files -------------------------------------------------------------------------------------------------
 
@@ -402,7 +454,7 @@ class Data:
 
     def __init__(self, model: MLP, X: Array, y: Array, weight: Array | None) -> None:
         self.model, self.X, self.y, self.weight = model, X, y, weight
-        self._packed: _core.Packed | None = None
+        self._packed: dict[bool, _core.Packed] = {}  # by whether the weights are those of a balanced mean
 
     def __len__(self) -> int:
         return len(self.X)
@@ -412,24 +464,93 @@ class Data:
         weight = None if self.weight is None else self.weight[rows]
         return Data(self.model, self.X[rows], self.y[rows], weight)
 
-    def evaluate(self, population: Array, score: str | None = None, rows: Array | None = None) -> NDArray[np.float64]:
+    def check(self, operation: str, measure: Measure, rows: Array | None = None) -> None:
+        """Fail if these samples (rows (b,) int64, default all) do not say what the measure is.
+
+        Raises:
+            InputError: no sample has weight, or "auc" of samples of one class.
+        """
+        y, weight = self._seen(rows)
+        if weight is not None and not weight.any():
+            fail(operation, "sample_weight is zero for all of these samples")
+        measure.check(operation, y, weight)
+
+    def _seen(self, rows: Array | None) -> tuple[Array, Array | None]:
+        """Targets as metrics see them, labels (b,) int64 or numbers (b, outputs), and weights (b,) or None."""
+        y, weight = (values if rows is None or values is None else values[rows] for values in (self.y, self.weight))
+        assert y is not None
+        labels = SCORES[self.model.loss_name][0]
+        return (y[:, 0].astype(np.int64) if labels else y), weight
+
+    def evaluate(
+        self, population: Array, measure: Measure | None = None, rows: Array | None = None
+    ) -> NDArray[np.float64]:
         """Fitness (P,) of a C-contiguous population of the model's dtype; infinity where it is not finite.
 
         Args:
             population: (P, n).
-            score: a native score (`MLP.score_name`); default the loss.
+            measure: `MLP.measure`; default the loss.
             rows: (b,) int64, the samples to use; default all.
         """
-        network = self.model.network
-        if rows is not None:
-            packed = network.pack(self.X, self.y, self.weight, rows)
-        else:
-            # Laid out for the kernels once: a search evaluates the same samples many times.
-            packed = self._packed = self._packed or network.pack(self.X, self.y, self.weight)
-        out = np.empty(len(population))
-        network.evaluate(score or self.model.loss_name, population, packed, out)
-        out[~np.isfinite(out)] = np.inf
-        return out
+        return self.evaluator(measure, rows)(population)
+
+    def evaluator(
+        self, measure: Measure | None = None, rows: Array | None = None, memory_limit: int = MEMORY_LIMIT
+    ) -> Callable[[Array], NDArray[np.float64]]:
+        """`evaluate` for many populations: what depends on the samples alone is done once.
+
+        Args:
+            measure, rows: as for `evaluate`.
+            memory_limit: bytes for the raw outputs, where they are needed, and what is computed from them; those of
+                one candidate are taken in any case.
+        """
+        network, score = self.model.network, measure.score if measure else self.model.loss_name
+        if measure is not None and not score:
+            return self._of_outputs(measure, rows, memory_limit)
+        packed = self._pack(bool(measure and measure.balanced), rows)
+
+        def evaluate(population: Array) -> NDArray[np.float64]:
+            out = np.empty(len(population))
+            network.evaluate(score, population, packed, out)
+            out[~np.isfinite(out)] = np.inf
+            return out
+
+        return evaluate
+
+    def _pack(self, balanced: bool, rows: Array | None) -> _core.Packed:
+        """The samples, laid out for the kernels; all of them once: a search evaluates them many times."""
+        if rows is None and balanced in self._packed:
+            return self._packed[balanced]
+        weight = self.weight
+        if balanced:
+            weight = np.zeros(len(self), self.X.dtype)
+            weight[slice(None) if rows is None else rows] = metrics.class_weights(*self._seen(rows))
+        packed = self.model.network.pack(self.X, self.y, weight, rows)
+        if rows is None:
+            self._packed[balanced] = packed
+        return packed
+
+    def _of_outputs(
+        self, measure: Measure, rows: Array | None, memory_limit: int
+    ) -> Callable[[Array], NDArray[np.float64]]:
+        """An evaluator from raw outputs, of as many candidates at a time as the memory is for."""
+        network, outputs = self.model.network, self.model.sizes[-1]
+        X = self.X if rows is None else self.X[rows]
+        y, weight = self._seen(rows)
+        each = len(X) * measure.bytes_per_sample(outputs, X.itemsize)
+
+        def evaluate(population: Array) -> NDArray[np.float64]:
+            out = np.empty(len(population))
+            count = min(len(population), max(1, memory_limit // each))
+            z = np.empty((count, len(X), outputs), X.dtype)
+            for first in range(0, len(population), count):
+                part = population[first : first + count]
+                for params, raw in zip(part, z, strict=False):
+                    network.forward(params, X, raw)
+                out[first : first + count] = measure.values("MLP.evaluate", z[: len(part)], y, weight)
+            return out
+
+        return evaluate
 
     def gradient(self, params: Array, out: Array, rows: Array | None = None, step: int | None = None) -> float:
         """The mean loss; its gradient is written to `out`.

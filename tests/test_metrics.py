@@ -1,0 +1,220 @@
+"""What a fitness may be: metrics against scikit-learn, functions of one's own, parts of the data, coarse weights."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import special
+from sklearn import metrics as sk
+
+import popgrad as pg
+from popgrad.metrics import NAMES
+
+LABELS = ("balanced_error", "f1_macro", "auc")
+NUMBERS = ("r2", "quantile")
+
+is_weighted = pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+def problem(loss="cross_entropy", outputs=3, samples=90, members=7, dtype="float64", seed=0, sizes=(4, 5)):
+    """(model, population, X, y, weight); outputs repeat, so that some are equal."""
+    rng = np.random.default_rng(seed)
+    model = pg.MLP([*sizes, outputs], "tanh", loss, dtype=dtype)
+    population = rng.normal(size=(members, model.params.size)).astype(dtype)
+    X = rng.normal(size=(samples, sizes[0]))[rng.integers(samples, size=samples)].astype(dtype)
+    if loss == "cross_entropy":
+        y = np.minimum(rng.integers(outputs + 2, size=samples), outputs - 1)  # the classes are not of one size
+    elif loss == "binary_cross_entropy":
+        y = (rng.random((samples, outputs)) < 0.3).astype(dtype)
+    else:
+        y = rng.normal(size=(samples, outputs)).astype(dtype)
+    return model, population, X, y, rng.integers(1, 5, samples).astype(dtype)
+
+
+def raw(model, population, X):
+    """Raw outputs (P, B, outputs) in the model's own words."""
+    kept, out = model.params.copy(), []
+    for params in population:
+        model.params = params
+        out.append(model.forward(X))
+    model.params = kept
+    return np.array(out)
+
+
+# --- Metrics, against scikit-learn ------------------------------------------------------------------------------------
+
+
+def labels_of(z):
+    return z.argmax(axis=1) if z.shape[1] > 1 else (z[:, 0] > 0).astype(int)
+
+
+def sk_auc(z, y, w):
+    if y.ndim == 2:  # binary_cross_entropy
+        return sk.roc_auc_score(y, z, average="macro", sample_weight=w)
+    if z.shape[1] == 2:
+        return sk.roc_auc_score(y, z[:, 1] - z[:, 0], sample_weight=w)
+    probability = special.softmax(z, axis=1)
+    columns = [sk.roc_auc_score(y == k, probability[:, k], sample_weight=w) for k in range(z.shape[1])]
+    assert w is not None or np.mean(columns) == pytest.approx(sk.roc_auc_score(y, probability, multi_class="ovr"))
+    return np.mean(columns)
+
+
+REFERENCE = {  # of one candidate: (z, y, weight)
+    "balanced_error": lambda z, y, w: 1 - sk.balanced_accuracy_score(y.ravel(), labels_of(z), sample_weight=w),
+    "f1_macro": lambda z, y, w: 1 - sk.f1_score(y.ravel(), labels_of(z), average="macro", sample_weight=w),
+    "auc": lambda z, y, w: 1 - sk_auc(z.astype(float), y, w),
+    "r2": lambda z, y, w: 1 - sk.r2_score(y, z, sample_weight=w),
+    "quantile": lambda z, y, w: sk.mean_pinball_loss(y, z, sample_weight=w),
+    ("quantile", 0.9): lambda z, y, w: sk.mean_pinball_loss(y, z, sample_weight=w, alpha=0.9),
+    ("quantile", 0.05): lambda z, y, w: sk.mean_pinball_loss(y, z, sample_weight=w, alpha=0.05),
+}
+CASES = [
+    *[(metric, "cross_entropy", outputs) for metric in LABELS for outputs in (2, 3, 6)],
+    *[(metric, "binary_cross_entropy", 1) for metric in LABELS],
+    ("auc", "binary_cross_entropy", 3),
+    *[(metric, loss, k) for metric in list(REFERENCE)[3:] for loss, k in (("mse", 1), ("mae", 3), ("huber", 2))],
+]
+
+
+def test_every_metric_has_a_reference():
+    assert {name if isinstance(name, str) else name[0] for name in REFERENCE} == set(NAMES) == {*LABELS, *NUMBERS}
+
+
+@every_dtype
+@is_weighted
+@pytest.mark.parametrize(("metric", "loss", "outputs"), CASES)
+def test_metrics_equal_scikit_learn(metric, loss, outputs, weighted, dtype):
+    model, population, X, y, weight = problem(loss, outputs, dtype=dtype)
+    w = weight if weighted else None
+    expected = [REFERENCE[metric](z, y, w) for z in raw(model, population, X)]
+    values = model.evaluate(population, X, y, metric, sample_weight=w)
+    assert values.dtype == np.float64
+    np.testing.assert_allclose(values, expected, rtol=1e-12 if dtype == "float64" else 2e-6)
+    assert np.ptp(values) > 0.01  # the candidates are not all alike
+
+
+@pytest.mark.parametrize(("metric", "loss", "outputs"), CASES)
+def test_weight_zero_is_absence_and_a_whole_weight_is_a_repetition(metric, loss, outputs):
+    model, population, X, y, weight = problem(loss, outputs)
+    weight[::3] = 0
+    if loss == "cross_entropy":
+        weight[y == 0] = 0  # a class that is there in name only
+    if metric == "auc" and outputs == 2:
+        y[:2], weight[:2] = [0, 1], 1
+    counts = weight.astype(int)
+    expected = model.evaluate(population, np.repeat(X, counts, axis=0), np.repeat(y, counts, axis=0), metric)
+    np.testing.assert_allclose(model.evaluate(population, X, y, metric, sample_weight=weight), expected, rtol=1e-12)
+
+
+def test_auc_counts_equal_scores_as_half():
+    model = pg.MLP([1, 1], "identity", "binary_cross_entropy", dtype="float64")
+    X, y = np.array([[0.0], [1], [1], [1], [2], [2]]), np.array([0, 0, 1, 1, 0, 1])
+    # Of 9 pairs: the positives 1, 1, 2 against the negatives 0, 1, 2: 1 + 0.5 + 0, twice, and 1 + 1 + 0.5.
+    values = model.evaluate([[1, 0], [-1, 0], [0, 3]], X, y, "auc")
+    np.testing.assert_allclose(values, [1 - 5.5 / 9, 5.5 / 9, 0.5], rtol=1e-15)
+
+
+def test_f1_counts_a_class_that_is_only_predicted():
+    model = pg.MLP([1, 3], "identity", dtype="float64")
+    bias = [[0, 0, 0, *b] for b in ([1, 0, 0], [0, 0, 1])]
+    values = model.evaluate(bias, np.zeros((4, 1)), [0, 0, 0, 1], "f1_macro")
+    np.testing.assert_allclose(values, [1 - (6 / 7 + 0) / 2, 1], rtol=1e-15)
+
+
+def test_r2_of_a_constant_target_is_that_of_scikit_learn():
+    model = pg.MLP([1, 2], "identity", "mse", dtype="float64")
+    X, y = np.array([[0.0], [1], [2]]), np.array([[0.5, 0], [0.5, 1], [0.5, 3]])
+    for params in ([0, 1, 0.5, 0], [0, 1, 0.25, 0]):
+        value = model.evaluate([params], X, y, "r2")[0]
+        model.params = params
+        assert value == pytest.approx(1 - sk.r2_score(y, model.forward(X)), rel=1e-12)
+    # One sample: nothing varies.
+    np.testing.assert_array_equal(model.evaluate([[0, 1, 0.5, 0], [0, 1, 0, 0]], X[:1], y[:1], "r2"), [0, 0.5])
+
+
+def test_quantile_is_minimal_at_the_quantile():
+    y = np.random.default_rng(0).exponential(size=200)
+    model = pg.MLP([1, 1], "identity", "mae", dtype="float64")
+    constants = np.column_stack([np.zeros(200), np.sort(y)])
+    for level in (0.1, 0.5, 0.9):
+        values = model.evaluate(constants, np.zeros((200, 1)), y, ("quantile", level))
+        assert np.mean(y <= constants[values.argmin(), 1]) == pytest.approx(level, abs=0.006)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(("metric", "loss", "outputs"), CASES)
+def test_broken_candidates_are_infinite_and_the_others_right(metric, loss, outputs, bad):
+    model, population, X, y, _ = problem(loss, outputs, dtype="float32")
+    expected = model.evaluate(population, X, y, metric)
+    population[1], population[4, -1] = bad, bad
+    values = model.evaluate(population, X, y, metric)
+    np.testing.assert_array_equal(values[[1, 4]], np.inf)
+    others = [0, 2, 3, 5, 6]
+    np.testing.assert_array_equal(values[others], expected[others])
+
+
+@pytest.mark.parametrize("objective", [*LABELS, "r2", ("quantile", 0.9)])
+@pytest.mark.parametrize("batch_size", ["auto", 8])
+def test_a_search_minimises_a_metric(objective, batch_size):
+    numbers = objective not in LABELS
+    model, _, X, y, _ = problem("mse" if numbers else "cross_entropy")
+    start = model.evaluate(model.params[None], X, y, objective)[0]
+    options = {"budget": pg.Budget(evaluations=400), "batch_size": batch_size, "record_every": 1}
+    history = pg.fit(model, X, y, optimizer=pg.search.DE(popsize=20), objective=objective, **options)
+    assert model.evaluate(model.params[None], X, y, objective)[0] < start
+    np.testing.assert_array_equal(model.params, history.best_params)
+
+
+def test_minibatches_of_one_class_do_not_end_a_search_by_auc():
+    model, _, X, y, _ = problem()
+    history = pg.fit(
+        model, X, y, optimizer=pg.search.PSO(), objective="auc", batch_size=1, budget=pg.Budget(evaluations=320)
+    )
+    assert history.nonfinite == 0
+
+
+# --- Bad input --------------------------------------------------------------------------------------------------------
+
+
+def call(loss="cross_entropy", outputs=3, **arguments):
+    model, population, X, y, _ = problem(loss, outputs)
+    return lambda: model.evaluate(**({"population": population, "X": X, "y": y} | arguments))
+
+
+BAD = {
+    "name": (call(metric="f1_marco"), r"\[MLP.evaluate\] unknown metric 'f1_marco'. Did you mean 'f1_macro'\?"),
+    "name_type": (call(metric=3), r"unknown metric 3. Known: loss, error_rate, mse, mae, balanced_error, f1_macro"),
+    "labels": (call("mse", metric="auc"), r"auc needs labels; a model with loss 'mse' has none"),
+    "numbers": (call(metric="r2"), r"r2 needs numeric targets; a model with loss 'cross_entropy' has labels"),
+    "one_label": (
+        call("binary_cross_entropy", metric="f1_macro"),
+        r"f1_macro needs one label a sample; a model with loss 'binary_cross_entropy' has 3",
+    ),
+    "level": (call("mse", metric=("quantile", 1.0)), r"the level of quantile must be in \(0, 1\), got 1.0"),
+    "level_nan": (call("mse", metric=("quantile", np.nan)), r"the level of quantile must be in \(0, 1\), got nan"),
+    "level_text": (call("mse", metric=("quantile", "0.5")), r"the level of quantile must be in \(0, 1\), got '0.5'"),
+    "level_other": (call(metric=("auc", 0.5)), r"only quantile takes a level, got \('auc', 0.5\)"),
+    "triple": (call("mse", metric=("quantile", 0.5, 1)), r"unknown metric \('quantile', 0.5, 1\)"),
+    "one_class": (call(y=np.ones(90), metric="auc"), r"auc needs samples of at least two classes"),
+    "one_class_weighs": (
+        call(y=np.arange(90) % 2, metric="auc", sample_weight=np.arange(90) % 2),
+        r"auc needs samples of at least two classes, with weights above zero",
+    ),
+    "label_range": (call(y=np.full(90, 3), metric="f1_macro"), r"labels must be whole numbers in \[0, 3\), got 3"),
+}
+
+
+@pytest.mark.parametrize(("run", "message"), BAD.values(), ids=BAD)
+def test_bad_input_is_an_error_that_says_what_to_do(run, message):
+    with pytest.raises(pg.InputError, match=message):
+        run()
+
+
+def test_auc_of_one_class_is_refused_by_fit_before_work():
+    model, _, X, y, _ = problem()
+    validation = (X[:3], np.zeros(3))
+    kept = model.params.copy()
+    with pytest.raises(pg.InputError, match=r"\[fit\] auc needs samples of at least two classes"):
+        pg.fit(model, X, y, optimizer=pg.search.DE(), objective="auc", validation=validation)
+    np.testing.assert_array_equal(model.params, kept)
