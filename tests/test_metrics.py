@@ -174,6 +174,34 @@ def test_minibatches_of_one_class_do_not_end_a_search_by_auc():
     assert history.nonfinite == 0
 
 
+# --- Parts of the data ------------------------------------------------------------------------------------------------
+
+
+EVERY = [*CASES, ("loss", "cross_entropy", 3), ("error_rate", "binary_cross_entropy", 1), ("mae", "mse", 2)]
+
+
+@is_weighted
+@pytest.mark.parametrize(("metric", "loss", "outputs"), EVERY)
+def test_samples_are_the_rows_that_count(metric, loss, outputs, weighted):
+    model, population, X, y, weight = problem(loss, outputs)
+    rows = np.random.default_rng(1).integers(len(X), size=70)  # some twice, some never
+    w = weight if weighted else None
+    values = model.evaluate(population, X, y, metric, sample_weight=w, samples=rows)
+    part = model.evaluate(population, X[rows], y[rows], metric, sample_weight=weight[rows] if weighted else None)
+    np.testing.assert_array_equal(values, part)
+    assert (values != model.evaluate(population, X, y, metric, sample_weight=w)).any()
+
+
+@pytest.mark.parametrize("kind", [list, np.uint8, np.int32, np.uint64, lambda a: np.repeat(a, 2).astype(int)[::2]])
+@pytest.mark.parametrize("metric", ["loss", "auc"])
+def test_samples_of_any_whole_type(kind, metric):
+    model, population, X, y, _ = problem()
+    rows = np.arange(0, 90, 3)
+    given = rows.tolist() if kind is list else kind(rows) if not isinstance(kind, type) else rows.astype(kind)
+    expected = model.evaluate(population, X, y, metric, samples=rows)
+    np.testing.assert_array_equal(model.evaluate(population, X, y, metric, samples=given), expected)
+
+
 # --- Bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -200,6 +228,22 @@ BAD = {
     "one_class_weighs": (
         call(y=np.arange(90) % 2, metric="auc", sample_weight=np.arange(90) % 2),
         r"auc needs samples of at least two classes, with weights above zero",
+    ),
+    "samples_empty": (call(samples=[]), r"samples must be whole numbers, shape \(b,\), b >= 1, got float64 \(0,\)"),
+    "samples_float": (call(samples=[1.0]), r"samples must be whole numbers, .* got float64 \(1,\)"),
+    "samples_mask": (call(samples=np.ones(90, bool)), r"samples must be whole numbers, .* got bool \(90,\)"),
+    "samples_number": (call(samples=3), r"samples must be whole numbers, .* got int64 \(\)"),
+    "samples_text": (call(samples=["a"]), r"samples must be real numbers, got dtype <U1"),
+    "samples_high": (call(samples=[3, 90]), r"samples must be in \[0, 90\), got 3 to 90"),
+    "samples_low": (call(samples=[-1, 3]), r"samples must be in \[0, 90\), got -1 to 3"),
+    "samples_huge": (call(samples=np.array([2**64 - 1], np.uint64)), r"samples must be in \[0, 90\), got 1844"),
+    "samples_weightless": (
+        call(samples=[0, 2], sample_weight=np.arange(90) % 2),
+        r"\[MLP.evaluate\] sample_weight is zero for all of these samples",
+    ),
+    "samples_alike": (
+        call(y=np.arange(90) % 2, metric="auc", samples=[0, 2, 4]),
+        r"auc needs samples of at least two classes",
     ),
     "label_range": (call(y=np.full(90, 3), metric="f1_macro"), r"labels must be whole numbers in \[0, 3\), got 3"),
 }

@@ -343,6 +343,8 @@ class MLP:
         metric: Metric = "loss",
         precision: str | None = None,
         sample_weight: ArrayLike | None = None,
+        *,
+        samples: ArrayLike | None = None,
     ) -> NDArray[np.float64]:
         """Fitness of every row of a population, smaller is better.
 
@@ -370,6 +372,8 @@ class MLP:
             X, y, sample_weight: as for `data`.
             metric: one of the table.
             precision: the model's dtype, which is also the default.
+            samples: (b,) whole numbers in [0, B), the samples to use, the same for all candidates; one that is named
+                twice counts twice. Default: all. `data` checks X and y once for many such calls of `Data.evaluate`.
 
         Returns:
             (P,) float64; a candidate whose value is not finite has infinity.
@@ -386,8 +390,9 @@ class MLP:
         if members.dtype.kind == "b":
             fail("MLP.evaluate", "population must be real numbers, got dtype bool")
         data = self.data(X, y, sample_weight, operation="MLP.evaluate")
-        data.check("MLP.evaluate", measure)
-        return data.evaluate(_cast(members, self.dtype), measure)
+        rows = None if samples is None else _rows("MLP.evaluate", samples, len(data))
+        data.check("MLP.evaluate", measure, rows)
+        return data.evaluate(_cast(members, self.dtype), measure, rows)
 
     # --- Files -------------------------------------------------------------------------------------------------
 
@@ -612,6 +617,16 @@ def _real(operation: str, what: str, values: ArrayLike, hint: str = "") -> Array
     if array.dtype.kind not in "fiub":
         fail(operation, f"{what} must be real numbers, got dtype {array.dtype}{hint}")
     return array
+
+
+def _rows(operation: str, samples: ArrayLike, count: int) -> Array:
+    """Numbers of samples, as the native core reads them."""
+    rows = _real(operation, "samples", samples)
+    if rows.ndim != 1 or len(rows) == 0 or rows.dtype.kind not in "iu":
+        fail(operation, f"samples must be whole numbers, shape (b,), b >= 1, got {rows.dtype} {rows.shape}")
+    if rows.min() < 0 or rows.max() >= count:
+        fail(operation, f"samples must be in [0, {count}), got {rows.min()} to {rows.max()}")
+    return _cast(rows, np.dtype(np.int64))
 
 
 def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
