@@ -174,6 +174,113 @@ def test_minibatches_of_one_class_do_not_end_a_search_by_auc():
     assert history.nonfinite == 0
 
 
+# --- Functions of one's own -------------------------------------------------------------------------------------------
+
+
+def squared(outputs, y, weight=None):
+    return np.average(((outputs - y) ** 2).mean(axis=2), axis=1, weights=weight)
+
+
+def wrong(outputs, y):
+    return (outputs.argmax(axis=2) != y).mean(axis=1)
+
+
+@is_weighted
+@pytest.mark.parametrize("samples", [None, [3, 5, 5, 80]])
+def test_a_function_of_raw_outputs(weighted, samples):
+    model, population, X, y, weight = problem("mse")
+    chosen = {"samples": samples, "sample_weight": weight if weighted else None}
+    values = model.evaluate(population, X, y, squared, **chosen)
+    np.testing.assert_allclose(values, model.evaluate(population, X, y, "mse", **chosen), rtol=1e-12)
+    model, population, X, y, _ = problem()
+    values = model.evaluate(population, X, y, wrong, samples=samples)
+    np.testing.assert_allclose(values, model.evaluate(population, X, y, "error_rate", samples=samples), rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric", ["f1_macro", "auc", wrong])
+@pytest.mark.parametrize("limit", [1, 90 * 3 * 8 - 1, 90 * 3 * 8, 2 * 90 * 3 * 8, 30_000, 60_000, 10**12])
+def test_memory_limit_cuts_the_candidates_and_changes_no_bit(metric, limit):
+    model, population, X, y, _ = problem(members=11)
+    expected = model.evaluate(population, X, y, metric)
+    np.testing.assert_array_equal(model.evaluate(population, X, y, metric, memory_limit=limit), expected)
+
+
+def test_memory_limit_is_that_of_the_raw_outputs():
+    model, population, X, y, _ = problem(members=11)
+    sizes = []
+
+    def count(outputs, y):
+        sizes.append(outputs.nbytes)
+        return outputs.sum(axis=(1, 2))
+
+    for limit, most in ((1, 1), (3 * 90 * 3 * 8 + 5, 3), (10**9, 11)):
+        sizes.clear()
+        model.evaluate(population, X, y, count, memory_limit=limit)
+        assert max(sizes) == most * 90 * 3 * 8
+        assert len(sizes) == -(-11 // most)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_a_function_finds_not_finite_is_infinite(bad):
+    model, population, X, y, _ = problem(members=3)
+    values = model.evaluate(population, X, y, lambda outputs, y: np.array([1, bad, 2]))
+    np.testing.assert_array_equal(values, [1, np.inf, 2])
+
+
+def test_a_function_sees_labels_and_targets_that_it_cannot_change():
+    seen = []
+
+    def look(outputs, y, weight):
+        seen.append((outputs.shape, outputs.dtype, y, weight))
+        for array in (y, weight):
+            with pytest.raises(ValueError, match="read-only"):
+                array[0] = 1
+        outputs[:] = np.nan  # its own
+        return np.zeros(len(outputs))
+
+    for loss, outputs, shape, kind in (("cross_entropy", 3, (90,), "int64"), ("mse", 2, (90, 2), "float32")):
+        model, population, X, y, weight = problem(loss, outputs, dtype="float32")
+        kept = y.copy()
+        np.testing.assert_array_equal(model.evaluate(population, X, y, look, sample_weight=weight), np.zeros(7))
+        size, dtype, targets, weights = seen.pop()
+        assert (size, dtype, targets.shape, targets.dtype) == ((7, 90, outputs), "float32", shape, kind)
+        np.testing.assert_array_equal(targets, kept)
+        np.testing.assert_array_equal(weights, weight)
+        np.testing.assert_array_equal(y, kept)
+
+
+def test_what_a_function_raises_is_passed_on():
+    model, population, X, y, _ = problem()
+    with pytest.raises(ZeroDivisionError):
+        model.evaluate(population, X, y, lambda outputs, y: 1 / 0)
+
+
+def test_a_function_is_the_objective_of_a_search():
+    model, _, X, y, _ = problem()
+    options = {"optimizer": pg.search.DE(popsize=20), "budget": pg.Budget(evaluations=400), "seed": 3}
+    pg.fit(model, X, y, objective=wrong, **options)
+    other = problem()[0]
+    pg.fit(other, X, y, objective="error_rate", **options)
+    np.testing.assert_array_equal(model.params, other.params)
+
+
+@pytest.mark.parametrize("returned", [0.5, [0.5], "ab", None, [[1, 2], [3, 4]], [1j, 2]])
+def test_fit_calls_a_function_before_the_work(returned):
+    model, _, X, y, _ = problem()
+    kept, calls = model.params.copy(), []
+
+    def objective(outputs, y):
+        calls.append(len(outputs))
+        return returned
+
+    with pytest.raises(
+        pg.InputError, match=r"\[fit\] metric objective must return .* 2 candidates, shape \(2,\), got "
+    ):
+        pg.fit(model, X, y, optimizer=pg.search.DE(), objective=objective)
+    assert calls == [2]
+    np.testing.assert_array_equal(model.params, kept)
+
+
 # --- Parts of the data ------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +336,14 @@ BAD = {
         call(y=np.arange(90) % 2, metric="auc", sample_weight=np.arange(90) % 2),
         r"auc needs samples of at least two classes, with weights above zero",
     ),
+    "mean_of_all": (
+        call(metric=lambda outputs, y: outputs.mean()),
+        r"\[MLP.evaluate\] metric <lambda> must return one number for each of 7 candidates, .* got float64 \(\)",
+    ),
+    "mean_of_each": (call(metric=lambda outputs, y: outputs.mean(axis=2)), r"shape \(7,\), got float64 \(7, 90\)"),
+    "ragged": (call(metric=lambda outputs, y: [[1], [1, 2]]), r"metric <lambda> must return one number .* inhomogen"),
+    "limit": (call(memory_limit=0), r"memory_limit must be a whole number >= 1, got 0"),
+    "limit_float": (call(memory_limit=1e6), r"memory_limit must be a whole number >= 1, got 1000000.0"),
     "samples_empty": (call(samples=[]), r"samples must be whole numbers, shape \(b,\), b >= 1, got float64 \(0,\)"),
     "samples_float": (call(samples=[1.0]), r"samples must be whole numbers, .* got float64 \(1,\)"),
     "samples_mask": (call(samples=np.ones(90, bool)), r"samples must be whole numbers, .* got bool \(90,\)"),

@@ -94,7 +94,8 @@ def fit(
         sample_weight: (N,) weights >= 0; samples of weight 0 are left out. A minibatch's mean is over its
             own weights.
         objective: what a search minimises, and what picks the best record: a metric of `MLP.evaluate`. Gradient
-            methods always descend the loss.
+            methods always descend the loss. A function of raw outputs is called once before the work begins, to see
+            that it returns a number for each candidate.
         record_every: forwards between records, default those of one epoch; or a list of rising totals, a record
             following each (and the end of the run).
 
@@ -134,6 +135,9 @@ def fit(
 
     for part in [train] if held is None else [train, held]:
         part.check("fit", measure)
+    if measure.own:
+        # Two candidates: what returns one number for all of them is found out here.
+        train.evaluate(np.stack([model.params, model.params]), measure)
     recorder = _Recorder(model, train, held, History(metric_name), measure)
     recorder.record(model.params, 0, 0, 0.0)
     if not (math.isfinite(recorder.history.loss[0]) and np.isfinite(model.params).all()):

@@ -31,6 +31,7 @@ class Measure:
         function: of raw outputs (c, B, outputs), labels (B,) or targets (B, outputs), and weights (B,) or None; it
             returns (c,).
         own: whether the caller wrote the function.
+        operation: the name that errors of such a function begin with.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Measure:
     balanced: bool = False
     function: Callable[..., ArrayLike] | None = None
     own: bool = False
+    operation: str = "MLP.evaluate"
 
     def bytes_per_sample(self, outputs: int, itemsize: int) -> int:
         """Memory that one sample of one candidate takes: its outputs and, for our own functions, what they compute."""
@@ -56,7 +58,7 @@ class Measure:
         if self.name == "auc" and not len(_contrasts(y, _ones(y, weight))):
             fail(operation, "auc needs samples of at least two classes, with weights above zero")
 
-    def values(self, operation: str, z: Array, y: Array, weight: Array | None) -> Floats:
+    def values(self, z: Array, y: Array, weight: Array | None) -> Floats:
         """Fitness (c,) of raw outputs (c, B, outputs); infinite where it is not finite.
 
         Raises:
@@ -66,10 +68,13 @@ class Measure:
         if self.own:
             # Weights are an argument only where there are some: most functions have no use for them.
             given = self.function(z, y) if weight is None else self.function(z, y, weight)
-            values = np.asarray(given)
+            expected = f"metric {self.name} must return one number for each of {len(z)} candidates, shape ({len(z)},)"
+            try:
+                values = np.asarray(given)
+            except (TypeError, ValueError) as error:
+                fail(self.operation, f"{expected}: {error}")
             if values.shape != (len(z),) or values.dtype.kind not in "fiub":
-                expected = f"one number for each of {len(z)} candidates, shape ({len(z)},)"
-                fail(operation, f"metric {self.name} must return {expected}, got {values.dtype} {values.shape}")
+                fail(self.operation, f"{expected}, got {values.dtype} {values.shape}")
             values = values.astype(np.float64)
         else:
             broken = ~np.isfinite(z).all(axis=(1, 2))

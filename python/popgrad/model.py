@@ -244,6 +244,9 @@ class MLP:
         Raises:
             InputError: the metric is unknown or does not fit the model's targets.
         """
+        if callable(metric):
+            called = getattr(metric, "__name__", type(metric).__name__)
+            return Measure(called, function=metric, own=True, operation=operation)
         name, level = (metric[0], metric[1]) if isinstance(metric, tuple) and len(metric) == 2 else (metric, 0.5)
         one_of(operation, "metric", name, (*METRICS, *metrics.NAMES))
         assert isinstance(name, str)
@@ -345,6 +348,7 @@ class MLP:
         sample_weight: ArrayLike | None = None,
         *,
         samples: ArrayLike | None = None,
+        memory_limit: int = MEMORY_LIMIT,
     ) -> NDArray[np.float64]:
         """Fitness of every row of a population, smaller is better.
 
@@ -367,19 +371,27 @@ class MLP:
         All save the native ones (loss, error_rate, balanced_error, mse, mae) are computed from raw outputs, a part
         of the candidates at a time, and take about twice as long.
 
+        A function of one's own is called as ``metric(outputs, y)``, or ``metric(outputs, y, sample_weight)`` if there
+        are weights, for c candidates at a time: outputs (c, B, outputs) are raw, of the model's dtype, may hold NaN,
+        and are overwritten after the call; y is (B,) int64 labels or (B, outputs) targets, read-only. It returns (c,)
+        numbers, smaller is better, NaN for a candidate that is of no use. What it raises is passed on.
+
         Args:
             population: (P, n), one parameter vector a row, converted to the model's dtype.
             X, y, sample_weight: as for `data`.
-            metric: one of the table.
+            metric: one of the table, or a function.
             precision: the model's dtype, which is also the default.
             samples: (b,) whole numbers in [0, B), the samples to use, the same for all candidates; one that is named
                 twice counts twice. Default: all. `data` checks X and y once for many such calls of `Data.evaluate`.
+            memory_limit: bytes, > 0, that raw outputs may take, and as many again for candidates that must be copied
+                because they are of another type or layout. One candidate at a time is always taken.
 
         Returns:
             (P,) float64; a candidate whose value is not finite has infinity.
 
         Raises:
-            InputError: shapes, labels, values or names do not fit.
+            InputError: shapes, labels, values or names do not fit, a function returned something else, or there is no
+                memory.
         """
         measure = self.measure("MLP.evaluate", metric)
         if precision is not None and one_of("MLP.evaluate", "precision", precision, _DTYPES) != self.dtype:
@@ -391,8 +403,19 @@ class MLP:
             fail("MLP.evaluate", "population must be real numbers, got dtype bool")
         data = self.data(X, y, sample_weight, operation="MLP.evaluate")
         rows = None if samples is None else _rows("MLP.evaluate", samples, len(data))
+        positive_int("MLP.evaluate", "memory_limit", memory_limit)
         data.check("MLP.evaluate", measure, rows)
-        return data.evaluate(_cast(members, self.dtype), measure, rows)
+        try:
+            evaluate = data.evaluator(measure, rows, memory_limit)
+            if _is_ready(members, self.dtype):
+                return evaluate(members)
+            out = np.empty(len(members))
+            count = max(1, memory_limit // self._params.nbytes)
+            for first in range(0, len(members), count):
+                out[first : first + count] = evaluate(_cast(members[first : first + count], self.dtype))
+            return out
+        except MemoryError as error:
+            fail("MLP.evaluate", f"no memory for {len(members):,} candidates on {len(data):,} samples: {error}")
 
     # --- Files -------------------------------------------------------------------------------------------------
 
@@ -541,7 +564,8 @@ class Data:
         """An evaluator from raw outputs, of as many candidates at a time as the memory is for."""
         network, outputs = self.model.network, self.model.sizes[-1]
         X = self.X if rows is None else self.X[rows]
-        y, weight = self._seen(rows)
+        y, weight = (None if values is None else _read_only(values) for values in self._seen(rows))
+        assert y is not None
         each = len(X) * measure.bytes_per_sample(outputs, X.itemsize)
 
         def evaluate(population: Array) -> NDArray[np.float64]:
@@ -552,7 +576,7 @@ class Data:
                 part = population[first : first + count]
                 for params, raw in zip(part, z, strict=False):
                     network.forward(params, X, raw)
-                out[first : first + count] = measure.values("MLP.evaluate", z[: len(part)], y, weight)
+                out[first : first + count] = measure.values(z[: len(part)], y, weight)
             return out
 
         return evaluate
@@ -627,6 +651,17 @@ def _rows(operation: str, samples: ArrayLike, count: int) -> Array:
     if rows.min() < 0 or rows.max() >= count:
         fail(operation, f"samples must be in [0, {count}), got {rows.min()} to {rows.max()}")
     return _cast(rows, np.dtype(np.int64))
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _is_ready(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether the native core can read an array as it is."""
+    return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
 
 
 def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
