@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from popgrad import _core, checkpoint, metrics
+from popgrad import _core, checkpoint, metrics, quantize
 from popgrad.backends import Stream, aligned, move
 from popgrad.checks import at_least_zero, fail, fraction, one_of, positive_int, whole_seed
 from popgrad.metrics import Measure, Metric
@@ -142,6 +142,41 @@ class MLP:
             views[f"{stride * layer}.bias"] = params[middle:end]
             at = end
         return views
+
+    def quantized(self, params: ArrayLike, weights: str) -> Array:
+        """The parameters that a network with coarse weights really uses; biases stay as they are.
+
+        ``model.params = model.quantized(model.params, "binary")`` makes it predict with them. Of every weight matrix w:
+
+        - "binary": sign(w) times the mean of abs(w) (XNOR-Net, arXiv:1603.05279, one scale a matrix); zero is positive.
+        - "ternary": 0 where abs(w) <= 0.7 times its mean, else sign(w) times the mean of the abs(w) of those others
+          (arXiv:1605.04711).
+        - "int8": whole multiples in [-127, 127] of max(abs(w)) / 127, the nearest, halves to even.
+
+        Args:
+            params: (n,), or a population (P, n); not changed.
+            weights: "binary", "ternary" or "int8".
+
+        Returns:
+            A copy of the same shape, of the model's dtype. A matrix that holds NaN or infinity has no finite value.
+
+        Raises:
+            InputError: `params` has another shape or type, or the name is unknown.
+        """
+        one_of("MLP.quantized", "weights", weights, quantize.KINDS)
+        array = _real("MLP.quantized", "params", params)
+        if array.ndim not in (1, 2) or array.shape[-1] != self.network.n:
+            fail("MLP.quantized", f"params must have shape ({self.network.n},) or (P, the same), got {array.shape}")
+        return self._quantized(np.atleast_2d(array), weights).reshape(array.shape)
+
+    def _quantized(self, members: Array, weights: str) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):
+            out = np.array(members, self.dtype, order="C")
+            at = 0
+            for inputs, outputs in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+                quantize.KINDS[weights](out[:, at : at + inputs * outputs])
+                at += (inputs + 1) * outputs
+        return out
 
     def initialise(self, seed: int) -> None:
         """Draw new weights; the same seed, in [0, 2^64), gives the same ones on every machine."""
@@ -348,6 +383,7 @@ class MLP:
         sample_weight: ArrayLike | None = None,
         *,
         samples: ArrayLike | None = None,
+        weights: str | None = None,
         memory_limit: int = MEMORY_LIMIT,
     ) -> NDArray[np.float64]:
         """Fitness of every row of a population, smaller is better.
@@ -383,8 +419,9 @@ class MLP:
             precision: the model's dtype, which is also the default.
             samples: (b,) whole numbers in [0, B), the samples to use, the same for all candidates; one that is named
                 twice counts twice. Default: all. `data` checks X and y once for many such calls of `Data.evaluate`.
+            weights: "binary", "ternary" or "int8": evaluate the networks with these coarse weights (`quantized`).
             memory_limit: bytes, > 0, that raw outputs may take, and as many again for candidates that must be copied
-                because they are of another type or layout. One candidate at a time is always taken.
+                because they are coarse or of another type or layout. One candidate at a time is always taken.
 
         Returns:
             (P,) float64; a candidate whose value is not finite has infinity.
@@ -396,6 +433,8 @@ class MLP:
         measure = self.measure("MLP.evaluate", metric)
         if precision is not None and one_of("MLP.evaluate", "precision", precision, _DTYPES) != self.dtype:
             fail("MLP.evaluate", f"precision {precision!r} needs a model of that dtype, this one is {self.dtype}")
+        if weights is not None:
+            one_of("MLP.evaluate", "weights", weights, quantize.KINDS)
         members = _real("MLP.evaluate", "population", population)
         if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
             fail("MLP.evaluate", f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
@@ -407,12 +446,14 @@ class MLP:
         data.check("MLP.evaluate", measure, rows)
         try:
             evaluate = data.evaluator(measure, rows, memory_limit)
-            if _is_ready(members, self.dtype):
+            if weights is None and _is_ready(members, self.dtype):
                 return evaluate(members)
             out = np.empty(len(members))
-            count = max(1, memory_limit // self._params.nbytes)
+            count = max(1, memory_limit // (self._params.nbytes * (1 if weights is None else quantize.COPIES)))
             for first in range(0, len(members), count):
-                out[first : first + count] = evaluate(_cast(members[first : first + count], self.dtype))
+                part = members[first : first + count]
+                part = _cast(part, self.dtype) if weights is None else self._quantized(part, weights)
+                out[first : first + count] = evaluate(part)
             return out
         except MemoryError as error:
             fail("MLP.evaluate", f"no memory for {len(members):,} candidates on {len(data):,} samples: {error}")
