@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy import special
@@ -407,6 +409,87 @@ def test_a_search_trains_a_binary_network():
     assert np.mean(model.predict(X) != y) < 0.08
 
 
+# --- Limits -----------------------------------------------------------------------------------------------------------
+
+
+LAYOUTS = {
+    "read_only": lambda a: np.broadcast_to(a, a.shape),
+    "fortran": np.asfortranarray,
+    "strided": lambda a: np.repeat(a, 2, axis=0)[::2],
+    "backwards": lambda a: a[::-1].copy()[::-1],
+    "swapped_bytes": lambda a: a.astype(a.dtype.newbyteorder()),
+    "float16": lambda a: a.astype(np.float16),
+    "float64": lambda a: a.astype(np.float64),
+    "int8": lambda a: a.astype(np.int8),
+    "list": lambda a: a.tolist(),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize(("metric", "loss"), [(m, "cross_entropy") for m in LABELS] + [(m, "mse") for m in NUMBERS])
+@pytest.mark.parametrize("weights", [None, "ternary"])
+def test_layout_of_inputs_changes_nothing(metric, loss, weights, layout):
+    rng = np.random.default_rng(0)
+    model = pg.MLP([4, 6, 3], "tanh", loss)
+    population = rng.integers(-3, 4, (9, 51)).astype(np.float32)
+    X, y = rng.integers(-3, 4, (40, 4)).astype(np.float32), rng.integers(3, size=(40, 3)[: 1 + (loss == "mse")])
+    weight = rng.integers(1, 4, 40)
+
+    def values(change, limit):
+        given = [change(array) for array in (population, X, y, weight)]
+        copies = [np.array(array) for array in given]
+        options = {"sample_weight": given[3], "weights": weights, "memory_limit": limit}
+        out = model.evaluate(*given[:3], metric, **options)
+        for array, kept in zip(given, copies, strict=True):
+            np.testing.assert_array_equal(array, kept)
+        return out.tobytes()
+
+    for limit in (1, 500, 10**8):
+        assert values(layout, limit) == values(np.array, 10**8)
+
+
+@pytest.mark.parametrize(("metric", "loss", "outputs"), [case for case in EVERY if case[0] != "auc"])
+def test_one_sample(metric, loss, outputs):
+    model, population, X, y, _ = problem(loss, outputs)
+    values = model.evaluate(population, X[:1], y[:1], metric)
+    assert np.isfinite(values).all()
+    np.testing.assert_array_equal(values, model.evaluate(population, X, y, metric, samples=[0]))
+    if metric in ("balanced_error", "f1_macro"):
+        labels = [labels_of(z)[0] for z in raw(model, population, X[:1])]
+        np.testing.assert_array_equal(values, labels != y[:1].ravel())
+
+
+def test_a_population_as_large_as_the_address_space():
+    """Rows that repeat take no memory themselves; what is made of them would."""
+    model, population, X, y, _ = problem(dtype="float32")
+    huge = np.broadcast_to(population[0], (2**45, population.shape[1]))
+    for options in ({}, {"metric": "auc"}, {"weights": "int8"}):
+        with pytest.raises(pg.InputError, match=r"\[MLP.evaluate\] no memory for 35,184,372,088,832 candidates on 90"):
+            model.evaluate(huge, X, y, **options)
+    with pytest.raises(pg.InputError, match=r"\[MLP.quantized\] no memory for another population"):
+        model.quantized(huge, "int8")
+    with pytest.raises(pg.InputError, match=r"\[MLP.forward\] no memory for X, .* as float32; give it in parts"):
+        model.forward(np.broadcast_to(X[0], (2**45, 4)))
+
+
+@pytest.mark.parametrize("layers", [40_000, 70_000])
+def test_sizes_whose_product_overflows(layers):
+    with pytest.raises(pg.InputError, match=r"\[MLP\] sizes must give less than 2\^59 parameters, got "):
+        pg.MLP([2**24] * layers)
+
+
+@pytest.mark.parametrize("options", [{}, {"weights": "binary"}, {"weights": "int8", "metric": "f1_macro"}])
+def test_no_second_population_is_stored(options):
+    model, _, X, y, _ = problem(sizes=(4, 300))
+    wide = np.broadcast_to(np.float32(0.1), (1500, model.params.size))  # 14 MB
+    model.evaluate(wide[:2], X, y, **options)
+    tracemalloc.start()
+    model.evaluate(wide, X, y, memory_limit=10**6, **options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 3 * 10**6
+
+
 # --- Bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -447,6 +530,7 @@ BAD = {
         r"\[MLP.quantized\] params must have shape \(43,\) or \(P, the same\), got \(42,\)",
     ),
     "quantized_text": (lambda: problem()[0].quantized(["a"] * 43, "int8"), r"params must be real numbers"),
+    "nobody": (call(metric="auc", population=np.zeros((0, 43))), r"population must have shape \(P, 43\), P >= 1"),
     "limit": (call(memory_limit=0), r"memory_limit must be a whole number >= 1, got 0"),
     "limit_float": (call(memory_limit=1e6), r"memory_limit must be a whole number >= 1, got 1000000.0"),
     "samples_empty": (call(samples=[]), r"samples must be whole numbers, shape \(b,\), b >= 1, got float64 \(0,\)"),

@@ -73,6 +73,9 @@ class MLP:
         self.sizes = [positive_int(self, "each of sizes", size) for size in sizes]
         if max(self.sizes) > _WIDEST:
             fail(self, f"each of sizes must be at most {_WIDEST}, got {max(self.sizes)}")
+        count = sum((inputs + 1) * outputs for inputs, outputs in zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        if count >= 1 << 59:  # in float64, their bytes would not be a whole number of 64 bits
+            fail(self, f"sizes must give less than 2^59 parameters, got {count:,}")
         self.activation = one_of(self, "activation", activation, ACTIVATIONS)
         self.loss_name = one_of(self, "loss", loss, LOSSES)
         with contextlib.suppress(TypeError):  # no type of NumPy's: the next line says so
@@ -167,7 +170,10 @@ class MLP:
         array = _real("MLP.quantized", "params", params)
         if array.ndim not in (1, 2) or array.shape[-1] != self.network.n:
             fail("MLP.quantized", f"params must have shape ({self.network.n},) or (P, the same), got {array.shape}")
-        return self._quantized(np.atleast_2d(array), weights).reshape(array.shape)
+        try:
+            return self._quantized(np.atleast_2d(array), weights).reshape(array.shape)
+        except MemoryError:
+            fail("MLP.quantized", f"no memory for another population of shape {array.shape}; give it in parts")
 
     def _quantized(self, members: Array, weights: str) -> Array:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -205,7 +211,10 @@ class MLP:
             fail(operation, f"X must have {self.sizes[0]} columns, got {array.shape[1]}")
         if len(array) == 0:
             fail(operation, "X has no rows; at least one sample is needed")
-        typed = _cast(array, self.dtype)
+        try:
+            typed = _cast(array, self.dtype)
+        except MemoryError:
+            fail(operation, f"no memory for X, {array.shape}, as {self.dtype}; give it in parts")
         if not np.isfinite(typed).all():
             row = int(np.argmin(np.isfinite(typed).all(axis=1)))
             what = f"NaN, infinity or more than {self.dtype} holds"
