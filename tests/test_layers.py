@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parent.parent / "csrc"
 # From the bottom up; a module may import what is in a line above its own, or its own folder.
 LAYERS = [
     {"_core", "checks"},
-    {"backends", "budget", "checkpoint", "data", "system"},
+    {"backends", "budget", "checkpoint", "data", "metrics", "quantize", "system"},
     {"model"},
     {"optim"},
     {"search", "torch"},

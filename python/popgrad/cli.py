@@ -193,7 +193,7 @@ def fit(
         epochs=epochs,
         budget=limit,
         validation=(split.X_val, split.y_val),
-        objective=objective,  # type: ignore[arg-type]  # fit checks it
+        objective=objective,
         seed=seed,
     )
     last = len(history.forwards) - 1

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from popgrad.backends import Stream, aligned, random_generator
 from popgrad.budget import GRADIENT_FORWARDS, Budget
 from popgrad.checks import fail, positive_int, whole_seed
+from popgrad.metrics import Measure, Metric
 from popgrad.model import MLP, Data
 from popgrad.optim import Optimizer, SophiaG
 from popgrad.search import Search
@@ -72,7 +73,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     seed: int = 0,
     sample_weight: ArrayLike | None = None,
-    objective: Literal["loss", "error_rate", "mse", "mae"] = "loss",
+    objective: Metric = "loss",
     record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
 ) -> History:
     """Train a model, by gradients or by a search.
@@ -92,8 +93,9 @@ def fit(
         seed: of shuffling, of the validation share and of the search.
         sample_weight: (N,) weights >= 0; samples of weight 0 are left out. A minibatch's mean is over its
             own weights.
-        objective: what a search minimises, and what picks the best record. Gradient methods always descend
-            the loss.
+        objective: what a search minimises, and what picks the best record: a metric of `MLP.evaluate`. Gradient
+            methods always descend the loss. A function of raw outputs is called once before the work begins, to see
+            that it returns a number for each candidate.
         record_every: forwards between records, default those of one epoch; or a list of rising totals, a record
             following each (and the end of the run).
 
@@ -112,7 +114,7 @@ def fit(
         )
     if isinstance(optimizer, Optimizer):
         model.check_gradient("fit")
-    score = model.score_name("fit", objective)
+    measure = model.measure("fit", objective)
     metric_name = "error_rate" if "cross_entropy" in model.loss_name else "mse"
     seed = whole_seed("fit", seed)
     if budget is not None and not isinstance(budget, Budget):
@@ -131,7 +133,12 @@ def fit(
             budget = replace(budget, forwards=min(limit, budget.forwards or limit))
     marks = _marks(epoch if record_every is None else record_every)
 
-    recorder = _Recorder(model, train, held, History(metric_name), objective)
+    for part in [train] if held is None else [train, held]:
+        part.check("fit", measure)
+    if measure.own:
+        # Two candidates: what returns one number for all of them is found out here.
+        train.evaluate(np.stack([model.params, model.params]), measure)
+    recorder = _Recorder(model, train, held, History(metric_name), measure)
     recorder.record(model.params, 0, 0, 0.0)
     if not (math.isfinite(recorder.history.loss[0]) and np.isfinite(model.params).all()):
         fail("fit", "the parameters or the loss of the untrained model are not finite; initialise the model anew")
@@ -139,7 +146,7 @@ def fit(
     if isinstance(optimizer, Optimizer):
         kind = _Gradients(model, train, optimizer, batch, seed)
     else:
-        kind = _Populations(model, train, optimizer, batch, seed, score)
+        kind = _Populations(model, train, optimizer, batch, seed, measure)
     began = time.perf_counter()
     cost, candidates = kind.price()
     seconds = time.perf_counter() - began
@@ -246,8 +253,8 @@ class _Gradients:
 class _Populations:
     """Generations of a search, each measured on the same samples."""
 
-    def __init__(self, model: MLP, train: Data, search: Search, batch: int, seed: int, score: str) -> None:
-        self.train, self.score = train, score
+    def __init__(self, model: MLP, train: Data, search: Search, batch: int, seed: int, measure: Measure) -> None:
+        self.train, self.measure = train, measure
         self.run = search.start(model.params, seed)
         self.batches = _minibatches(len(train), batch, seed)
         self.rows = next(self.batches)
@@ -258,7 +265,7 @@ class _Populations:
 
     def step(self) -> int:
         before = self.run.nonfinite
-        self.run.tell(self.train.evaluate(self.run.ask(), self.score, self.rows))
+        self.run.tell(self.train.evaluate(self.run.ask(), self.measure, self.rows))
         self.rows = next(self.batches)
         return self.run.nonfinite - before
 
@@ -272,10 +279,10 @@ class _Populations:
 class _Recorder:
     """Measures parameters on all training and validation samples, and keeps the best."""
 
-    def __init__(self, model: MLP, train: Data, held: Data | None, history: History, objective: str) -> None:
+    def __init__(self, model: MLP, train: Data, held: Data | None, history: History, objective: Measure) -> None:
         self.model, self.train, self.held, self.history = model, train, held, history
-        self.metric = model.score_name("fit", history.metric_name)
-        self.objective = model.score_name("fit", objective)
+        self.metric = model.measure("fit", history.metric_name)
+        self.objective = objective
         self.best = math.inf
 
     def record(self, params: Array, forwards: int, evaluations: int, seconds: float) -> None:

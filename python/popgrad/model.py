@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from popgrad import _core, checkpoint
+from popgrad import _core, checkpoint, metrics, quantize
 from popgrad.backends import Stream, aligned, move
-from popgrad.checks import fail, fraction, one_of, positive_int, whole_seed
+from popgrad.checks import at_least_zero, fail, fraction, one_of, positive_int, whole_seed
+from popgrad.metrics import Measure, Metric
 
 __all__ = ["MLP", "Data"]
 
@@ -23,7 +24,8 @@ Array = NDArray[Any]
 ACTIVATIONS = _core.activations()  # name: has a gradient
 SCORES = _core.scores()  # name: (targets are labels, has a gradient)
 LOSSES = tuple(name for name, (_, differentiable) in SCORES.items() if differentiable)
-METRICS = ("loss", "error_rate", "mse", "mae")
+METRICS = ("loss", "error_rate", "mse", "mae")  # the native ones; `popgrad.metrics` has the others
+MEMORY_LIMIT = 64 << 20  # bytes that an evaluation may take beside its arguments and its result
 
 _DTYPES = ("float32", "float64")
 _SETTINGS = ("activation", "loss", "dropout", "dtype", "seed", "init")  # of a model, beside its sizes
@@ -71,6 +73,9 @@ class MLP:
         self.sizes = [positive_int(self, "each of sizes", size) for size in sizes]
         if max(self.sizes) > _WIDEST:
             fail(self, f"each of sizes must be at most {_WIDEST}, got {max(self.sizes)}")
+        count = sum((inputs + 1) * outputs for inputs, outputs in zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        if count >= 1 << 59:  # in float64, their bytes would not be a whole number of 64 bits
+            fail(self, f"sizes must give less than 2^59 parameters, got {count:,}")
         self.activation = one_of(self, "activation", activation, ACTIVATIONS)
         self.loss_name = one_of(self, "loss", loss, LOSSES)
         with contextlib.suppress(TypeError):  # no type of NumPy's: the next line says so
@@ -141,6 +146,44 @@ class MLP:
             at = end
         return views
 
+    def quantized(self, params: ArrayLike, weights: str) -> Array:
+        """The parameters that a network with coarse weights really uses; biases stay as they are.
+
+        ``model.params = model.quantized(model.params, "binary")`` makes it predict with them. Of every weight matrix w:
+
+        - "binary": sign(w) times the mean of abs(w) (XNOR-Net, arXiv:1603.05279, one scale a matrix); zero is positive.
+        - "ternary": 0 where abs(w) <= 0.7 times its mean, else sign(w) times the mean of the abs(w) of those others
+          (arXiv:1605.04711).
+        - "int8": whole multiples in [-127, 127] of max(abs(w)) / 127, the nearest, halves to even.
+
+        Args:
+            params: (n,), or a population (P, n); not changed.
+            weights: "binary", "ternary" or "int8".
+
+        Returns:
+            A copy of the same shape, of the model's dtype. A matrix that holds NaN or infinity has no finite value.
+
+        Raises:
+            InputError: `params` has another shape or type, or the name is unknown.
+        """
+        one_of("MLP.quantized", "weights", weights, quantize.KINDS)
+        array = _real("MLP.quantized", "params", params)
+        if array.ndim not in (1, 2) or array.shape[-1] != self.network.n:
+            fail("MLP.quantized", f"params must have shape ({self.network.n},) or (P, the same), got {array.shape}")
+        try:
+            return self._quantized(np.atleast_2d(array), weights).reshape(array.shape)
+        except MemoryError:
+            fail("MLP.quantized", f"no memory for another population of shape {array.shape}; give it in parts")
+
+    def _quantized(self, members: Array, weights: str) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):
+            out = np.array(members, self.dtype, order="C")
+            at = 0
+            for inputs, outputs in zip(self.sizes[:-1], self.sizes[1:], strict=True):
+                quantize.KINDS[weights](out[:, at : at + inputs * outputs])
+                at += (inputs + 1) * outputs
+        return out
+
     def initialise(self, seed: int) -> None:
         """Draw new weights; the same seed, in [0, 2^64), gives the same ones on every machine."""
         seed = whole_seed("MLP.initialise", seed)
@@ -168,7 +211,10 @@ class MLP:
             fail(operation, f"X must have {self.sizes[0]} columns, got {array.shape[1]}")
         if len(array) == 0:
             fail(operation, "X has no rows; at least one sample is needed")
-        typed = _cast(array, self.dtype)
+        try:
+            typed = _cast(array, self.dtype)
+        except MemoryError:
+            fail(operation, f"no memory for X, {array.shape}, as {self.dtype}; give it in parts")
         if not np.isfinite(typed).all():
             row = int(np.argmin(np.isfinite(typed).all(axis=1)))
             what = f"NaN, infinity or more than {self.dtype} holds"
@@ -223,12 +269,45 @@ class MLP:
         if metric == "loss":
             return self.loss_name
         if metric == "error_rate":
-            if self.loss_name in ("cross_entropy", "binary_cross_entropy"):
-                return metric if self.loss_name == "cross_entropy" else "binary_error_rate"
-            fail(operation, f"error_rate needs labels; a model with loss {self.loss_name!r} has none")
-        if self.loss_name in ("mse", "mae", "huber"):
-            return metric
+            self._needs(operation, metric, labels=True)
+            return metric if self.loss_name == "cross_entropy" else "binary_error_rate"
+        self._needs(operation, metric, labels=False)
+        return metric
+
+    def _needs(self, operation: str, metric: str, labels: bool) -> None:
+        """Fail if the targets are of the other kind."""
+        if labels == ("cross_entropy" in self.loss_name):
+            return
+        if labels:
+            fail(operation, f"{metric} needs labels; a model with loss {self.loss_name!r} has none")
         fail(operation, f"{metric} needs numeric targets; a model with loss {self.loss_name!r} has labels")
+
+    def measure(self, operation: str, metric: Metric) -> Measure:
+        """What a metric, as `evaluate` takes it, means for this model.
+
+        Raises:
+            InputError: the metric is unknown or does not fit the model's targets.
+        """
+        if callable(metric):
+            called = getattr(metric, "__name__", type(metric).__name__)
+            return Measure(called, function=metric, own=True, operation=operation)
+        name, level = (metric[0], metric[1]) if isinstance(metric, tuple) and len(metric) == 2 else (metric, 0.5)
+        one_of(operation, "metric", name, (*METRICS, *metrics.NAMES))
+        assert isinstance(name, str)
+        if isinstance(metric, tuple) and name != "quantile":
+            fail(operation, f"only quantile takes a level, got {metric!r}")
+        if name in METRICS:
+            return Measure(name, self.score_name(operation, name))
+        self._needs(operation, name, labels=name not in ("r2", "quantile"))
+        if name in ("balanced_error", "f1_macro") and self.loss_name != "cross_entropy" and self.sizes[-1] > 1:
+            fail(
+                operation, f"{name} needs one label a sample; a model with loss {self.loss_name!r} has {self.sizes[-1]}"
+            )
+        if name == "balanced_error":
+            return Measure(name, self.score_name(operation, "error_rate"), balanced=True)
+        if not (at_least_zero(level) and 0 < level < 1):
+            fail(operation, f"the level of quantile must be in (0, 1), got {level!r}")
+        return metrics.named(name, float(level))
 
     def data(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, operation: str = "MLP.data"
@@ -308,34 +387,85 @@ class MLP:
         population: ArrayLike,
         X: ArrayLike,
         y: ArrayLike,
-        metric: str = "loss",
+        metric: Metric = "loss",
         precision: str | None = None,
         sample_weight: ArrayLike | None = None,
+        *,
+        samples: ArrayLike | None = None,
+        weights: str | None = None,
+        memory_limit: int = MEMORY_LIMIT,
     ) -> NDArray[np.float64]:
         """Fitness of every row of a population, smaller is better.
+
+        ============================  ==========================================================================
+        metric                        what it is, over samples with weights
+        ============================  ==========================================================================
+        "loss"                        the model's loss
+        "error_rate"                  share of wrong labels
+        "balanced_error"              1 - the mean recall of the classes that occur
+        "f1_macro"                    1 - the mean F1 of the classes that occur among labels or predictions
+        "auc"                         1 - the area under the ROC curve, ties counted half; of several classes the
+                                      mean of each against the rest, by its probability; of several outputs of
+                                      binary_cross_entropy their mean
+        "mse", "mae"                  mean squared, mean absolute error
+        "r2"                          1 - R2, the mean over outputs; where the target is constant, 1 (0 if it is met)
+        "quantile", ("quantile", q)   pinball loss for the level q in (0, 1), default 0.5
+        ============================  ==========================================================================
+
+        The first five but the loss need labels (balanced_error and f1_macro one a sample), the others numbers.
+        All save the native ones (loss, error_rate, balanced_error, mse, mae) are computed from raw outputs, a part
+        of the candidates at a time, and take about twice as long.
+
+        A function of one's own is called as ``metric(outputs, y)``, or ``metric(outputs, y, sample_weight)`` if there
+        are weights, for c candidates at a time: outputs (c, B, outputs) are raw, of the model's dtype, may hold NaN,
+        and are overwritten after the call; y is (B,) int64 labels or (B, outputs) targets, read-only. It returns (c,)
+        numbers, smaller is better, NaN for a candidate that is of no use. What it raises is passed on.
 
         Args:
             population: (P, n), one parameter vector a row, converted to the model's dtype.
             X, y, sample_weight: as for `data`.
-            metric: "loss", "error_rate", "mse" or "mae".
+            metric: one of the table, or a function.
             precision: the model's dtype, which is also the default.
+            samples: (b,) whole numbers in [0, B), the samples to use, the same for all candidates; one that is named
+                twice counts twice. Default: all. `data` checks X and y once for many such calls of `Data.evaluate`.
+            weights: "binary", "ternary" or "int8": evaluate the networks with these coarse weights (`quantized`).
+            memory_limit: bytes, > 0, that raw outputs may take, and as many again for candidates that must be copied
+                because they are coarse or of another type or layout. One candidate at a time is always taken.
 
         Returns:
             (P,) float64; a candidate whose value is not finite has infinity.
 
         Raises:
-            InputError: shapes, labels, values or names do not fit.
+            InputError: shapes, labels, values or names do not fit, a function returned something else, or there is no
+                memory.
         """
-        score = self.score_name("MLP.evaluate", metric)
+        measure = self.measure("MLP.evaluate", metric)
         if precision is not None and one_of("MLP.evaluate", "precision", precision, _DTYPES) != self.dtype:
             fail("MLP.evaluate", f"precision {precision!r} needs a model of that dtype, this one is {self.dtype}")
+        if weights is not None:
+            one_of("MLP.evaluate", "weights", weights, quantize.KINDS)
         members = _real("MLP.evaluate", "population", population)
         if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
             fail("MLP.evaluate", f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
         if members.dtype.kind == "b":
             fail("MLP.evaluate", "population must be real numbers, got dtype bool")
         data = self.data(X, y, sample_weight, operation="MLP.evaluate")
-        return data.evaluate(_cast(members, self.dtype), score)
+        rows = None if samples is None else _rows("MLP.evaluate", samples, len(data))
+        positive_int("MLP.evaluate", "memory_limit", memory_limit)
+        data.check("MLP.evaluate", measure, rows)
+        try:
+            evaluate = data.evaluator(measure, rows, memory_limit)
+            if weights is None and _is_ready(members, self.dtype):
+                return evaluate(members)
+            out = np.empty(len(members))
+            count = max(1, memory_limit // (self._params.nbytes * (1 if weights is None else quantize.COPIES)))
+            for first in range(0, len(members), count):
+                part = members[first : first + count]
+                part = _cast(part, self.dtype) if weights is None else self._quantized(part, weights)
+                out[first : first + count] = evaluate(part)
+            return out
+        except MemoryError as error:
+            fail("MLP.evaluate", f"no memory for {len(members):,} candidates on {len(data):,} samples: {error}")
 
     # --- Files -------------------------------------------------------------------------------------------------
 
@@ -402,7 +532,7 @@ class Data:
 
     def __init__(self, model: MLP, X: Array, y: Array, weight: Array | None) -> None:
         self.model, self.X, self.y, self.weight = model, X, y, weight
-        self._packed: _core.Packed | None = None
+        self._packed: dict[bool, _core.Packed] = {}  # by whether the weights are those of a balanced mean
 
     def __len__(self) -> int:
         return len(self.X)
@@ -412,24 +542,94 @@ class Data:
         weight = None if self.weight is None else self.weight[rows]
         return Data(self.model, self.X[rows], self.y[rows], weight)
 
-    def evaluate(self, population: Array, score: str | None = None, rows: Array | None = None) -> NDArray[np.float64]:
+    def check(self, operation: str, measure: Measure, rows: Array | None = None) -> None:
+        """Fail if these samples (rows (b,) int64, default all) do not say what the measure is.
+
+        Raises:
+            InputError: no sample has weight, or "auc" of samples of one class.
+        """
+        y, weight = self._seen(rows)
+        if weight is not None and not weight.any():
+            fail(operation, "sample_weight is zero for all of these samples")
+        measure.check(operation, y, weight)
+
+    def _seen(self, rows: Array | None) -> tuple[Array, Array | None]:
+        """Targets as metrics see them, labels (b,) int64 or numbers (b, outputs), and weights (b,) or None."""
+        y, weight = (values if rows is None or values is None else values[rows] for values in (self.y, self.weight))
+        assert y is not None
+        labels = SCORES[self.model.loss_name][0]
+        return (y[:, 0].astype(np.int64) if labels else y), weight
+
+    def evaluate(
+        self, population: Array, measure: Measure | None = None, rows: Array | None = None
+    ) -> NDArray[np.float64]:
         """Fitness (P,) of a C-contiguous population of the model's dtype; infinity where it is not finite.
 
         Args:
             population: (P, n).
-            score: a native score (`MLP.score_name`); default the loss.
+            measure: `MLP.measure`; default the loss.
             rows: (b,) int64, the samples to use; default all.
         """
-        network = self.model.network
-        if rows is not None:
-            packed = network.pack(self.X, self.y, self.weight, rows)
-        else:
-            # Laid out for the kernels once: a search evaluates the same samples many times.
-            packed = self._packed = self._packed or network.pack(self.X, self.y, self.weight)
-        out = np.empty(len(population))
-        network.evaluate(score or self.model.loss_name, population, packed, out)
-        out[~np.isfinite(out)] = np.inf
-        return out
+        return self.evaluator(measure, rows)(population)
+
+    def evaluator(
+        self, measure: Measure | None = None, rows: Array | None = None, memory_limit: int = MEMORY_LIMIT
+    ) -> Callable[[Array], NDArray[np.float64]]:
+        """`evaluate` for many populations: what depends on the samples alone is done once.
+
+        Args:
+            measure, rows: as for `evaluate`.
+            memory_limit: bytes for the raw outputs, where they are needed, and what is computed from them; those of
+                one candidate are taken in any case.
+        """
+        network, score = self.model.network, measure.score if measure else self.model.loss_name
+        if measure is not None and not score:
+            return self._of_outputs(measure, rows, memory_limit)
+        packed = self._pack(bool(measure and measure.balanced), rows)
+
+        def evaluate(population: Array) -> NDArray[np.float64]:
+            out = np.empty(len(population))
+            network.evaluate(score, population, packed, out)
+            out[~np.isfinite(out)] = np.inf
+            return out
+
+        return evaluate
+
+    def _pack(self, balanced: bool, rows: Array | None) -> _core.Packed:
+        """The samples, laid out for the kernels; all of them once: a search evaluates them many times."""
+        if rows is None and balanced in self._packed:
+            return self._packed[balanced]
+        weight = self.weight
+        if balanced:
+            weight = np.zeros(len(self), self.X.dtype)
+            weight[slice(None) if rows is None else rows] = metrics.class_weights(*self._seen(rows))
+        packed = self.model.network.pack(self.X, self.y, weight, rows)
+        if rows is None:
+            self._packed[balanced] = packed
+        return packed
+
+    def _of_outputs(
+        self, measure: Measure, rows: Array | None, memory_limit: int
+    ) -> Callable[[Array], NDArray[np.float64]]:
+        """An evaluator from raw outputs, of as many candidates at a time as the memory is for."""
+        network, outputs = self.model.network, self.model.sizes[-1]
+        X = self.X if rows is None else self.X[rows]
+        y, weight = (None if values is None else _read_only(values) for values in self._seen(rows))
+        assert y is not None
+        each = len(X) * measure.bytes_per_sample(outputs, X.itemsize)
+
+        def evaluate(population: Array) -> NDArray[np.float64]:
+            out = np.empty(len(population))
+            count = min(len(population), max(1, memory_limit // each))
+            z = np.empty((count, len(X), outputs), X.dtype)
+            for first in range(0, len(population), count):
+                part = population[first : first + count]
+                for params, raw in zip(part, z, strict=False):
+                    network.forward(params, X, raw)
+                out[first : first + count] = measure.values(z[: len(part)], y, weight)
+            return out
+
+        return evaluate
 
     def gradient(self, params: Array, out: Array, rows: Array | None = None, step: int | None = None) -> float:
         """The mean loss; its gradient is written to `out`.
@@ -491,6 +691,27 @@ def _real(operation: str, what: str, values: ArrayLike, hint: str = "") -> Array
     if array.dtype.kind not in "fiub":
         fail(operation, f"{what} must be real numbers, got dtype {array.dtype}{hint}")
     return array
+
+
+def _rows(operation: str, samples: ArrayLike, count: int) -> Array:
+    """Numbers of samples, as the native core reads them."""
+    rows = _real(operation, "samples", samples)
+    if rows.ndim != 1 or len(rows) == 0 or rows.dtype.kind not in "iu":
+        fail(operation, f"samples must be whole numbers, shape (b,), b >= 1, got {rows.dtype} {rows.shape}")
+    if rows.min() < 0 or rows.max() >= count:
+        fail(operation, f"samples must be in [0, {count}), got {rows.min()} to {rows.max()}")
+    return _cast(rows, np.dtype(np.int64))
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _is_ready(array: Array, dtype: np.dtype[Any]) -> bool:
+    """Whether the native core can read an array as it is."""
+    return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
 
 
 def _cast(array: Array, dtype: np.dtype[Any]) -> Array:

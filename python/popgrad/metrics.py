@@ -1,0 +1,189 @@
+"""Fitness beyond the native losses: functions of the raw outputs of several networks at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from popgrad.checks import fail
+
+__all__ = ["NAMES", "Measure", "Metric"]
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Metric = str | tuple[str, float] | Callable[..., ArrayLike]
+
+NAMES = ("balanced_error", "f1_macro", "auc", "r2", "quantile")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a fitness comes about; made by `popgrad.MLP.measure`.
+
+    Attributes:
+        name: the metric's.
+        score: the native score whose weighted mean it is; "" if it is a function of raw outputs.
+        balanced: whether that mean gives every class that occurs the same weight.
+        function: of raw outputs (c, B, outputs), labels (B,) or targets (B, outputs), and weights (B,) or None; it
+            returns (c,).
+        own: whether the caller wrote the function.
+        operation: the name that errors of such a function begin with.
+    """
+
+    name: str
+    score: str = ""
+    balanced: bool = False
+    function: Callable[..., ArrayLike] | None = None
+    own: bool = False
+    operation: str = "MLP.evaluate"
+
+    def bytes_per_sample(self, outputs: int, itemsize: int) -> int:
+        """Memory that one sample of one candidate takes: its outputs and, for our own functions, what they compute."""
+        return outputs * itemsize if self.own else outputs * (itemsize + 24) + 96
+
+    def check(self, operation: str, y: Array, weight: Array | None) -> None:
+        """Fail if all these samples together do not say what the metric is.
+
+        Args:
+            operation: the name that errors begin with.
+            y, weight: as for the function.
+
+        Raises:
+            InputError: "auc" of samples that are all alike.
+        """
+        if self.name == "auc" and not len(_contrasts(y, _ones(y, weight))):
+            fail(operation, "auc needs samples of at least two classes, with weights above zero")
+
+    def values(self, z: Array, y: Array, weight: Array | None) -> Floats:
+        """Fitness (c,) of raw outputs (c, B, outputs); infinite where it is not finite.
+
+        Raises:
+            InputError: the caller's function returned something else than c numbers.
+        """
+        assert self.function is not None
+        if self.own:
+            # Weights are an argument only where there are some: most functions have no use for them.
+            given = self.function(z, y) if weight is None else self.function(z, y, weight)
+            expected = f"metric {self.name} must return one number for each of {len(z)} candidates, shape ({len(z)},)"
+            try:
+                values = np.asarray(given)
+            except (TypeError, ValueError) as error:
+                fail(self.operation, f"{expected}: {error}")
+            if values.shape != (len(z),) or values.dtype.kind not in "fiub":
+                fail(self.operation, f"{expected}, got {values.dtype} {values.shape}")
+            values = values.astype(np.float64)
+        else:
+            broken = ~np.isfinite(z).all(axis=(1, 2))
+            with np.errstate(all="ignore"):
+                values = np.array(self.function(z, y, _ones(y, weight)), np.float64)
+            values[broken] = np.inf
+        values[~np.isfinite(values)] = np.inf
+        return values
+
+
+def named(name: str, level: float = 0.5) -> Measure:
+    """The measure behind one of "f1_macro", "auc", "r2" and "quantile" (with its level)."""
+    functions: dict[str, Callable[..., ArrayLike]] = {"f1_macro": _f1_macro, "auc": _auc, "r2": _r2}
+    return Measure(name, function=functions.get(name) or (lambda z, y, weight: _quantile(z, y, weight, level)))
+
+
+def class_weights(y: Array, weight: Array | None) -> Floats:
+    """Weights (B,) with mean 1 under which every class of y (B,) or (B, 1) that has weight weighs the same."""
+    y, own = _labels(y), _ones(y, weight)
+    total = np.bincount(y, own)
+    share = np.divide(len(y) / np.count_nonzero(total), total, out=np.zeros(len(total)), where=total > 0)
+    return np.asarray(own * share[y], np.float64)
+
+
+def _labels(y: Array) -> Array:
+    """Labels (B,): y itself, or whether the one target of a sample says yes."""
+    return y if y.ndim == 1 else (y[:, 0] > 0.5).astype(np.int64)
+
+
+def _ones(y: Array, weight: Array | None) -> Floats:
+    return np.ones(len(y)) if weight is None else weight.astype(np.float64)
+
+
+def _f1_macro(z: Array, y: Array, weight: Floats) -> Floats:
+    """1 - the mean F1 of the classes that occur among labels or predictions."""
+    count, samples, outputs = z.shape
+    classes, y = max(outputs, 2), _labels(y)
+    predicted = z.argmax(axis=2) if outputs > 1 else (z[:, :, 0] > 0).astype(np.int64)
+    hit = np.where(predicted == y, weight, 0.0)
+    predicted += classes * np.arange(count)[:, None]
+    cells = predicted.ravel()
+    said = np.bincount(cells, np.broadcast_to(weight, (count, samples)).ravel(), count * classes)
+    right = np.bincount(cells, hit.ravel(), count * classes).reshape(count, classes)
+    both = said.reshape(count, classes) + np.bincount(y, weight, classes)
+    f1 = np.divide(2 * right, both, out=np.zeros_like(both), where=both > 0)
+    return np.asarray(1 - f1.sum(axis=1) / np.count_nonzero(both, axis=1), np.float64)
+
+
+def _contrasts(y: Array, weight: Floats) -> Array:
+    """Classes of the labels (B,), or columns of the targets, that some samples with weight are in and some are not."""
+    if y.ndim == 1:
+        present = np.flatnonzero(np.bincount(y, weight))
+        return present if len(present) > 1 else present[:0]
+    yes, counts = y > 0.5, (weight > 0)[:, None]
+    return np.flatnonzero((yes & counts).any(axis=0) & (~yes & counts).any(axis=0))
+
+
+def _auc(z: Array, y: Array, weight: Floats) -> Floats:
+    """1 - the area under the ROC curve: the mean over classes of each against the rest, or over outputs.
+
+    One half where there is nothing to compare, as in a minibatch of one class.
+    """
+    contrasts = _contrasts(y, weight)
+    if len(contrasts) == 0:
+        return np.full(len(z), 0.5)
+    scores = z.astype(np.float64)
+    if y.ndim == 1 and z.shape[2] == 2:
+        return 1 - _area(scores[:, :, 1] - scores[:, :, 0], y == 1, weight)
+    if y.ndim == 1:
+        # Among samples, only the probabilities of a class can be compared; their logarithms order them alike.
+        scores -= scores.max(axis=2, keepdims=True)
+        scores -= np.log(np.exp(scores).sum(axis=2, keepdims=True))
+    areas = [_area(scores[:, :, k], y == k if y.ndim == 1 else y[:, k] > 0.5, weight) for k in contrasts]
+    return np.asarray(1 - np.mean(areas, axis=0), np.float64)
+
+
+def _area(scores: Floats, positive: Array, weight: Floats) -> Floats:
+    """The share of pairs (positive, negative) in which the positive has the larger score; equal ones count half."""
+    order = scores.argsort(axis=1)
+    scores = np.take_along_axis(scores, order, axis=1)
+    # Weight of the negatives up to each place, the place included; of equal scores, none or all are counted.
+    below = np.where(positive, 0.0, weight)[order].cumsum(axis=1)
+    differs = scores[:, 1:] != scores[:, :-1]
+    first, last = np.zeros_like(below), np.empty_like(below)
+    first[:, 1:] = np.where(differs, below[:, :-1], 0.0)
+    np.maximum.accumulate(first, axis=1, out=first)
+    last[:, -1] = below[:, -1]
+    last[:, :-1] = np.where(differs, below[:, :-1], np.inf)
+    backwards = last[:, ::-1]
+    np.minimum.accumulate(backwards, axis=1, out=backwards)
+    pairs = 0.5 * (np.where(positive, weight, 0.0)[order] * (first + last)).sum(axis=1)
+    return np.asarray(pairs / (weight[positive].sum() * weight[~positive].sum()), np.float64)
+
+
+def _r2(z: Array, y: Array, weight: Floats) -> Floats:
+    """1 - R2, the mean over outputs; a constant target counts 1, or 0 where it is met exactly (as in scikit-learn)."""
+    y = y.astype(np.float64)
+    missed = z - y
+    missed *= missed
+    residual = np.einsum("cbo,b->co", missed, weight)
+    total = weight @ (y - np.average(y, axis=0, weights=weight)) ** 2
+    known = y[weight > 0]
+    varied = (known != known[0]).any(axis=0)
+    share = np.divide(residual, total, out=(residual > 0).astype(np.float64), where=varied)
+    return np.asarray(share.mean(axis=1), np.float64)
+
+
+def _quantile(z: Array, y: Array, weight: Floats, level: float) -> Floats:
+    """The pinball loss (Koenker & Bassett 1978), the mean over outputs."""
+    missed = y - z.astype(np.float64)
+    each = np.maximum(level * missed, (level - 1) * missed)
+    return np.asarray(np.einsum("cbo,b->c", each, weight) / (weight.sum() * z.shape[2]), np.float64)
