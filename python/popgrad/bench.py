@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +15,7 @@ from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.checks import InputError, fail, one_of, positive_int
 from popgrad.optim import REGISTRY, Optimizer
+from popgrad.system import memory_bytes
 
 __all__ = ["Measured", "bench_step"]
 
@@ -71,7 +71,7 @@ def bench_step(n: int, names: Sequence[str] | None = None, repeats: int = 9) -> 
     n, repeats = positive_int("bench step", "n", n), positive_int("bench step", "repeats", repeats)
     chosen = [one_of("bench step", "optimizer", name, REGISTRY) for name in (REGISTRY if names is None else names)]
     need = 4 * n * 2 * (3 + _PLAIN_STATES)
-    if need > (memory := _memory()):
+    if need > (memory := memory_bytes()):
         fail("bench step", f"n={n:,} needs {need / 2**30:.1f} GiB of memory, there are {memory / 2**30:.1f}")
     return _bench(n, chosen, repeats)
 
@@ -119,10 +119,3 @@ def _vector(n: int, seed: int) -> NDArray[Any]:
     vector = aligned(n, np.float32)
     vector[:] = np.resize(np.random.default_rng(seed).standard_normal(4096).astype(np.float32), n)
     return vector
-
-
-def _memory() -> float:
-    """Bytes of memory in this machine, where the system says."""
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return float("inf")

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from popgrad import _core, checkpoint
 from popgrad.backends import Stream, aligned, move
 from popgrad.checks import fail, fraction, one_of, positive_int, whole_seed
+from popgrad.perturbations import Perturbations
 
 __all__ = ["MLP", "Data"]
 
@@ -305,7 +306,7 @@ class MLP:
 
     def evaluate(
         self,
-        population: ArrayLike,
+        population: ArrayLike | Perturbations,
         X: ArrayLike,
         y: ArrayLike,
         metric: str = "loss",
@@ -315,7 +316,7 @@ class MLP:
         """Fitness of every row of a population, smaller is better.
 
         Args:
-            population: (P, n), one parameter vector a row, converted to the model's dtype.
+            population: (P, n), one parameter vector a row, converted to the model's dtype; or `Perturbations` in it.
             X, y, sample_weight: as for `data`.
             metric: "loss", "error_rate", "mse" or "mae".
             precision: the model's dtype, which is also the default.
@@ -329,6 +330,9 @@ class MLP:
         score = self.score_name("MLP.evaluate", metric)
         if precision is not None and one_of("MLP.evaluate", "precision", precision, _DTYPES) != self.dtype:
             fail("MLP.evaluate", f"precision {precision!r} needs a model of that dtype, this one is {self.dtype}")
+        if isinstance(population, Perturbations):
+            population.check_fits("MLP.evaluate", self.network.n, self.dtype, [v.shape for v in self.views().values()])
+            return self.data(X, y, sample_weight, operation="MLP.evaluate").evaluate(population, score)
         members = _real("MLP.evaluate", "population", population)
         if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
             fail("MLP.evaluate", f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
@@ -412,11 +416,13 @@ class Data:
         weight = None if self.weight is None else self.weight[rows]
         return Data(self.model, self.X[rows], self.y[rows], weight)
 
-    def evaluate(self, population: Array, score: str | None = None, rows: Array | None = None) -> NDArray[np.float64]:
+    def evaluate(
+        self, population: Array | Perturbations, score: str | None = None, rows: Array | None = None
+    ) -> NDArray[np.float64]:
         """Fitness (P,) of a C-contiguous population of the model's dtype; infinity where it is not finite.
 
         Args:
-            population: (P, n).
+            population: (P, n), or `Perturbations` that fit the model.
             score: a native score (`MLP.score_name`); default the loss.
             rows: (b,) int64, the samples to use; default all.
         """
@@ -427,7 +433,11 @@ class Data:
             # Laid out for the kernels once: a search evaluates the same samples many times.
             packed = self._packed = self._packed or network.pack(self.X, self.y, self.weight)
         out = np.empty(len(population))
-        network.evaluate(score or self.model.loss_name, population, packed, out)
+        score = score or self.model.loss_name
+        if isinstance(population, Perturbations):
+            network.evaluate_noise(score, population.noise, population.center, packed, out)
+        else:
+            network.evaluate(score, population, packed, out)
         out[~np.isfinite(out)] = np.inf
         return out
 
