@@ -85,6 +85,8 @@ class Perturbations:
         self.popsize = positive_int(self, "popsize", popsize)
         if self.popsize > _MOST_MEMBERS:
             fail(self, f"popsize must be below 2^32, got {popsize}")
+        if not isinstance(antithetic, (bool, np.bool_)):
+            fail(self, f"antithetic must be True or False, got {antithetic!r}")
         self.antithetic = bool(antithetic)
         if self.antithetic and self.popsize % 2:
             fail(self, f"popsize must be even, for antithetic pairs, got {popsize}")
