@@ -2,22 +2,14 @@
 
 #include <algorithm>
 #include <cstring>
-#include <new>
 #include <stdexcept>
 
 #include "cpu/detect.h"
 #include "cpu/threads.h"
+#include "memory.h"
 
 namespace popgrad {
 namespace {
-
-template <class T>
-const NetworkFns<T>& network() {
-  if constexpr (sizeof(T) == sizeof(float))
-    return *kernels().network_f32;
-  else
-    return *kernels().network_f64;
-}
 
 template <class T>
 const RowFns<T>& row_fns() {
@@ -33,26 +25,6 @@ auto fn(const Rule& rule) {
     return rule.f32;
   else
     return rule.f64;
-}
-
-// Memory aligned to a cache line.
-template <class T>
-std::unique_ptr<T[], void (*)(T*)> allocate(size_t count) {
-  constexpr auto line = std::align_val_t{64};
-  return {static_cast<T*>(::operator new(std::max<size_t>(count, 1) * sizeof(T), line)),
-          [](T* p) { ::operator delete(p, line); }};
-}
-
-// This thread's scratch memory, which grows and is kept: a step on a small network must not pay for it.
-template <class T>
-T* scratch(size_t count) {
-  static thread_local auto memory = allocate<T>(0);
-  static thread_local size_t size = 0;
-  if (count > size) {
-    memory = allocate<T>(count);
-    size = count;
-  }
-  return memory.get();
 }
 
 // A range of n elements in pieces of whole cache lines.
@@ -183,8 +155,6 @@ double total_weight(const Batch<T>& batch) {
   for (int64_t i = 0; i < batch.samples; ++i) total += double(batch.weight[batch.rows ? batch.rows[i] : i]);
   return total;
 }
-
-int64_t block_count(int64_t samples) { return (samples + block_samples - 1) / block_samples; }
 
 template <class T>
 PackedData<T> pack_any(const Batch<T>& batch) {

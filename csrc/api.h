@@ -49,6 +49,40 @@ void evaluate(const Shape&, int score, const float* population, size_t members, 
 void evaluate(const Shape&, int score, const double* population, size_t members, const PackedData<double>&,
               double* out);
 
+// A population that is not stored: member p is centre + sigma * noise(p), a pure function of (seed, stream, p).
+// Mirrored, member p + members / 2 has the noise of member p, negated.
+struct NoisePart {
+  int64_t rows,
+      columns;  // a matrix whose noise is A B^T / sqrt(rank); or, with no rows, numbers with noise of their own
+};
+template <class T>
+struct Perturbations {
+  const T* centre;
+  double sigma;
+  size_t members;
+  bool mirrored;
+  uint64_t seed;
+  uint32_t stream;
+  int rank;  // of the matrices
+  std::vector<NoisePart> parts;
+};
+
+size_t parameter_count(const std::vector<NoisePart>&);
+// How many normal numbers a member takes: of a matrix A (rows, rank) and B (columns, rank), each column by column.
+size_t drawn_count(const std::vector<NoisePart>&, int rank);
+
+// As above; where there are matrices, the parts are a weight and a bias for each layer of the network.
+void evaluate(const Shape&, int score, const Perturbations<float>&, const PackedData<float>&, double* out);
+void evaluate(const Shape&, int score, const Perturbations<double>&, const PackedData<double>&, double* out);
+
+// Members [first, first + count) as rows of out.
+void rows(const Perturbations<float>&, size_t first, size_t count, float* out);
+void rows(const Perturbations<double>&, size_t first, size_t count, double* out);
+
+// out = sum over members of weights[p] * noise(p).
+void combine(const Perturbations<float>&, const double* weights, float* out);
+void combine(const Perturbations<double>&, const double* weights, double* out);
+
 void forward(const Shape&, const float* w, const Batch<float>&, float* out);
 void forward(const Shape&, const double* w, const Batch<double>&, double* out);
 

@@ -117,6 +117,19 @@ struct Packed {
   int64_t samples, inputs, y_width;
 };
 
+// One candidate whose first layer is not stored: that of the centre, and a matrix of low rank added to it.
+template <class T>
+struct Moved {
+  const T* start;      // (blocks, outputs of the layer, block): the layer at the centre
+  const T* projected;  // sample block b, column q: `projected + b * block_stride + q * column_stride`, one per lane
+  int64_t block_stride, column_stride;
+  const T* left;  // (rank, outputs)
+  const T* bias;  // (outputs), noise
+  T left_scale, bias_scale;
+  int rank;
+  const T* rest;  // parameters of the later layers
+};
+
 template <class T>
 struct NetworkFns {
   // Elements of scratch, aligned to 64 bytes, that the calls below need.
@@ -124,6 +137,17 @@ struct NetworkFns {
   void (*pack)(const Batch<T>&, int64_t block, T* X, T* y, T* weight);
   // Sum of weight * score over the blocks [first, last).
   double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
+  // The same in three parts for many candidates near a centre w. The first layer at the centre, one block of samples:
+  void (*first_layer)(const Shape&, const T* w, const Packed<T>&, int64_t block, T* z);
+  // out[b][q][k] (block) = the product of row q of candidate k, at right + k * stride + q * inputs, with the inputs.
+  void (*project)(const Shape&, const T* right, int64_t stride, int64_t candidates, int rank, const Packed<T>&,
+                  int64_t first, int64_t last, T* out);
+  double (*evaluate_moved)(const Shape&, int score, const Moved<T>&, const Packed<T>&, int64_t first, int64_t last,
+                           T* scratch);
+  // C (rows, columns) += A B, where A(r, k) = A[k * a_stride + r] and B(k, j) = B[k * b_stride + j]; up to a vector
+  // past the end of B's last row is read.
+  void (*add_product)(const T* A, int64_t a_stride, const T* B, int64_t b_stride, T* C, int64_t rows, int64_t depth,
+                      int64_t columns);
   // Raw outputs (samples, sizes[layers]) of the rows [begin, end).
   void (*forward)(const Shape&, const T* w, const Batch<T>&, int64_t begin, int64_t end, T* out, T* scratch);
   // Adds d(scale * sum of weight * loss) / d w over the samples [begin, end); returns the sum, not scaled.
@@ -152,6 +176,21 @@ struct RowFns {
                  size_t end);
 };
 
+// The noise of members that are not stored (kernels/random.h), bit-equal on every instruction set.
+template <class T>
+struct NoiseFns {
+  // out[i - begin] = coordinate i of a member's noise; begin is a multiple of noise_piece.
+  void (*draw)(uint64_t seed, uint32_t stream, uint32_t member, size_t begin, size_t end, T* out);
+  // out (rows, columns) = scale * sum over q of left[q * rows + .] right[q * columns + .].
+  void (*expand)(const T* left, const T* right, int rank, int64_t rows, int64_t columns, T scale, T* out);
+  // out = centre + sigma * noise; out may be the noise itself.
+  void (*perturb)(const T* centre, T sigma, const T* noise, size_t n, T* out);
+  // out[i] = sum over members of weights[p] * noise, in order; members that weigh nothing are not drawn.
+  void (*combine)(uint64_t seed, uint32_t stream, const double* weights, size_t members, size_t begin, size_t end,
+                  T* out);
+};
+
+inline constexpr size_t noise_piece = 256;    // coordinates of a member that are drawn together
 inline constexpr int64_t block_samples = 64;  // samples side by side; part of the order in which sums are taken
 
 struct Kernels {
@@ -169,6 +208,8 @@ struct Kernels {
   const NetworkFns<double>* network_f64;
   const RowFns<float>* rows_f32;
   const RowFns<double>* rows_f64;
+  const NoiseFns<float>* noise_f32;
+  const NoiseFns<double>* noise_f64;
 };
 
 }  // namespace popgrad

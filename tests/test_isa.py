@@ -165,6 +165,13 @@ class TestLoopsAreVectorised:
         bodies = self.find(isa, "move", rule, f"E{dtype[0]}E")
         assert any(is_vectorised(body, isa, "s" if dtype == "float" else "d") for body in bodies)
 
+    @pytest.mark.parametrize("dtype", ["float", "double"])
+    def test_noise(self, isa, dtype):
+        name = f"_ZN7popgrad{len(isa)}{isa}12_GLOBAL__N_110draw_pieceI{dtype[0]}E"
+        bodies = [body for mangled, body in functions().items() if mangled.startswith(name)]
+        assert bodies
+        assert any(is_vectorised(body, isa, "s") for body in bodies)
+
 
 def python(code, **environment):
     """Run code in a fresh interpreter, in which only these POPGRAD_ variables are set."""
@@ -226,8 +233,8 @@ class TestThreads:
         assert repr(count) in last
 
 
-# Three steps of every rule, with its states stored in every way that it has, and one move of every kind, in both types;
-# prints one digest for each.
+# Three steps of every rule, with its states stored in every way that it has, one move of every kind, and members that
+# are not stored, in both types; prints one digest for each.
 DIGESTS = """
 import hashlib
 import numpy as np
@@ -262,6 +269,14 @@ for dtype in (np.float32, np.float64):
         core.move(index, random.uniform(0.1, 0.9, len(fields)), out, sources, 123, 4, 5,
                   chosen=random.integers(0, 20_011, 7))
         print(name, dtype.__name__, digest(*out))
+    centre = random.normal(size=20_011).astype(dtype)
+    for rank, parts in (0, [[0, 20_011]]), (3, [[100, 200], [0, 11]]):
+        noise = core.Noise(0.3, 70, True, 2**40 + 5, 8, rank, np.array(parts))
+        rows, total = np.empty((70, 20_011), dtype), np.empty(20_011, dtype)
+        noise.rows(centre, 0, rows)
+        noise.combine(random.normal(size=70), total)
+        # Sums of low rank are products, which are contracted.
+        print("noise of rank", rank, dtype.__name__, digest(rows, *([] if rank else [total])))
 """
 
 
@@ -277,6 +292,6 @@ class TestSameBits:
         expected = self.digests("baseline", 1)
         rules = core.step_rules().values()
         packed = sum((rule[1] > 0) + (rule[4] >= 0) for rule in rules if not rule[2])
-        assert len(expected) == 2 * (len(rules) + len(core.move_rules())) + packed
+        assert len(expected) == 2 * (len(rules) + len(core.move_rules()) + 2) + packed
         assert len({line.split()[-1] for line in expected}) == len(expected)
         assert self.digests(isa, threads) == expected

@@ -21,6 +21,7 @@ SOURCE = Path(__file__).parent.parent / "csrc"
 LAYERS = [
     {"_core", "checks"},
     {"backends", "budget", "checkpoint", "data", "metrics", "quantize", "system"},
+    {"perturbations"},
     {"model"},
     {"optim"},
     {"search", "torch"},

@@ -5,5 +5,6 @@ PYBIND11_MODULE(_core, m) {
   popgrad::bindings::bind_runtime(m);
   popgrad::bindings::bind_steps(m);
   popgrad::bindings::bind_moves(m);
+  popgrad::bindings::bind_perturbations(m);
   popgrad::bindings::bind_network(m);
 }

@@ -4,6 +4,7 @@
 #include "../api.h"
 #include "arrays.h"
 #include "module.h"
+#include "perturbations.h"
 
 namespace popgrad::bindings {
 
@@ -54,14 +55,26 @@ class Network {
       const py::ssize_t members = length("population", population);
       const T* const p = input<T>("population", population, {members, n()});
       double* const o = output<double>("out", out, {members});
-      const PackedData<T>* data;
-      if constexpr (sizeof(T) == sizeof(float))
-        data = packed.f32.get();
-      else
-        data = packed.f64.get();
-      if (!data) throw py::value_error("[_core.evaluate] population and packed data differ in type");
+      const PackedData<T>& data = data_of<T>(packed);
       const py::gil_scoped_release release;
-      popgrad::evaluate(shape(), index, p, size_t(members), *data, o);
+      popgrad::evaluate(shape(), index, p, size_t(members), data, o);
+    });
+  }
+
+  void evaluate_noise(const std::string& score, const Noise& noise, const py::object& centre, const AnyPacked& packed,
+                      const py::object& out) const {
+    const int index = score_index(score);
+    check_targets(index, packed.y_width);
+    if (packed.inputs != sizes_.front()) throw py::value_error("[_core.evaluate] packed for other inputs");
+    if (noise.n() != n() || (noise.rank > 0 && !fits(noise)))
+      throw py::value_error("[_core.evaluate] the noise has other shapes than the network");
+    with_type("centre", centre, [&](auto type) {
+      using T = decltype(type);
+      const T* const c = input<T>("centre", centre, {n()});
+      double* const o = output<double>("out", out, {py::ssize_t(noise.members)});
+      const PackedData<T>& data = data_of<T>(packed);
+      const py::gil_scoped_release release;
+      popgrad::evaluate(shape(), index, noise.around(c), data, o);
     });
   }
 
@@ -100,6 +113,28 @@ class Network {
     for (int k = 0; k < kernels().score_count; ++k)
       if (name == kernels().scores[k].name) return k;
     throw py::value_error("[_core.Network] unknown score " + name);
+  }
+
+  // Whether the parts are a weight and a bias for each layer.
+  bool fits(const Noise& noise) const {
+    bool same = noise.parts.size() == 2 * (sizes_.size() - 1);
+    for (size_t l = 0; same && l + 1 < sizes_.size(); ++l) {
+      const NoisePart &weight = noise.parts[2 * l], &bias = noise.parts[2 * l + 1];
+      same = weight.rows == sizes_[l + 1] && weight.columns == sizes_[l] && bias.rows == 0 &&
+             bias.columns == sizes_[l + 1];
+    }
+    return same;
+  }
+
+  template <class T>
+  static const PackedData<T>& data_of(const AnyPacked& packed) {
+    const PackedData<T>* data;
+    if constexpr (sizeof(T) == sizeof(float))
+      data = packed.f32.get();
+    else
+      data = packed.f64.get();
+    if (!data) throw py::value_error("[_core.evaluate] population and packed data differ in type");
+    return *data;
   }
 
   void check_targets(int score, int64_t y_width) const {
@@ -162,6 +197,8 @@ void bind_network(py::module_& m) {
       .def("pack", &Network::pack, py::arg("X"), py::arg("y"), py::arg("weight") = py::none(),
            py::arg("rows") = py::none())
       .def("evaluate", &Network::evaluate, py::arg("score"), py::arg("population"), py::arg("packed"), py::arg("out"))
+      .def("evaluate_noise", &Network::evaluate_noise, py::arg("score"), py::arg("noise"), py::arg("centre"),
+           py::arg("packed"), py::arg("out"))
       .def("forward", &Network::forward, py::arg("w"), py::arg("X"), py::arg("out"))
       .def("gradient", &Network::gradient, py::arg("score"), py::arg("w"), py::arg("X"), py::arg("y"),
            py::arg("weight"), py::arg("rows"), py::arg("out"), py::arg("dropout") = 0.0, py::arg("seed") = 0,

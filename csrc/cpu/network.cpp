@@ -129,11 +129,12 @@ size_t scratch(const Shape& shape) {
   return size_t(block_samples) * size_t(3 * units + 3 * wide + shape.sizes[shape.layers] + 4);
 }
 
-// Raw outputs of one block, through two buffers that take turns.
+// Raw outputs of one block, through two buffers that take turns: the layers from `first` on, whose inputs are x and
+// whose parameters are w.
 template <class T>
-const T* outputs_of(const Shape& shape, const T* w, const T* x, int64_t lanes, T* buffer) {
+const T* outputs_of(const Shape& shape, int first, const T* w, const T* x, int64_t lanes, T* buffer) {
   T* turn[2] = {buffer, buffer + widest(shape) * lanes};
-  for (int l = 0; l < shape.layers; ++l) {
+  for (int l = first; l < shape.layers; ++l) {
     const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1];
     T* const z = turn[l % 2];
     layer(w, inputs, outputs, x, lanes, z);
@@ -144,22 +145,101 @@ const T* outputs_of(const Shape& shape, const T* w, const T* x, int64_t lanes, T
   return x;
 }
 
+// The sum of weight * score over one block, whose raw outputs are z.
+template <class T>
+double block_sum(const Shape& shape, int score, const T* z, const Packed<T>& packed, int64_t b) {
+  const int64_t begin = b * block_samples, left = packed.samples - begin;
+  // Whole vectors suffice for the last block: the lanes past the end carry no weight.
+  alignas(64) T value[block_samples], weighted[block_samples];
+  score_fns<T>[score](z, packed.y + begin * packed.y_width, int(shape.sizes[shape.layers]), block_samples, value,
+                      nullptr);
+  const int64_t count = left < block_samples ? left : block_samples;
+  for (int64_t s = 0; s < block_samples; ++s) weighted[s] = s < count ? packed.weight[begin + s] * value[s] : T(0);
+  return double(sum_lanes(weighted, block_samples));
+}
+
 template <class T>
 double evaluate(const Shape& shape, int score, const T* w, const Packed<T>& packed, int64_t first, int64_t last,
                 T* scratch) {
   double total = 0;
   for (int64_t b = first; b < last; ++b) {
-    const int64_t begin = b * block_samples, left = packed.samples - begin;
-    // Whole vectors suffice for the last block: the lanes past the end carry no weight.
-    alignas(64) T value[block_samples], weighted[block_samples];
-    const T* const z = outputs_of(shape, w, packed.X + begin * packed.inputs, block_samples, scratch);
-    score_fns<T>[score](z, packed.y + begin * packed.y_width, int(shape.sizes[shape.layers]), block_samples, value,
-                        nullptr);
-    const int64_t count = left < block_samples ? left : block_samples;
-    for (int64_t s = 0; s < block_samples; ++s) weighted[s] = s < count ? packed.weight[begin + s] * value[s] : T(0);
-    total += double(sum_lanes(weighted, block_samples));
+    const T* const x = packed.X + b * block_samples * packed.inputs;
+    total += block_sum(shape, score, outputs_of(shape, 0, w, x, block_samples, scratch), packed, b);
   }
   return total;
+}
+
+template <class T>
+void first_layer(const Shape& shape, const T* w, const Packed<T>& packed, int64_t block, T* z) {
+  layer(w, shape.sizes[0], shape.sizes[1], packed.X + block * block_samples * packed.inputs, block_samples, z);
+}
+
+template <class T>
+void project(const Shape& shape, const T* right, int64_t stride, int64_t candidates, int rank, const Packed<T>& packed,
+             int64_t first, int64_t last, T* out) {
+  const int64_t inputs = shape.sizes[0];
+  for (int64_t b = first; b < last; ++b)
+    for (int q = 0; q < rank; ++q, out += candidates * block_samples)
+      product(Product<T>{.A = right + q * inputs,
+                         .row_stride = stride,
+                         .depth_stride = 1,
+                         .B = packed.X + b * block_samples * inputs,
+                         .b_stride = block_samples,
+                         .C = out,
+                         .c_stride = block_samples,
+                         .start = nullptr,
+                         .add = false,
+                         .rows = candidates,
+                         .depth = inputs,
+                         .columns = block_samples});
+}
+
+// The first layer of one block at a candidate.
+template <class T>
+void move_layer(const Moved<T>& moved, int64_t outputs, int64_t block, T* z) {
+  const T* const start = moved.start + block * outputs * block_samples;
+  const T* const projected = moved.projected + block * moved.block_stride;
+  for (int64_t o = 0; o < outputs; ++o) {
+    T* const row = z + o * block_samples;
+    const T shift = moved.bias_scale * moved.bias[o];
+    for (int64_t s = 0; s < block_samples; ++s) row[s] = start[o * block_samples + s] + shift;
+    for (int q = 0; q < moved.rank; ++q) {
+      const T factor = moved.left_scale * moved.left[q * outputs + o];
+      const T* const column = projected + q * moved.column_stride;
+#pragma GCC ivdep
+      for (int64_t s = 0; s < block_samples; ++s) row[s] += factor * column[s];
+    }
+  }
+}
+
+template <class T>
+double evaluate_moved(const Shape& shape, int score, const Moved<T>& moved, const Packed<T>& packed, int64_t first,
+                      int64_t last, T* scratch) {
+  const int64_t hidden = shape.sizes[1];
+  double total = 0;
+  for (int64_t b = first; b < last; ++b) {
+    move_layer(moved, hidden, b - first, scratch);
+    if (shape.layers > 1) activation_fns<T>[shape.activation].activate(scratch, scratch, hidden * block_samples);
+    total += block_sum(shape, score, outputs_of(shape, 1, moved.rest, scratch, block_samples, scratch), packed, b);
+  }
+  return total;
+}
+
+template <class T>
+void add_product(const T* A, int64_t a_stride, const T* B, int64_t b_stride, T* C, int64_t rows, int64_t depth,
+                 int64_t columns) {
+  product(Product<T>{.A = A,
+                     .row_stride = 1,
+                     .depth_stride = a_stride,
+                     .B = B,
+                     .b_stride = b_stride,
+                     .C = C,
+                     .c_stride = columns,
+                     .start = nullptr,
+                     .add = true,
+                     .rows = rows,
+                     .depth = depth,
+                     .columns = columns});
 }
 
 template <class T>
@@ -168,7 +248,7 @@ void forward(const Shape& shape, const T* w, const Batch<T>& batch, int64_t begi
   for (int64_t b = begin; b < end; b += block_samples) {
     const int64_t count = end - b < block_samples ? end - b : block_samples, lanes = pad<T>(count);
     pack_lanes(batch.X, batch.rows, inputs, b, count, lanes, scratch);
-    const T* const z = outputs_of(shape, w, scratch, lanes, scratch + inputs * lanes);
+    const T* const z = outputs_of(shape, 0, w, scratch, lanes, scratch + inputs * lanes);
     for (int64_t s = 0; s < count; ++s)
       for (int64_t o = 0; o < outputs; ++o) out[(b + s) * outputs + o] = z[o * lanes + s];
   }
@@ -295,7 +375,8 @@ double gradient(const Shape& shape, int score, const T* w, const Batch<T>& batch
 }
 
 template <class T>
-constexpr NetworkFns<T> network = {scratch<T>, pack<T>, evaluate<T>, forward<T>, gradient<T>};
+constexpr NetworkFns<T> network = {scratch<T>,        pack<T>,        evaluate<T>, first_layer<T>, project<T>,
+                                   evaluate_moved<T>, add_product<T>, forward<T>,  gradient<T>};
 
 #define X(F, name, differentiable) {name, differentiable},
 constexpr Activation activations[] = {ACTIVATIONS(X)};
@@ -323,6 +404,8 @@ extern constinit const Kernels kernels = {
     .network_f64 = &network<double>,
     .rows_f32 = &rows_f32,
     .rows_f64 = &rows_f64,
+    .noise_f32 = &noise_f32,
+    .noise_f64 = &noise_f64,
 };
 
 }  // namespace popgrad::POPGRAD_TARGET

@@ -1,4 +1,4 @@
-// What the two sources of one instruction set define for its table.
+// What the sources of one instruction set define for its table.
 #pragma once
 
 #include "../kernels/activations.h"
@@ -22,6 +22,8 @@ extern const StepRule plain_rules[most_states + 1];
 extern const MoveRule move_rules[move_count];
 extern const RowFns<float> rows_f32;
 extern const RowFns<double> rows_f64;
+extern const NoiseFns<float> noise_f32;  // noise.cpp
+extern const NoiseFns<double> noise_f64;
 
 extern const Kernels kernels;  // network.cpp
 

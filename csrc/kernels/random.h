@@ -32,18 +32,42 @@ struct Draws {
   POPGRAD_HD float uniform(int k) const { return float(int32_t(word[k] >> 8)) * 0x1p-24f; }
 
   // Standard normal, from words 2 k and 2 k + 1 (k is 0 or 1). The same number in float and in double.
+  POPGRAD_HD float normal(int k) const { return normals(k).first; }
+
+  // Two independent standard normals from words 2 k and 2 k + 1.
   //
   // Box & Muller 1958. The radius comes from 32 bits, so the tails reach 6.76; the angle's two top bits pick
   // a quadrant exactly and the rest an angle in [-pi/4, pi/4), where the polynomials need no reduction.
-  POPGRAD_HD float normal(int k) const {
+  struct Pair {
+    float first, second;
+  };
+  POPGRAD_HD Pair normals(int k) const {
     const uint32_t u = word[2 * k], v = word[2 * k + 1];
     // u / 2^32 in (0, 1), in two exact halves: a single conversion would round the small ones alike.
     const float high = float(int32_t(u >> 16)), low = float(int32_t(u & 0xFFFFu));
     const float radius = sqrt(-2.0f * log((high * 65536.0f + (low + 0.5f)) * 0x1p-32f));
     const float angle = (float(int32_t((v & 0x3FFFFFFFu) >> 6)) * 0x1p-24f - 0.5f) * 1.57079632679f;
     const float side = (v >> 30) & 1u ? sin_polynomial(angle) : cos_polynomial(angle);
-    return (v >> 31) ? -radius * side : radius * side;
+    const float other = (v >> 30) & 1u ? cos_polynomial(angle) : sin_polynomial(angle);
+    return (v >> 31) ? Pair{-radius * side, -radius * other} : Pair{radius * side, radius * other};
   }
 };
+
+// The noise of a member: standard normals, one a coordinate, four from every Draws. Coordinate i lies in block i / 256,
+// in quarter i / 64 % 4 of it, in lane i % 64. The Draws of (block, lane), index 64 block + lane, serves that lane of
+// all four quarters: words 0 and 1 the first two, words 2 and 3 the others. So a vector of lanes is one of coordinates.
+inline constexpr uint32_t noise_lanes = 64, noise_block = 4 * noise_lanes;
+
+POPGRAD_HD Draws noise_draws(uint64_t seed, uint32_t stream, uint32_t member, uint32_t block, uint32_t lane) {
+  return Draws(seed, stream, 0, member, block * noise_lanes + lane);
+}
+
+// Coordinate i alone.
+POPGRAD_HD float noise(uint64_t seed, uint32_t stream, uint32_t member, uint64_t i) {
+  const uint32_t quarter = uint32_t(i / noise_lanes % 4);
+  const Draws draws = noise_draws(seed, stream, member, uint32_t(i / noise_block), uint32_t(i % noise_lanes));
+  const Draws::Pair pair = draws.normals(int(quarter / 2));
+  return quarter % 2 ? pair.second : pair.first;
+}
 
 }  // namespace popgrad::POPGRAD_TARGET

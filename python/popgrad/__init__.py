@@ -19,6 +19,7 @@ from popgrad.budget import Budget
 from popgrad.checks import InputError
 from popgrad.fit import History, fit
 from popgrad.model import MLP
+from popgrad.perturbations import Perturbations
 from popgrad.search import minimize
 
 __version__ = version("popgrad")
@@ -28,6 +29,7 @@ __all__ = [
     "Budget",
     "History",
     "InputError",
+    "Perturbations",
     "fit",
     "get_num_threads",
     "minimize",

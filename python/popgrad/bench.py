@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from popgrad.backends import aligned
 from popgrad.checks import InputError, fail, one_of, positive_int
 from popgrad.model import MLP
 from popgrad.optim import REGISTRY, Optimizer
+from popgrad.system import memory_bytes
 
 __all__ = ["Evaluated", "Measured", "bench_population", "bench_step"]
 
@@ -74,7 +74,7 @@ def bench_step(n: int, names: Sequence[str] | None = None, repeats: int = 9) -> 
     n, repeats = positive_int("bench step", "n", n), positive_int("bench step", "repeats", repeats)
     chosen = [one_of("bench step", "optimizer", name, REGISTRY) for name in (REGISTRY if names is None else names)]
     need = 4 * n * 2 * (3 + _PLAIN_STATES)
-    if need > (memory := _memory()):
+    if need > (memory := memory_bytes()):
         fail("bench step", f"n={n:,} needs {need / 2**30:.1f} GiB of memory, there are {memory / 2**30:.1f}")
     return _bench(n, chosen, repeats)
 
@@ -270,10 +270,3 @@ def _with_jax(layers: Any, activation: str, X: Any, y: Any) -> Callable[[], Any]
     parts = [tuple(jnp.asarray(part) for part in layer) for layer in layers]
     compiled = jax.jit(jax.vmap(loss))
     return lambda: np.asarray(compiled(parts))
-
-
-def _memory() -> float:
-    """Bytes of memory in this machine, where the system says."""
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-    return float("inf")

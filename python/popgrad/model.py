@@ -16,6 +16,7 @@ from popgrad import _core, checkpoint, metrics, quantize
 from popgrad.backends import Stream, aligned, move
 from popgrad.checks import at_least_zero, fail, fraction, one_of, positive_int, whole_seed
 from popgrad.metrics import Measure, Metric
+from popgrad.perturbations import Perturbations
 
 __all__ = ["MLP", "Data"]
 
@@ -384,7 +385,7 @@ class MLP:
 
     def evaluate(
         self,
-        population: ArrayLike,
+        population: ArrayLike | Perturbations,
         X: ArrayLike,
         y: ArrayLike,
         metric: Metric = "loss",
@@ -422,7 +423,7 @@ class MLP:
         numbers, smaller is better, NaN for a candidate that is of no use. What it raises is passed on.
 
         Args:
-            population: (P, n), one parameter vector a row, converted to the model's dtype.
+            population: (P, n), one parameter vector a row, converted to the model's dtype; or `Perturbations` in it.
             X, y, sample_weight: as for `data`.
             metric: one of the table, or a function.
             precision: the model's dtype, which is also the default.
@@ -444,28 +445,37 @@ class MLP:
             fail("MLP.evaluate", f"precision {precision!r} needs a model of that dtype, this one is {self.dtype}")
         if weights is not None:
             one_of("MLP.evaluate", "weights", weights, quantize.KINDS)
-        members = _real("MLP.evaluate", "population", population)
-        if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
-            fail("MLP.evaluate", f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
-        if members.dtype.kind == "b":
-            fail("MLP.evaluate", "population must be real numbers, got dtype bool")
+        members: Array | Perturbations
+        if isinstance(population, Perturbations):
+            population.check_fits("MLP.evaluate", self.network.n, self.dtype, [v.shape for v in self.views().values()])
+            members = population
+        else:
+            members = self._members("MLP.evaluate", population)
         data = self.data(X, y, sample_weight, operation="MLP.evaluate")
         rows = None if samples is None else _rows("MLP.evaluate", samples, len(data))
         positive_int("MLP.evaluate", "memory_limit", memory_limit)
         data.check("MLP.evaluate", measure, rows)
         try:
             evaluate = data.evaluator(measure, rows, memory_limit)
-            if weights is None and _is_ready(members, self.dtype):
+            if weights is None and (isinstance(members, Perturbations) or _is_ready(members, self.dtype)):
                 return evaluate(members)
             out = np.empty(len(members))
             count = max(1, memory_limit // (self._params.nbytes * (1 if weights is None else quantize.COPIES)))
             for first in range(0, len(members), count):
-                part = members[first : first + count]
+                part = _rows_of(members, first, count)
                 part = _cast(part, self.dtype) if weights is None else self._quantized(part, weights)
                 out[first : first + count] = evaluate(part)
             return out
         except MemoryError as error:
             fail("MLP.evaluate", f"no memory for {len(members):,} candidates on {len(data):,} samples: {error}")
+
+    def _members(self, operation: str, population: ArrayLike) -> Array:
+        members = _real(operation, "population", population)
+        if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
+            fail(operation, f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
+        if members.dtype.kind == "b":
+            fail(operation, "population must be real numbers, got dtype bool")
+        return members
 
     # --- Files -------------------------------------------------------------------------------------------------
 
@@ -561,12 +571,12 @@ class Data:
         return (y[:, 0].astype(np.int64) if labels else y), weight
 
     def evaluate(
-        self, population: Array, measure: Measure | None = None, rows: Array | None = None
+        self, population: Array | Perturbations, measure: Measure | None = None, rows: Array | None = None
     ) -> NDArray[np.float64]:
         """Fitness (P,) of a C-contiguous population of the model's dtype; infinity where it is not finite.
 
         Args:
-            population: (P, n).
+            population: (P, n), or `Perturbations` that fit the model.
             measure: `MLP.measure`; default the loss.
             rows: (b,) int64, the samples to use; default all.
         """
@@ -574,7 +584,7 @@ class Data:
 
     def evaluator(
         self, measure: Measure | None = None, rows: Array | None = None, memory_limit: int = MEMORY_LIMIT
-    ) -> Callable[[Array], NDArray[np.float64]]:
+    ) -> Callable[[Array | Perturbations], NDArray[np.float64]]:
         """`evaluate` for many populations: what depends on the samples alone is done once.
 
         Args:
@@ -587,9 +597,12 @@ class Data:
             return self._of_outputs(measure, rows, memory_limit)
         packed = self._pack(bool(measure and measure.balanced), rows)
 
-        def evaluate(population: Array) -> NDArray[np.float64]:
+        def evaluate(population: Array | Perturbations) -> NDArray[np.float64]:
             out = np.empty(len(population))
-            network.evaluate(score, population, packed, out)
+            if isinstance(population, Perturbations):
+                network.evaluate_noise(score, population.noise, population.center, packed, out)
+            else:
+                network.evaluate(score, population, packed, out)
             out[~np.isfinite(out)] = np.inf
             return out
 
@@ -610,7 +623,7 @@ class Data:
 
     def _of_outputs(
         self, measure: Measure, rows: Array | None, memory_limit: int
-    ) -> Callable[[Array], NDArray[np.float64]]:
+    ) -> Callable[[Array | Perturbations], NDArray[np.float64]]:
         """An evaluator from raw outputs, of as many candidates at a time as the memory is for."""
         network, outputs = self.model.network, self.model.sizes[-1]
         X = self.X if rows is None else self.X[rows]
@@ -618,12 +631,12 @@ class Data:
         assert y is not None
         each = len(X) * measure.bytes_per_sample(outputs, X.itemsize)
 
-        def evaluate(population: Array) -> NDArray[np.float64]:
+        def evaluate(population: Array | Perturbations) -> NDArray[np.float64]:
             out = np.empty(len(population))
             count = min(len(population), max(1, memory_limit // each))
             z = np.empty((count, len(X), outputs), X.dtype)
             for first in range(0, len(population), count):
-                part = population[first : first + count]
+                part = _rows_of(population, first, count)
                 for params, raw in zip(part, z, strict=False):
                     network.forward(params, X, raw)
                 out[first : first + count] = measure.values(z[: len(part)], y, weight)
@@ -673,6 +686,12 @@ class Data:
         else:
             fail("MLP", f"targets can be drawn for cross_entropy, binary_cross_entropy and mse, not for {loss}")
         return Data(model, part.X, np.ascontiguousarray(y, model.dtype), part.weight)
+
+
+def _rows_of(population: Array | Perturbations, first: int, count: int) -> Array:
+    """Up to `count` members from `first` on."""
+    last = min(first + count, len(population))
+    return population.rows(first, last) if isinstance(population, Perturbations) else population[first:last]
 
 
 def default_init(activation: str) -> str:

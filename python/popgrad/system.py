@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +13,7 @@ import numpy as np
 
 from popgrad import _core
 
-__all__ = ["EXTRAS", "installation", "machine"]
+__all__ = ["EXTRAS", "installation", "machine", "memory_bytes"]
 
 # Extra: the packages that it brings.
 EXTRAS = {"report": ("plotly", "jinja2"), "torch": ("torch",), "test": ("pytest", "hypothesis", "pytest-xdist")}
@@ -61,9 +62,16 @@ def machine() -> dict[str, str | int | float]:
         "numpy": np.__version__,
         "instruction set": _core.isa(),
     }
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        described["memory_gib"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    if (memory := memory_bytes()) < math.inf:
+        described["memory_gib"] = round(memory / 2**30, 1)
     return described
+
+
+def memory_bytes() -> float:
+    """Bytes of memory in this machine, or infinity where the system does not say."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return math.inf
 
 
 def _processor() -> str:

@@ -174,12 +174,16 @@ struct ReferenceDraws {
   ReferenceDraws(uint64_t seed, uint32_t stream, uint32_t generation, uint32_t member, uint32_t index)
       : word(philox({index, member, generation, stream}, {uint32_t(seed), uint32_t(seed >> 32)})) {}
   double uniform(int k) const { return double(word[size_t(k)] >> 8) / 16777216.0; }
-  double normal(int k) const {  // Box & Muller 1958, with the quadrants of random.h
+  double normal(int k) const { return on_circle(k, false); }
+  double other_normal(int k) const { return on_circle(k, true); }
+
+ private:
+  double on_circle(int k, bool other) const {  // Box & Muller 1958, with the quadrants of random.h
     // Rounded to float, as there: how fine the short radii are is part of what is drawn.
     const double u = double(float(double(word[size_t(2 * k)]) + 0.5)) / 4294967296.0;
     const uint32_t v = word[size_t(2 * k + 1)];
     const double angle = (double((v & 0x3FFFFFFFu) >> 6) / 16777216.0 - 0.5) * std::numbers::pi / 2;
-    const double side = (v >> 30) & 1u ? std::sin(angle) : std::cos(angle);
+    const double side = bool(v >> 30 & 1u) != other ? std::sin(angle) : std::cos(angle);
     return std::sqrt(-2 * std::log(u)) * (v >> 31 ? -side : side);
   }
 };

@@ -1,0 +1,90 @@
+// The noise of members that are not stored. Compiled once per instruction set, without contraction: the same bits on
+// every one. No standard headers with inline bodies here, see ARCHITECTURE.md.
+#include "../kernels/random.h"
+#include "tables.h"
+
+namespace popgrad::POPGRAD_TARGET {
+namespace {
+
+static_assert(noise_piece == noise_block);
+
+// One piece of a member's noise, of which the caller may need the beginning only.
+template <class T>
+[[gnu::noinline]] void draw_piece(uint64_t seed, uint32_t stream, uint32_t member, uint32_t piece, T* z) {
+#pragma GCC ivdep
+  for (uint32_t lane = 0; lane < noise_lanes; ++lane) {
+    const Draws draws = noise_draws(seed, stream, member, piece, lane);
+    const Draws::Pair low = draws.normals(0), high = draws.normals(1);
+    z[lane] = T(low.first);
+    z[lane + noise_lanes] = T(low.second);
+    z[lane + 2 * noise_lanes] = T(high.first);
+    z[lane + 3 * noise_lanes] = T(high.second);
+  }
+}
+
+template <class T>
+void draw(uint64_t seed, uint32_t stream, uint32_t member, size_t begin, size_t end, T* out) {
+  for (; begin + noise_piece <= end; begin += noise_piece, out += noise_piece)
+    draw_piece(seed, stream, member, uint32_t(begin / noise_piece), out);
+  if (begin == end) return;
+  alignas(64) T z[noise_piece];
+  draw_piece(seed, stream, member, uint32_t(begin / noise_piece), z);
+  for (size_t i = 0; begin + i < end; ++i) out[i] = z[i];
+}
+
+template <class T>
+void expand(const T* left, const T* right, int rank, int64_t rows, int64_t columns, T scale, T* out) {
+  for (int64_t r = 0; r < rows; ++r, out += columns) {
+    for (int q = 0; q < rank; ++q) {
+      const T factor = scale * left[q * rows + r];
+      const T* const row = right + q * columns;
+      if (q == 0) {
+#pragma GCC ivdep
+        for (int64_t c = 0; c < columns; ++c) out[c] = factor * row[c];
+      } else {
+#pragma GCC ivdep
+        for (int64_t c = 0; c < columns; ++c) out[c] += factor * row[c];
+      }
+    }
+  }
+}
+
+template <class T>
+void perturb(const T* centre, T sigma, const T* noise, size_t n, T* out) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; ++i) out[i] = centre[i] + sigma * noise[i];
+}
+
+template <class T>
+[[gnu::noinline]] void add_scaled(T factor, const T* x, size_t n, T* sum) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; ++i) sum[i] += factor * x[i];
+}
+
+// Sums of a few members are added in double: millions of members lose no digits.
+template <class T>
+void combine(uint64_t seed, uint32_t stream, const double* weights, size_t members, size_t begin, size_t end, T* out) {
+  constexpr size_t together = 64;
+  alignas(64) T z[noise_piece], part[noise_piece];
+  alignas(64) double sum[noise_piece];
+  for (; begin < end; begin += noise_piece, out += noise_piece) {
+    for (size_t i = 0; i < noise_piece; ++i) sum[i] = 0;
+    for (size_t first = 0; first < members; first += together) {
+      for (size_t i = 0; i < noise_piece; ++i) part[i] = T(0);
+      for (size_t p = first; p < first + together && p < members; ++p) {
+        if (weights[p] == 0) continue;
+        draw_piece(seed, stream, uint32_t(p), uint32_t(begin / noise_piece), z);
+        add_scaled(T(weights[p]), z, noise_piece, part);
+      }
+      for (size_t i = 0; i < noise_piece; ++i) sum[i] += double(part[i]);
+    }
+    for (size_t i = 0; i < noise_piece && begin + i < end; ++i) out[i] = T(sum[i]);
+  }
+}
+
+}  // namespace
+
+extern constinit const NoiseFns<float> noise_f32 = {draw<float>, expand<float>, perturb<float>, combine<float>};
+extern constinit const NoiseFns<double> noise_f64 = {draw<double>, expand<double>, perturb<double>, combine<double>};
+
+}  // namespace popgrad::POPGRAD_TARGET

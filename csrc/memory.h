@@ -1,0 +1,43 @@
+// What the sources of the narrow waist share: memory, and the network's kernels by type.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <memory>
+#include <new>
+
+#include "api.h"
+
+namespace popgrad {
+
+// Memory aligned to a cache line.
+template <class T>
+std::unique_ptr<T[], void (*)(T*)> allocate(size_t count) {
+  constexpr auto line = std::align_val_t{64};
+  return {static_cast<T*>(::operator new(std::max<size_t>(count, 1) * sizeof(T), line)),
+          [](T* p) { ::operator delete(p, line); }};
+}
+
+// This thread's scratch memory, which grows and is kept: a step on a small network must not pay for it.
+template <class T>
+T* scratch(size_t count) {
+  static thread_local auto memory = allocate<T>(0);
+  static thread_local size_t size = 0;
+  if (count > size) {
+    memory = allocate<T>(count);
+    size = count;
+  }
+  return memory.get();
+}
+
+template <class T>
+inline const NetworkFns<T>& network() {
+  if constexpr (sizeof(T) == sizeof(float))
+    return *kernels().network_f32;
+  else
+    return *kernels().network_f64;
+}
+
+inline int64_t block_count(int64_t samples) { return (samples + block_samples - 1) / block_samples; }
+
+}  // namespace popgrad

@@ -1,0 +1,207 @@
+"""Populations that are never stored: each member is a function of a seed and its number."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from popgrad import _core
+from popgrad.backends import Stream
+from popgrad.checks import fail, positive, positive_int, whole_seed
+from popgrad.system import memory_bytes
+
+__all__ = ["Perturbations"]
+
+Array = NDArray[Any]
+Shapes = Sequence[tuple[int, ...]]
+
+_MOST_MEMBERS = (1 << 32) - 1
+_MOST_DRAWN = 1 << 34  # coordinates of a member; the numbers of its draws have 32 bits, and serve four each
+
+
+@final
+class Perturbations:
+    r"""A population (P, n) around a center, which stands wherever `MLP.evaluate` takes a stored one.
+
+    .. math:: x_k = \theta + \sigma z_k, \qquad z_k \sim N(0, I) \text{ a function of seed and } k \text{ alone}
+
+    Members are made where they are evaluated, and made again where they are combined: memory is O(n + P), whatever
+    P is. The noise is that of a counter-based generator, the same for any number of threads, for every instruction set,
+    and in float64 as in float32. Give each generation of a search a seed of its own.
+
+    Args:
+        center: (n,) float32 or float64, finite; copied.
+        sigma: standard deviation of the steps, > 0, in units of the parameters.
+        popsize: members P, in [1, 2^32), even if antithetic.
+        seed: in [0, 2^64).
+        antithetic: member k + P / 2 has the noise of member k, negated.
+        rank: None for independent noise in every coordinate; r for noise :math:`A B^T / \sqrt r` in every matrix
+            (out, in), where A is (out, r) and B (in, r), standard normal: it has variance 1 too, and the first layer
+            of a network is evaluated without making its weights. At most the shorter side of some matrix. All that is
+            not a matrix has independent noise.
+        shapes: with a rank, those of the tensors in center, one after the other, as
+            ``[v.shape for v in model.views().values()]``.
+
+    Attributes:
+        center: (n,), not writable. The others are as given.
+
+    Raises:
+        InputError: an argument is out of range, or the shapes do not fit.
+
+    Reference: Salimans et al., arXiv:1703.03864 (2017), section 2 (seeds in place of parameters, mirrored sampling);
+    low rank: Sarkar et al., arXiv:2511.16652 (2025), EGGROLL.
+    """
+
+    def __init__(
+        self,
+        center: ArrayLike,
+        sigma: float,
+        popsize: int,
+        seed: int,
+        antithetic: bool = True,
+        rank: int | None = None,
+        shapes: Shapes | None = None,
+    ) -> None:
+        values = np.asarray(center)
+        if values.dtype not in (np.float32, np.float64) or values.ndim != 1 or len(values) == 0:
+            fail(self, f"center must be a float32 or float64 vector (n,), got {values.dtype} {values.shape}")
+        if not np.isfinite(values).all():
+            fail(self, f"center holds NaN or infinity (first in place {int(np.argmin(np.isfinite(values)))})")
+        self.center: Array = np.array(values, order="C")
+        self.center.setflags(write=False)
+        self.sigma = sigma
+        positive(self, "sigma")
+        if callable(sigma):
+            fail(self, f"sigma must be a finite number > 0, got {sigma!r}")
+        self.sigma = float(sigma)
+        with np.errstate(over="ignore", under="ignore"):
+            if not 0 < self.center.dtype.type(self.sigma) < np.inf:
+                fail(self, f"sigma must be a number > 0 that {self.dtype} can hold, got {sigma!r}")
+        self.popsize = positive_int(self, "popsize", popsize)
+        if self.popsize > _MOST_MEMBERS:
+            fail(self, f"popsize must be below 2^32, got {popsize}")
+        if not isinstance(antithetic, (bool, np.bool_)):
+            fail(self, f"antithetic must be True or False, got {antithetic!r}")
+        self.antithetic = bool(antithetic)
+        if self.antithetic and self.popsize % 2:
+            fail(self, f"popsize must be even, for antithetic pairs, got {popsize}")
+        self.seed = whole_seed(self, seed)
+        self.rank = None if rank is None else positive_int(self, "rank", rank)
+        self.shapes = None if shapes is None else self._checked(shapes)
+        self._parts = self._make_parts()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(P, n)."""
+        return self.popsize, len(self.center)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """That of the center."""
+        return self.center.dtype
+
+    def __len__(self) -> int:
+        return self.popsize
+
+    def __repr__(self) -> str:
+        return (
+            f"Perturbations({self.dtype} {self.center.shape}, sigma={self.sigma}, popsize={self.popsize}, "
+            f"seed={self.seed}, antithetic={self.antithetic}, rank={self.rank})"
+        )
+
+    def rows(self, first: int, last: int) -> Array:
+        """The members [first, last) as an array (last - first, n).
+
+        Raises:
+            InputError: not 0 <= first <= last <= P, or the array would not fit into the memory of this machine.
+        """
+        where = "Perturbations.rows"
+        first, last = positive_int(where, "first", first, 0), positive_int(where, "last", last, 0)
+        if not first <= last <= self.popsize:
+            fail(where, f"members must be in 0 <= first <= last <= {self.popsize}, got {first} and {last}")
+        count, n = last - first, len(self.center)
+        need, memory = count * n * self.dtype.itemsize, memory_bytes()
+        out = None
+        if need <= memory:
+            with contextlib.suppress(MemoryError):
+                out = np.empty((count, n), self.dtype)
+        if out is None:
+            fail(
+                where,
+                f"({count:,}, {n:,}) in {self.dtype} needs {need / 2**30:,.1f} GiB; this machine has "
+                f"{memory / 2**30:,.1f}. MLP.evaluate takes the Perturbations themselves, which are never stored, "
+                "and combine() sums over them",
+            )
+        self.noise.rows(self.center, first, out)
+        return out
+
+    def combine(self, weights: ArrayLike) -> Array:
+        r"""The weighted sum of the noise, :math:`\sum_k w_k z_k`, (n,), without sigma.
+
+        With the utilities u_k of the members as weights, this over P sigma is the gradient of an evolution strategy.
+        Members that weigh nothing are not drawn.
+
+        Args:
+            weights: (P,) finite numbers.
+
+        Raises:
+            InputError: the weights are not such numbers.
+        """
+        values = np.asarray(weights)
+        if values.shape != (self.popsize,) or values.dtype.kind not in "fiub":
+            fail("Perturbations.combine", f"weights must be {self.popsize} numbers, got {values.dtype} {values.shape}")
+        with np.errstate(over="ignore"):
+            typed = np.ascontiguousarray(values, np.float64)
+            if not np.isfinite(typed.astype(self.dtype, copy=False)).all():
+                fail("Perturbations.combine", f"weights hold NaN, infinity or more than {self.dtype} holds")
+        out = np.empty_like(self.center)
+        self.noise.combine(typed, out)
+        return out
+
+    @property
+    def noise(self) -> _core.Noise:
+        """What the native core needs to know beside the center."""
+        return _core.Noise(
+            self.sigma, self.popsize, self.antithetic, self.seed, Stream.PERTURB, self.rank or 0, self._parts
+        )
+
+    def check_fits(self, operation: str, n: int, dtype: np.dtype[Any], shapes: Shapes) -> None:
+        """Fail unless these are perturbations of such parameters."""
+        if self.shape[1] != n:
+            fail(operation, f"perturbations must be of {n} parameters, got {self.shape[1]}")
+        if self.dtype != dtype:
+            fail(operation, f"perturbations must have the model's dtype {dtype}, got {self.dtype}")
+        if self.rank is not None and self.shapes != [tuple(shape) for shape in shapes]:
+            fail(operation, f"perturbations must have the model's shapes {list(shapes)}, got {self.shapes}")
+
+    def _checked(self, shapes: Shapes) -> list[tuple[int, ...]]:
+        try:
+            checked = [tuple(positive_int(self, "each of a shape's sizes", size) for size in shape) for shape in shapes]
+        except TypeError:
+            fail(self, f"shapes must be a list of shapes, such as [(32, 64), (32,)], got {shapes!r}")
+        total = sum(math.prod(shape) for shape in checked)
+        if total != len(self.center):
+            fail(self, f"shapes must add up to {len(self.center)} parameters, got {total}")
+        return checked
+
+    def _make_parts(self) -> NDArray[np.int64]:
+        """For each tensor (out, in) of a matrix whose noise is of low rank, else (0, numbers)."""
+        rank, parts, drawn = self.rank, [(0, len(self.center))], len(self.center)
+        if rank is not None:
+            if self.shapes is None:
+                fail(self, "rank needs shapes, such as [v.shape for v in model.views().values()]")
+            sides = [min(shape) for shape in self.shapes if len(shape) == 2]
+            if not sides:
+                fail(self, f"rank needs a matrix among the shapes, got {self.shapes}")
+            if rank > max(sides):
+                fail(self, f"rank must be at most the shorter side of some matrix, {max(sides)}, got {rank}")
+            parts = [(shape[0], shape[1]) if len(shape) == 2 else (0, math.prod(shape)) for shape in self.shapes]
+            drawn = sum(rank * (rows + columns) if rows else columns for rows, columns in parts)
+        if drawn > _MOST_DRAWN:
+            fail(self, f"a member must draw at most 2^34 numbers, got {drawn}")
+        return np.array(parts, np.int64)
