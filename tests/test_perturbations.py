@@ -390,3 +390,16 @@ print((run(100_000) - small) / 99_000)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert float(done.stdout) < 8 * 8
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"metric": "auc"}, {"weights": "ternary"}, {"samples": [3, 1, 4, 1, 5]}, {"metric": lambda z, y: z.sum((1, 2))}],
+)
+def test_whatever_evaluate_can_do_it_can_do_here(options):
+    model = pg.MLP([5, 7, 2], "tanh", seed=0)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(40, 5)), rng.integers(2, size=40)
+    noise = pg.Perturbations(model.params, 0.3, 12, seed=1)
+    stored = model.evaluate(noise.rows(0, 12), X, y, **options)
+    np.testing.assert_allclose(model.evaluate(noise, X, y, memory_limit=3000, **options), stored, rtol=1e-6)
