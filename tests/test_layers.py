@@ -22,7 +22,7 @@ LAYERS = [
     {"_core", "checks"},
     {"backends", "budget", "checkpoint", "data", "metrics", "quantize", "system"},
     {"model"},
-    {"optim"},
+    {"optim", "racing"},
     {"search", "torch"},
     {"bench", "fit"},
     {"compare"},

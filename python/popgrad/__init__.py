@@ -19,6 +19,7 @@ from popgrad.budget import Budget
 from popgrad.checks import InputError
 from popgrad.fit import History, fit
 from popgrad.model import MLP
+from popgrad.racing import Race, race
 from popgrad.search import minimize
 
 __version__ = version("popgrad")
@@ -28,10 +29,12 @@ __all__ = [
     "Budget",
     "History",
     "InputError",
+    "Race",
     "fit",
     "get_num_threads",
     "minimize",
     "optim",
+    "race",
     "search",
     "set_num_threads",
 ]

@@ -382,6 +382,19 @@ class MLP:
                 "or choose another activation.",
             )
 
+    def members(self, operation: str, population: ArrayLike) -> Array:
+        """A population (P, n), of whatever real type and layout; not copied where it is an array.
+
+        Raises:
+            InputError: it has another shape or no real numbers.
+        """
+        members = _real(operation, "population", population)
+        if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
+            fail(operation, f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
+        if members.dtype.kind == "b":
+            fail(operation, "population must be real numbers, got dtype bool")
+        return members
+
     def evaluate(
         self,
         population: ArrayLike,
@@ -444,11 +457,7 @@ class MLP:
             fail("MLP.evaluate", f"precision {precision!r} needs a model of that dtype, this one is {self.dtype}")
         if weights is not None:
             one_of("MLP.evaluate", "weights", weights, quantize.KINDS)
-        members = _real("MLP.evaluate", "population", population)
-        if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
-            fail("MLP.evaluate", f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
-        if members.dtype.kind == "b":
-            fail("MLP.evaluate", "population must be real numbers, got dtype bool")
+        members = self.members("MLP.evaluate", population)
         data = self.data(X, y, sample_weight, operation="MLP.evaluate")
         rows = None if samples is None else _rows("MLP.evaluate", samples, len(data))
         positive_int("MLP.evaluate", "memory_limit", memory_limit)
