@@ -23,7 +23,7 @@ LAYERS = [
     {"backends", "budget", "checkpoint", "data", "metrics", "quantize", "system"},
     {"perturbations"},
     {"model"},
-    {"optim"},
+    {"optim", "racing"},
     {"search", "torch"},
     {"bench", "fit"},
     {"compare"},

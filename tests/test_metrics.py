@@ -11,6 +11,7 @@ from sklearn import metrics as sk
 
 import popgrad as pg
 from popgrad.metrics import NAMES
+from popgrad.racing import schedule
 
 LABELS = ("balanced_error", "f1_macro", "auc")
 NUMBERS = ("r2", "quantile")
@@ -409,6 +410,92 @@ def test_a_search_trains_a_binary_network():
     assert np.mean(model.predict(X) != y) < 0.08
 
 
+# --- Races ------------------------------------------------------------------------------------------------------------
+
+
+def spread(members, samples=640):
+    """Candidates at all distances from a network that knows the labels: (model, population, X, y)."""
+    model, _, X, _, _ = problem(members=1, samples=samples, dtype="float32", sizes=(4, 8))
+    rng = np.random.default_rng(5)
+    distance = rng.permutation(members) / members
+    noise = rng.normal(size=(members, model.params.size)) * distance[:, None]
+    return model, (model.params + noise).astype(np.float32), X, model.predict(X)
+
+
+@pytest.mark.parametrize("metric", ["loss", "error_rate", "auc", wrong])
+def test_a_race_finds_the_best_for_a_part_of_the_work(metric):
+    model, population, X, y = spread(64)
+    kept = population.copy()
+    result = pg.race(model, population, X, y, metric)
+    np.testing.assert_array_equal(population, kept)
+    whole = model.evaluate(population, X, y, metric)
+    assert len(result.survivors) == 1
+    assert (whole < whole[result.survivors[0]]).sum() <= 2
+    assert result.forwards == sum(size * -(-640 // size * 2) for size in (64, 32, 16, 8, 4, 2))
+    assert result.forwards < 0.2 * 64 * 640
+    sizes, counts = np.unique(result.samples, return_counts=True)
+    np.testing.assert_array_equal(sizes, [20, 40, 80, 160, 320, 640])
+    np.testing.assert_array_equal(counts, [32, 16, 8, 4, 2, 2])
+    final = result.samples == 640
+    np.testing.assert_allclose(result.fitness[final], whole[final], rtol=1e-5, atol=1e-6)  # summed in another order
+    assert result.fitness[final].min() == result.fitness[result.survivors[0]]
+    again = pg.race(model, population, X, y, metric, seed=0)
+    np.testing.assert_array_equal(again.fitness, result.fitness)
+    assert (pg.race(model, population, X, y, metric, seed=1).fitness != result.fitness).any()
+
+
+def test_rounds_and_survivors_of_a_race():
+    model, population, X, y = spread(60)
+    whole = model.evaluate(population, X, y)
+    one = pg.race(model, population, X, y, rounds=1, survivors=60)
+    assert one.forwards == 60 * 640
+    np.testing.assert_allclose(one.fitness, whole, rtol=1e-5)
+    np.testing.assert_array_equal(whole[one.survivors], np.sort(whole))
+    three = pg.race(model, population, X, y, keep=1 / 3, rounds=3, survivors=4)
+    assert three.forwards == 60 * 72 + 20 * 214 + 7 * 640
+    np.testing.assert_array_equal(whole[three.survivors], np.sort(whole[three.samples == 640])[:4])
+    assert pg.race(model, population, X, y, survivors=30).forwards == 60 * 640
+    assert pg.race(model, population[:1], X, y).survivors == [0]
+    assert pg.race(model, population[:3], X[:2], y[:2], keep=0.999).forwards == 3 * 2 + 2 * 2
+
+
+def test_estimates_of_a_race_are_made_consistent():
+    race = pg.Race(np.array([0.1, 0.3, 0.5, 0.2, np.inf, 0.35]), np.array([10, 40, 40, 20, 10, 20]), np.array([1]), 0)
+    values = race.consistent()
+    np.testing.assert_allclose(values, [0.5, 0.3, 0.5, 0.5, np.inf, 0.5], rtol=1e-15)
+    assert values[1] < values[2] < values[3] == values[5] < values[0]
+    np.testing.assert_array_equal(race.fitness[0], 0.1)
+
+
+def test_broken_candidates_lose_a_race_and_weights_are_those_of_the_samples():
+    model, population, X, y = spread(16)
+    best = pg.race(model, population, X, y).survivors[0]
+    broken = population.copy()
+    broken[np.arange(16) != best] = np.nan
+    result = pg.race(model, broken, X, y)
+    assert result.survivors == [best]
+    assert np.isfinite(result.fitness).sum() == 1
+    weight = np.where(np.arange(640) < 200, 2.0, 0.0)
+    weighed = pg.race(model, population, X, y, sample_weight=weight, rounds=1)
+    assert weighed.forwards == 16 * 200
+    np.testing.assert_allclose(weighed.fitness, model.evaluate(population, X[:200], y[:200]), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", pg.search.REGISTRY)
+@pytest.mark.parametrize("batch_size", ["auto", 100])
+def test_a_search_that_races_is_charged_what_it_used(name, batch_size):
+    model, _, X, y = spread(2)
+    model.initialise(9)
+    start = model.loss(X, y)
+    options = {"batch_size": batch_size, "racing": 0.5, "record_every": 1}
+    history = pg.fit(model, X, y, optimizer=pg.search.REGISTRY[name](), budget=pg.Budget(forwards=1.5e5), **options)
+    assert model.loss(X, y) == history.loss[history.best] < start
+    members, samples = history.evaluations[1], 640 if batch_size == "auto" else 100
+    used = sum(size * count for size, count in schedule(members, samples, 0.5))
+    assert history.forwards[1] == used
+    assert members < 8 or used < 0.6 * members * samples
+
+
 # --- Limits -----------------------------------------------------------------------------------------------------------
 
 
@@ -498,6 +585,11 @@ def call(loss="cross_entropy", outputs=3, **arguments):
     return lambda: model.evaluate(**({"population": population, "X": X, "y": y} | arguments))
 
 
+def racing(**arguments):
+    model, population, X, y, _ = problem()
+    return lambda: pg.race(model, **({"population": population, "X": X, "y": y} | arguments))
+
+
 BAD = {
     "name": (call(metric="f1_marco"), r"\[MLP.evaluate\] unknown metric 'f1_marco'. Did you mean 'f1_macro'\?"),
     "name_type": (call(metric=3), r"unknown metric 3. Known: loss, error_rate, mse, mae, balanced_error, f1_macro"),
@@ -530,6 +622,24 @@ BAD = {
         r"\[MLP.quantized\] params must have shape \(43,\) or \(P, the same\), got \(42,\)",
     ),
     "quantized_text": (lambda: problem()[0].quantized(["a"] * 43, "int8"), r"params must be real numbers"),
+    "race_model": (lambda: pg.race(None, [], [], []), r"\[race\] model must be a popgrad.MLP, got NoneType"),
+    "race_metric": (racing(metric="acu"), r"\[race\] unknown metric 'acu'. Did you mean 'auc'\?"),
+    "race_keep": (racing(keep=1.0), r"\[race\] the share that goes on must be in \(0, 1\), got 1.0"),
+    "race_keep_zero": (racing(keep=0), r"the share that goes on must be in \(0, 1\), got 0"),
+    "race_keep_text": (racing(keep="half"), r"the share that goes on must be in \(0, 1\), got 'half'"),
+    "race_rounds": (racing(rounds=0), r"\[race\] rounds must be a whole number >= 1, got 0"),
+    "race_survivors": (racing(survivors=8), r"\[race\] survivors must be at most the 7 candidates, got 8"),
+    "race_population": (racing(population=np.zeros((2, 3))), r"\[race\] population must have shape \(P, 43\)"),
+    "race_labels": (racing(y=np.full(90, 3)), r"\[race\] labels must be whole numbers in \[0, 3\), got 3"),
+    "race_seed": (racing(seed=-1), r"\[race\] seed must be a whole number >= 0, got -1"),
+    "race_in_fit": (
+        lambda: pg.fit(*problem()[0:4:2], problem()[3], optimizer=pg.search.DE(), racing=1.5),
+        r"\[fit\(racing\)\] the share that goes on must be in \(0, 1\), got 1.5",
+    ),
+    "race_of_gradients": (
+        lambda: pg.fit(*problem()[0:4:2], problem()[3], optimizer=pg.optim.Adam(), racing=0.5),
+        r"\[fit\] racing is for searches",
+    ),
     "nobody": (call(metric="auc", population=np.zeros((0, 43))), r"population must have shape \(P, 43\), P >= 1"),
     "limit": (call(memory_limit=0), r"memory_limit must be a whole number >= 1, got 0"),
     "limit_float": (call(memory_limit=1e6), r"memory_limit must be a whole number >= 1, got 1000000.0"),

@@ -20,6 +20,7 @@ from popgrad.checks import InputError
 from popgrad.fit import History, fit
 from popgrad.model import MLP
 from popgrad.perturbations import Perturbations
+from popgrad.racing import Race, race
 from popgrad.search import minimize
 
 __version__ = version("popgrad")
@@ -30,10 +31,12 @@ __all__ = [
     "History",
     "InputError",
     "Perturbations",
+    "Race",
     "fit",
     "get_num_threads",
     "minimize",
     "optim",
+    "race",
     "search",
     "set_num_threads",
 ]

@@ -28,6 +28,7 @@ class Stream:
     CHOOSE = 5  # O(P) decisions of a search; drawn by NumPy's Philox
     LABELS = 7  # drawn from a model's own predictions; by NumPy's Philox
     PERTURB = 8  # members of a population that is not stored
+    RACE = 9  # the order of samples in a race; drawn by NumPy's Philox
     DIVIDE = 6  # which samples are held back; drawn by NumPy's Philox
 
 

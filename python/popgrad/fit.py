@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from popgrad import racing as races
 from popgrad.backends import Stream, aligned, random_generator
 from popgrad.budget import GRADIENT_FORWARDS, Budget
 from popgrad.checks import fail, positive_int, whole_seed
@@ -75,6 +76,7 @@ def fit(
     sample_weight: ArrayLike | None = None,
     objective: Metric = "loss",
     record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
+    racing: float | None = None,
 ) -> History:
     """Train a model, by gradients or by a search.
 
@@ -98,6 +100,9 @@ def fit(
             that it returns a number for each candidate.
         record_every: forwards between records, default those of one epoch; or a list of rising totals, a record
             following each (and the end of the run).
+        racing: a search measures a generation by successive halving (`popgrad.race`), in which this share, in (0, 1),
+            goes on from round to round; it is charged the forwards really used, 5/16 of all for 32 candidates that
+            are halved. The best of a generation is known from all samples, the others from fewer.
 
     Returns:
         The history; its first record is the untrained model.
@@ -116,6 +121,10 @@ def fit(
         model.check_gradient("fit")
     measure = model.measure("fit", objective)
     metric_name = "error_rate" if "cross_entropy" in model.loss_name else "mse"
+    if racing is not None:
+        races.checked_keep("fit(racing)", racing)
+        if isinstance(optimizer, Optimizer):
+            fail("fit", "racing is for searches; a gradient method has one candidate")
     seed = whole_seed("fit", seed)
     if budget is not None and not isinstance(budget, Budget):
         fail("fit", f"budget must be a popgrad.Budget, got {budget!r}")
@@ -146,7 +155,7 @@ def fit(
     if isinstance(optimizer, Optimizer):
         kind = _Gradients(model, train, optimizer, batch, seed)
     else:
-        kind = _Populations(model, train, optimizer, batch, seed, measure)
+        kind = _Populations(model, train, optimizer, batch, seed, measure, racing)
     began = time.perf_counter()
     cost, candidates = kind.price()
     seconds = time.perf_counter() - began
@@ -253,19 +262,30 @@ class _Gradients:
 class _Populations:
     """Generations of a search, each measured on the same samples."""
 
-    def __init__(self, model: MLP, train: Data, search: Search, batch: int, seed: int, measure: Measure) -> None:
-        self.train, self.measure = train, measure
+    def __init__(
+        self, model: MLP, train: Data, search: Search, batch: int, seed: int, measure: Measure, racing: float | None
+    ) -> None:
+        self.train, self.measure, self.racing, self.seed = train, measure, racing, seed
         self.run = search.start(model.params, seed)
         self.batches = _minibatches(len(train), batch, seed)
         self.rows = next(self.batches)
 
+    def _rounds(self) -> list[tuple[int, int]]:
+        """Candidates and samples of each round; without a race there is one."""
+        members, samples = len(self.run.ask()), len(self.train) if self.rows is None else len(self.rows)
+        return [(members, samples)] if self.racing is None else races.schedule(members, samples, self.racing)
+
     def price(self) -> tuple[int, int]:
-        members = len(self.run.ask())
-        return members * (len(self.train) if self.rows is None else len(self.rows)), members
+        return sum(members * samples for members, samples in self._rounds()), len(self.run.ask())
 
     def step(self) -> int:
-        before = self.run.nonfinite
-        self.run.tell(self.train.evaluate(self.run.ask(), self.measure, self.rows))
+        before, population = self.run.nonfinite, self.run.ask()
+        if self.racing is None:
+            self.run.tell(self.train.evaluate(population, self.measure, self.rows))
+        else:
+            random = random_generator(self.seed, Stream.RACE, self.run.generation)
+            order = random.permutation(np.arange(len(self.train)) if self.rows is None else self.rows)
+            self.run.tell(races.run(self.train, self.measure, population, order, self._rounds()).consistent())
         self.rows = next(self.batches)
         return self.run.nonfinite - before
 

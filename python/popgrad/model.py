@@ -383,6 +383,19 @@ class MLP:
                 "or choose another activation.",
             )
 
+    def members(self, operation: str, population: ArrayLike) -> Array:
+        """A population (P, n), of whatever real type and layout; not copied where it is an array.
+
+        Raises:
+            InputError: it has another shape or no real numbers.
+        """
+        members = _real(operation, "population", population)
+        if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
+            fail(operation, f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
+        if members.dtype.kind == "b":
+            fail(operation, "population must be real numbers, got dtype bool")
+        return members
+
     def evaluate(
         self,
         population: ArrayLike | Perturbations,
@@ -450,7 +463,7 @@ class MLP:
             population.check_fits("MLP.evaluate", self.network.n, self.dtype, [v.shape for v in self.views().values()])
             members = population
         else:
-            members = self._members("MLP.evaluate", population)
+            members = self.members("MLP.evaluate", population)
         data = self.data(X, y, sample_weight, operation="MLP.evaluate")
         rows = None if samples is None else _rows("MLP.evaluate", samples, len(data))
         positive_int("MLP.evaluate", "memory_limit", memory_limit)
@@ -468,14 +481,6 @@ class MLP:
             return out
         except MemoryError as error:
             fail("MLP.evaluate", f"no memory for {len(members):,} candidates on {len(data):,} samples: {error}")
-
-    def _members(self, operation: str, population: ArrayLike) -> Array:
-        members = _real(operation, "population", population)
-        if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
-            fail(operation, f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
-        if members.dtype.kind == "b":
-            fail(operation, "population must be real numbers, got dtype bool")
-        return members
 
     # --- Files -------------------------------------------------------------------------------------------------
 
