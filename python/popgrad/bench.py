@@ -7,7 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any, cast
 
 import numpy as np
@@ -18,6 +18,7 @@ from popgrad.backends import aligned
 from popgrad.checks import InputError, fail, one_of, positive_int
 from popgrad.model import MLP
 from popgrad.optim import REGISTRY, Optimizer
+from popgrad.perturbations import Perturbations
 from popgrad.system import memory_bytes
 
 __all__ = ["Evaluated", "Measured", "bench_population", "bench_step"]
@@ -133,11 +134,16 @@ POPULATIONS: tuple[tuple[tuple[int, ...], str, int, int], ...] = (
     ((64, 64, 64, 10), "relu", 256, 1797),
     ((784, 128, 10), "relu", 256, 1024),
 )
+# Noise of rank 1 around one center, beside stored members.
+LOW_RANK: tuple[tuple[int, ...], str, int, int] = ((784, 256, 10), "relu", 4096, 1024)
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """Median seconds that the fitness (cross-entropy) of a population took, here and elsewhere.
+
+    For noise of low rank, "stored" is popgrad's own evaluation of as many stored members, and `rate` counts what their
+    products would be.
 
     Args:
         sizes, activation: of each network.
@@ -177,7 +183,8 @@ def bench_population(most: int | None = None, repeats: int = 7) -> Iterator[Eval
     """
     repeats = positive_int("bench population", "repeats", repeats)
     limit = None if most is None else positive_int("bench population", "networks", most)
-    return (_evaluate(*row, limit, repeats) for row in POPULATIONS)
+    rows = (_evaluate(*row, limit, repeats) for row in POPULATIONS)
+    return chain(rows, (_evaluate_low_rank(*row, limit, repeats) for row in (LOW_RANK,)))
 
 
 def _evaluate(
@@ -214,6 +221,30 @@ def _evaluate(
             times[name].append(time.perf_counter() - began)
     seconds = {name: statistics.median(found) for name, found in times.items()}
     return Evaluated(sizes, activation, members, samples, seconds)
+
+
+def _evaluate_low_rank(
+    sizes: tuple[int, ...], activation: str, members: int, samples: int, most: int | None, repeats: int
+) -> Evaluated:
+    members = members if most is None else min(members, most + most % 2)
+    random = np.random.default_rng(0)
+    model = MLP(sizes, activation)
+    X, y = random.standard_normal((samples, sizes[0]), np.float32), random.integers(sizes[-1], size=samples)
+    data = model.data(X, y)
+    noise = Perturbations(
+        model.params, 0.05, members, 0, rank=1, shapes=[view.shape for view in model.views().values()]
+    )
+    few = noise.rows(0, min(members, 32))  # all of them would take as long each
+    if not np.allclose(data.evaluate(noise)[: len(few)], data.evaluate(few), rtol=1e-4):
+        raise RuntimeError("noise of low rank is not that of the stored members")
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for population, found, share in ((noise, times[0], 1.0), (few, times[1], len(few) / members)):
+            began = time.perf_counter()
+            data.evaluate(population)
+            found.append((time.perf_counter() - began) / share)
+    seconds = {"popgrad": statistics.median(times[0]), "stored": statistics.median(times[1])}
+    return Evaluated(sizes, f"{activation}, rank 1", members, samples, seconds)
 
 
 def _with_numpy(layers: Any, activation: str, X: Any, y: Any) -> Callable[[], Any]:

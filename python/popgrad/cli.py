@@ -277,7 +277,7 @@ def bench_population(
     from popgrad.backends import get_num_threads
 
     shown = Table(box=None, header_style="bold")
-    names = ("NumPy", "PyTorch", "JAX")
+    names = ("NumPy", "PyTorch", "JAX", "stored")
     for column in ("networks", "members", "samples", "ms", "GFLOP/s", *(f"{name} x" for name in names)):
         shown.add_column(column, justify="left" if column == "networks" else "right")
     for row in measuring.bench_population(networks, repeats):
