@@ -244,7 +244,7 @@ def _evaluate_low_rank(
             data.evaluate(population)
             found.append((time.perf_counter() - began) / share)
     seconds = {"popgrad": statistics.median(times[0]), "stored": statistics.median(times[1])}
-    return Evaluated(sizes, f"{activation}, rank 1", members, samples, seconds)
+    return Evaluated(sizes, "rank 1", members, samples, seconds)
 
 
 def _with_numpy(layers: Any, activation: str, X: Any, y: Any) -> Callable[[], Any]:

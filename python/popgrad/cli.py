@@ -276,9 +276,9 @@ def bench_population(
     from popgrad import bench as measuring
     from popgrad.backends import get_num_threads
 
-    shown = Table(box=None, header_style="bold")
+    shown = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
     names = ("NumPy", "PyTorch", "JAX", "stored")
-    for column in ("networks", "members", "samples", "ms", "GFLOP/s", *(f"{name} x" for name in names)):
+    for column in ("networks", "members", "samples", "ms", "GFLOP/s", *names):
         shown.add_column(column, justify="left" if column == "networks" else "right")
     for row in measuring.bench_population(networks, repeats):
         ratios = [f"{row.ratio(name):.1f}" if name in row.seconds else "-" for name in names]
@@ -287,4 +287,4 @@ def bench_population(
         cells = (f"{row.members:,}", f"{row.samples:,}", milliseconds, f"{row.rate / 1e9:.0f}")
         shown.add_row(sizes, *cells, *ratios)
     out.print(shown, highlight=False)
-    out.print(f"{get_num_threads()} threads; x: times as long as popgrad, medians of {repeats}", highlight=False)
+    out.print(f"{get_num_threads()} threads; by name: times as long as popgrad; medians of {repeats}", highlight=False)
