@@ -330,10 +330,12 @@ def test_a_narrow_table_drops_columns_in_order(tmp_path):
 
 
 def test_the_terminal_says_what_searches_minimised(tmp_path):
-    said = "Searches minimised the error rate on the training data; gradient methods trained on their loss."
-    for objective, wanted in (("error_rate", True), ("loss", False)):
+    said = "Searches minimised the {} on the training data; gradient methods trained on their loss."
+    names = {"error_rate": "error rate", "balanced_error": "balanced error", "f1_macro": "macro F1 (as 1 - F1)"}
+    for objective in (*names, "loss"):
         config, summary = small([run_of("a", 0.2)])
-        assert (said in str(table(summary, config | {"objective": objective}).caption)) is wanted
+        caption = str(table(summary, config | {"objective": objective}).caption)
+        assert [name for name in names if said.format(names[name]) in caption] == [objective] * (objective != "loss")
 
 
 def own_part(page: str) -> str:
@@ -388,9 +390,12 @@ def test_incomplete_study_says_so(tmp_path):
     assert figures_of(page) == {}
 
 
-def test_objective_error_rate_is_explained_and_drawn(tmp_path):
-    page = write_report(full_study(tmp_path, objective="error_rate")).read_text()
+@pytest.mark.parametrize(("objective", "name"), [("error_rate", "error rate"), ("f1_macro", "macro F1 (as 1 - F1)")])
+def test_an_objective_beside_the_loss_is_explained_and_drawn(tmp_path, objective, name):
+    page = write_report(full_study(tmp_path, objective=objective)).read_text()
     assert "gradient methods trained on their loss instead" in page
+    assert f"Searches minimise the {name} on" in page
+    assert f"the one with the best validation {name};" in page
     assert "d0-validation_metric-forwards" in figures_of(page)
     page = write_report(full_study(tmp_path)).read_text()
     assert "gradient methods trained on their loss instead" not in page

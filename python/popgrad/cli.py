@@ -59,7 +59,12 @@ Hidden = Annotated[str, typer.Option(help="Sizes of the hidden layers, separated
 Target = Annotated[str | None, typer.Option(help="Name of the target column, for files.")]
 Task = Annotated[str | None, typer.Option(help="classification or regression, for files. Default: by the target.")]
 Activation = Annotated[str, typer.Option(help="Activation of the hidden layers.")]
-Objective = Annotated[str, typer.Option(help="What searches minimise: loss or error_rate. Gradients follow the loss.")]
+Objective = Annotated[
+    str,
+    typer.Option(
+        help="What searches minimise: loss, error_rate, balanced_error or f1_macro. Gradients follow the loss."
+    ),
+]
 
 
 @app.command()

@@ -15,6 +15,7 @@ from popgrad.checkpoint import write_file
 from popgrad.checks import fail
 from popgrad.compare.summary import (
     COLUMNS,
+    OBJECTIVES,
     DatasetSummary,
     cells,
     counted,
@@ -87,7 +88,7 @@ def write_report(folder: Path) -> Path:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.jinja").render(
-        **_content(config, read_results(folder)), plotly=get_plotlyjs()
+        minimised=OBJECTIVES.get(config["objective"]), **_content(config, read_results(folder)), plotly=get_plotlyjs()
     )
     # A command line may hold bytes that are no text.
     return write_file(folder / "report.html", page.encode(errors="replace"))
@@ -99,7 +100,7 @@ def _content(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) ->
     figures: dict[str, Any] = {}
     sections = []
     # The objective of the searches, beside the loss that all entrants share.
-    error = ["validation_metric"] if config["objective"] == "error_rate" else []
+    error = ["validation_metric"] if config["objective"] in OBJECTIVES else []
     quantities = ["loss", "validation_loss", *error]
     results = counted(config, results)
     summaries = summarize(config, results)

@@ -30,7 +30,7 @@ from popgrad.budget import GRADIENT_FORWARDS, Budget
 from popgrad.checkpoint import write_file
 from popgrad.checks import InputError, fail, one_of, positive_int
 from popgrad.compare.entrants import Entrant
-from popgrad.compare.summary import read_config, read_results
+from popgrad.compare.summary import OBJECTIVES, read_config, read_results
 from popgrad.fit import fit
 from popgrad.model import ACTIVATIONS, MLP
 from popgrad.search import Search
@@ -52,8 +52,8 @@ class Study:
         seeds: runs of each entrant on each data set; run s uses seed s for split, weights and optimizer.
         budget: forwards that each run may use.
         hidden: sizes of the hidden layers; may be empty.
-        objective: "loss", or "error_rate" for classification: what searches minimise and the best record is
-            picked by.
+        objective: "loss"; or, for classification, "error_rate", "balanced_error" or "f1_macro": what searches
+            minimise and the best record is picked by.
         activation: of the hidden layers.
         target: name of the target column, for the sources that are tables: CSV files and OpenML.
         task: "classification" or "regression", for the same sources; default: what the target looks like.
@@ -84,7 +84,7 @@ class Study:
         positive_int("compare", "budget", self.budget)
         for size in self.hidden:
             positive_int("compare", "each hidden size", size)
-        one_of("compare", "objective", self.objective, ("loss", "error_rate"))
+        one_of("compare", "objective", self.objective, ("loss", *OBJECTIVES))
         one_of("compare", "activation", self.activation, ACTIVATIONS)
         if not self.sources or not self.entrants:
             fail("compare", "give at least one data set and one optimizer")
@@ -97,8 +97,8 @@ class Study:
             dataset = _load(source, *self._columns(source))
             if dataset.name in datasets:
                 fail("compare", f"two data sets are called {dataset.name!r}")
-            if self.objective == "error_rate" and dataset.task != "classification":
-                fail("compare", f"objective error_rate needs classes, and {dataset.name!r} is a regression")
+            if self.objective != "loss" and dataset.task != "classification":
+                fail("compare", f"objective {self.objective} needs classes, and {dataset.name!r} is a regression")
             datasets[dataset.name] = self._describe(source, dataset)
         if (self.target or self.task) and not any(any(self._columns(source)) for source in self.sources):
             fail("compare", "target and task are for tables: CSV files and openml:ID")

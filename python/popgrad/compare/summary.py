@@ -23,6 +23,7 @@ __all__ = [
 
 KINDS = {"gradient": "gradient method", "search": "search"}
 METRICS = {"error_rate": "test error", "mse": "test MSE of the standardised target"}
+OBJECTIVES = {"error_rate": "error rate", "balanced_error": "balanced error", "f1_macro": "macro F1 (as 1 - F1)"}
 SHORT_METRICS = {"mse": "test MSE (std.)"}
 CURVE = ("forwards", "seconds", "loss", "validation_loss", "validation_metric")
 """The lists of a run's curve, all of one length."""
@@ -392,8 +393,8 @@ def table(summary: DatasetSummary, config: Mapping[str, Any], width: int | None 
         "metric came 90 % of the way from the untrained network to the best that any entrant reached; "
         "– where fewer than half of the seeds did."
     )
-    if config["objective"] == "error_rate":
-        caption += " Searches minimised the error rate on the training data; gradient methods trained on their loss."
+    if minimised := OBJECTIVES.get(config["objective"]):
+        caption += f" Searches minimised the {minimised} on the training data; gradient methods trained on their loss."
     shown = Table(
         title=Text(f"{summary.dataset}: {summary.metric_name}{summary.unit}, smaller is better"),
         caption=Text(caption),
