@@ -6,26 +6,42 @@
 
 namespace popgrad::POPGRAD_TARGET {
 
-// The four 32-bit words that belong to one coordinate (index) of one member in one generation.
-//
 // Philox 4x32-10. Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3", section
 // 3.3 and Random123's constants: ten rounds of two multiplications, keyed by the seed.
+//
+// A Word is 32 bits, or a vector of lanes with 32 bits that count. Product()(a, b, high, low) is that of two such.
+template <class Product, class Word>
+POPGRAD_HD void philox(Word (&word)[4], uint64_t seed) {
+  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+  for (int round = 0; round < 10; ++round) {
+    Word high0, low0, high1, low1;
+    Product()(word[0], 0xD2511F53u, high0, low0);
+    Product()(word[2], 0xCD9E8D57u, high1, low1);
+    word[0] = high1 ^ word[1] ^ k0;
+    word[1] = low1;
+    word[2] = high0 ^ word[3] ^ k1;
+    word[3] = low0;
+    k0 += 0x9E3779B9u;  // the golden ratio and sqrt(3) - 1, as Weyl sequences
+    k1 += 0xBB67AE85u;
+  }
+}
+
+struct WordProduct {
+  POPGRAD_HD void operator()(uint32_t a, uint32_t b, uint32_t& high, uint32_t& low) const {
+    const uint64_t product = uint64_t(a) * b;
+    high = uint32_t(product >> 32);
+    low = uint32_t(product);
+  }
+};
+
+// The four 32-bit words that belong to one coordinate (index) of one member in one generation.
 struct Draws {
   uint32_t word[4];
 
+  Draws() = default;
   POPGRAD_HD Draws(uint64_t seed, uint32_t stream, uint32_t generation, uint32_t member, uint32_t index) {
-    uint32_t c0 = index, c1 = member, c2 = generation, c3 = stream;
-    uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
-    for (int round = 0; round < 10; ++round) {
-      const uint64_t p0 = uint64_t(0xD2511F53u) * c0, p1 = uint64_t(0xCD9E8D57u) * c2;
-      c0 = uint32_t(p1 >> 32) ^ c1 ^ k0;
-      c1 = uint32_t(p1);
-      c2 = uint32_t(p0 >> 32) ^ c3 ^ k1;
-      c3 = uint32_t(p0);
-      k0 += 0x9E3779B9u;  // the golden ratio and sqrt(3) - 1, as Weyl sequences
-      k1 += 0xBB67AE85u;
-    }
-    word[0] = c0, word[1] = c1, word[2] = c2, word[3] = c3;
+    word[0] = index, word[1] = member, word[2] = generation, word[3] = stream;
+    philox<WordProduct>(word, seed);
   }
 
   // Uniform in [0, 1), from word k (0 to 3): 24 bits. The same number in float and in double.
