@@ -1004,7 +1004,7 @@ class _ScheduleFree(Optimizer):
 
     @staticmethod
     def _beta(group: Group) -> float:
-        raise NotImplementedError
+        return float(group["momentum"] if "momentum" in group else group["betas"][0])
 
 
 class ScheduleFreeSGD(_ScheduleFree):
@@ -1041,10 +1041,6 @@ class ScheduleFreeSGD(_ScheduleFree):
         maximize: bool = False,
     ) -> None:
         super().__init__(params, locals())
-
-    @staticmethod
-    def _beta(group: Group) -> float:
-        return float(group["momentum"])
 
 
 class ScheduleFreeAdamW(_ScheduleFree):
@@ -1088,7 +1084,3 @@ class ScheduleFreeAdamW(_ScheduleFree):
         maximize: bool = False,
     ) -> None:
         super().__init__(params, locals())
-
-    @staticmethod
-    def _beta(group: Group) -> float:
-        return float(group["betas"][0])
