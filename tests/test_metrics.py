@@ -676,3 +676,9 @@ def test_auc_of_one_class_is_refused_by_fit_before_work():
     with pytest.raises(pg.InputError, match=r"\[fit\] auc needs samples of at least two classes"):
         pg.fit(model, X, y, optimizer=pg.search.DE(), objective="auc", validation=validation)
     np.testing.assert_array_equal(model.params, kept)
+
+
+def test_a_race_needs_members_that_are_stored():
+    model = pg.MLP([4, 2])
+    with pytest.raises(pg.InputError, match=r"\[race\] population must be stored here"):
+        pg.race(model, pg.Perturbations(model.params, 0.1, 4, 0), np.ones((9, 4)), np.zeros(9, int))

@@ -148,6 +148,26 @@ def test_wrappers_refuse(make):
         make()
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "other"),
+    [
+        (optim.NAdam(), optim.Adam()),
+        (optim.Adam(), optim.NAdam()),
+        (optim.Adam(ema_decay=0.9), optim.Adam()),
+        (optim.Adam(), optim.Adam(ema_decay=0.9)),
+        (optim.LAMB(), optim.Adam()),
+        (optim.SAM(optim.SGD()), optim.Lookahead(optim.SGD())),
+        (optim.Lookahead(optim.SGD()), optim.SGD()),
+    ],
+    ids=repr,
+)
+def test_a_state_of_another_optimizer_is_refused(optimizer, other):
+    w = np.ones(3)
+    with pytest.raises(pg.InputError):
+        optimizer.step(w, np.ones(3), other.init(w))
+    np.testing.assert_array_equal(w, 1)
+
+
 # --- Averages, loss scale, decay ----------------------------------------------------------------------------------
 
 

@@ -389,6 +389,8 @@ class MLP:
         Raises:
             InputError: it has another shape or no real numbers.
         """
+        if isinstance(population, Perturbations):
+            fail(operation, "population must be stored here: give perturbations.rows(0, len(perturbations))")
         members = _real(operation, "population", population)
         if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
             fail(operation, f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")

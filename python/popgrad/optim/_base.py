@@ -225,7 +225,6 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             _, _, sums, _, positive_states, _ = RULES[self.rule]
             if sums or (self.state_dtype == "8bit" and positive_states < 0):
                 fail(self, f"its state cannot be kept in {self.state_dtype}: state_dtype must be None")
-
         decays = self.weight_decay != 0 and self._mode != "own"
         around = (self.l1, self.clip_value, self.clip_norm, self.skip_nonfinite, self.ema_decay is not None, decays)
         # Known once, for steps of small networks: nothing is to be done around the rule.
@@ -294,17 +293,16 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         """See `Optimizer.step`."""
         index, _, _, _, _, names = RULES[self.rule]
         numbers, t = dict(state.numbers), state.t + 1
+        if numbers.keys() != self._numbers.keys() or (state.average is None) != (self.ema_decay is None):
+            fail(f"{type(self).__name__}.step", "state must be the one that this optimizer's init made")
         members = self._fields(t, numbers)
         try:
             extras = self._extras(gradient, t, loss_scale)
             if extras is _SKIP:
                 return
             fields = tuple([members[name] for name in names])
-            if extras is None and state.layers is None and state.scales is None:
-                _core.step(index, fields, params, gradient, state.slots, None, None, None, None, None, t)
-            else:
-                more = (extras, state.average, state.scales, state.layers, state.kept, t)
-                _core.step(index, fields, params, gradient, state.slots, *more)
+            more = (extras, state.average, state.scales, state.layers, state.kept, t)
+            _core.step(index, fields, params, gradient, state.slots, *more)
         except ValueError as error:
             raise InputError(str(error).replace("_core", f"{type(self).__name__}.step", 1)) from None
         state.t = t

@@ -16,6 +16,9 @@ from popgrad.optim._base import RULES, Array, Optimizer, Shapes, State
 __all__ = ["SAM", "Lookahead", "Polyak"]
 
 
+_FOREIGN = "state must be the one that this optimizer's init made"
+
+
 @dataclass(frozen=True)
 class Wrapper(Optimizer):
     """An optimizer around another one, whose state is ``State.inner``."""
@@ -56,7 +59,7 @@ class Wrapper(Optimizer):
     @staticmethod
     def _inner(state: State) -> State:
         if state.inner is None:
-            fail("step", "state must be the one that this optimizer's init made")
+            fail("step", _FOREIGN)
         return state.inner
 
 
@@ -190,6 +193,7 @@ class SAM(Wrapper):
 
     def ascend(self, params: Array, gradient: Array, state: State) -> bool:
         """Move `params` to the worst place nearby; where the gradient is zero or not finite, stay and say False."""
+        self._check(state)
         norm = math.sqrt(_core.sum_squares(gradient))
         if not 0 < norm < math.inf or state.numbers["away"]:
             return bool(state.numbers["away"])
@@ -200,10 +204,15 @@ class SAM(Wrapper):
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
         """Back to where `ascend` began, and a step of the inner optimizer."""
+        self._check(state)
         if state.numbers["away"]:
             np.copyto(params, state.slots[0])
             state.numbers["away"] = 0.0
         super().step(params, gradient, state, loss_scale=loss_scale)
+
+    def _check(self, state: State) -> None:
+        if "away" not in state.numbers:
+            fail("SAM.step", _FOREIGN)
 
     def solution(self, params: Array, state: State) -> Array:
         """That of the inner optimizer."""
