@@ -74,22 +74,28 @@ POPGRAD_HD double log(double x) { return POPGRAD_MATH(log)(x); }
 POPGRAD_HD float log1p(float x) { return twice_atanh(x / (2.0f + x)); }
 POPGRAD_HD double log1p(double x) { return POPGRAD_MATH(log1p)(x); }
 
-POPGRAD_HD float tanh(float x) {
-  const float size = abs(x), s = x * x;
-  // Near zero the quotient would cancel: the continued fraction of tanh to the 9th term (Lambert 1770).
-  const float fraction = x * (((36.0f * s + 6930.0f) * s + 270270.0f) * s + 2027025.0f) /
-                         ((((s + 630.0f) * s + 51975.0f) * s + 945945.0f) * s + 2027025.0f);
-  const float large = 1.0f - 2.0f / (exp(2.0f * (size > 10.0f ? 10.0f : size)) + 1.0f);
-  return size < 0.625f || x != x ? fraction : x < 0.0f ? -large : large;
-}
-POPGRAD_HD double tanh(double x) { return POPGRAD_MATH(tanh)(x); }
-
-// exp(x) - 1 for x <= 0, through tanh: no digits are lost near zero.
+// exp(x) - 1 for x <= 0 = 2^n (exp(r) - 1) + (2^n - 1) with r as in exp: no digits are lost near zero, where n is.
 POPGRAD_HD float expm1(float x) {
-  const float t = tanh(0.5f * x);
-  return 2.0f * t / (1.0f - t);
+  const float limited = x < -20.0f ? -20.0f : x;
+  const float t = limited * 1.44269504089f + round_shift, n = t - round_shift;
+  const float r = (limited - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.0f / 5040;
+  p = p * r + 1.0f / 720;
+  p = p * r + 1.0f / 120;
+  p = p * r + 1.0f / 24;
+  p = p * r + 1.0f / 6;
+  p = p * r + 0.5f;
+  const float power = float_from_bits((bits_from_float(t) + 127u) << 23);
+  return power * (r * r * p + r) + (power - 1.0f);
 }
 POPGRAD_HD double expm1(double x) { return POPGRAD_MATH(expm1)(x); }
+
+// (1 - exp(-2 |x|)) / (1 + exp(-2 |x|)), with the sign of x.
+POPGRAD_HD float tanh(float x) {
+  const float e = expm1(-2.0f * abs(x)), size = -e / (2.0f + e);
+  return float_from_bits(bits_from_float(size) | (bits_from_float(x) & 0x80000000u));
+}
+POPGRAD_HD double tanh(double x) { return POPGRAD_MATH(tanh)(x); }
 
 // The standard normal distribution function, erfc(-x / sqrt(2)) / 2; in the tail its relative error is that of
 // rounding x^2, 2e-5 at -13.
