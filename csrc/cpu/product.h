@@ -15,6 +15,17 @@ struct Vectors {
   typedef T Loose __attribute__((vector_size(POPGRAD_VECTOR_BYTES), aligned(sizeof(T)), may_alias));
   static POPGRAD_HD Vec load(const T* p) { return *reinterpret_cast<const Loose*>(p); }
   static POPGRAD_HD void store(T* p, Vec v) { *reinterpret_cast<Loose*>(p) = v; }
+  static POPGRAD_HD Vec splat(T x) { return x - Vec{}; }  // exact for every x, and compilers drop the zero
+  static POPGRAD_HD Vec load_some(const T* p, int64_t count) {
+    alignas(POPGRAD_VECTOR_BYTES) T edge[width] = {};
+    for (int64_t i = 0; i < count; ++i) edge[i] = p[i];
+    return load(edge);
+  }
+  static POPGRAD_HD void store_some(T* p, Vec v, int64_t count) {
+    alignas(POPGRAD_VECTOR_BYTES) T edge[width];
+    store(edge, v);
+    for (int64_t i = 0; i < count; ++i) p[i] = edge[i];
+  }
 };
 
 template <class T>
@@ -34,23 +45,24 @@ template <class T, int R, int C>
 POPGRAD_HD void product_tile(const Product<T>& p, int64_t r0, int64_t j) {
   using V = Vectors<T>;
   typename V::Vec sum[R][C];
+  T* const to = p.C + r0 * p.c_stride + j;
   // A last vector that is not whole: B is padded, C is not.
   const bool whole = j + C * V::width <= p.columns;
-  alignas(POPGRAD_VECTOR_BYTES) T edge[V::width] = {};
-  for (int r = 0; r < R; ++r)
-    for (int c = 0; c < C; ++c) {
-      T* const at = p.C + (r0 + r) * p.c_stride + j + c * V::width;
-      if (p.start) {
-        sum[r][c] = typename V::Vec{} + p.start[r0 + r];
-      } else if (!p.add) {
-        sum[r][c] = typename V::Vec{};
-      } else if (whole) {
-        sum[r][c] = V::load(at);
-      } else {
-        for (int64_t i = 0; j + i < p.columns; ++i) edge[i] = at[i];
-        sum[r][c] = V::load(edge);
-      }
+  if (p.start) {
+    for (int r = 0; r < R; ++r) {
+      const typename V::Vec start = V::splat(p.start[r0 + r]);
+      for (int c = 0; c < C; ++c) sum[r][c] = start;
     }
+  } else if (!p.add) {
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) sum[r][c] = typename V::Vec{};
+  } else {
+    for (int r = 0; r < R; ++r)
+      for (int c = 0; c < C; ++c) {
+        const T* const at = to + r * p.c_stride + c * V::width;
+        sum[r][c] = whole ? V::load(at) : V::load_some(at, p.columns - j);
+      }
+  }
   const T* a = p.A + r0 * p.row_stride;
   const T* b = p.B + j;
   for (int64_t k = 0; k < p.depth; ++k) {
@@ -65,13 +77,11 @@ POPGRAD_HD void product_tile(const Product<T>& p, int64_t r0, int64_t j) {
   }
   for (int r = 0; r < R; ++r)
     for (int c = 0; c < C; ++c) {
-      T* const at = p.C + (r0 + r) * p.c_stride + j + c * V::width;
-      if (whole) {
+      T* const at = to + r * p.c_stride + c * V::width;
+      if (whole)
         V::store(at, sum[r][c]);
-      } else {
-        V::store(edge, sum[r][c]);
-        for (int64_t i = 0; j + i < p.columns; ++i) at[i] = edge[i];
-      }
+      else
+        V::store_some(at, sum[r][c], p.columns - j);
     }
 }
 
@@ -83,12 +93,25 @@ POPGRAD_HD void product_rows(const Product<T>& p, int64_t r0) {
   for (; j < p.columns; j += width) product_tile<T, R, 1>(p, r0, j);
 }
 
+template <class T, int R>
+POPGRAD_HD void product_height(const Product<T>& p, int64_t r0, int64_t rows) {
+  if constexpr (R > 0) {
+    if (rows == R)
+      product_rows<T, R>(p, r0);
+    else
+      product_height<T, R - 1>(p, r0, rows);
+  }
+}
+
 template <class T>
 void product(const Product<T>& p) {
-  int64_t r = 0;
-  for (; r + POPGRAD_TILE_ROWS <= p.rows; r += POPGRAD_TILE_ROWS) product_rows<T, POPGRAD_TILE_ROWS>(p, r);
-  for (; r + 2 <= p.rows; r += 2) product_rows<T, 2>(p, r);
-  for (; r < p.rows; ++r) product_rows<T, 1>(p, r);
+  // Tiles of nearly the same height: a low one waits for its loads.
+  const int64_t tiles = (p.rows + POPGRAD_TILE_ROWS - 1) / POPGRAD_TILE_ROWS;
+  for (int64_t t = 0, r = 0; t < tiles; ++t) {
+    const int64_t rows = (p.rows - r) / (tiles - t);
+    product_height<T, POPGRAD_TILE_ROWS>(p, r, rows);
+    r += rows;
+  }
 }
 
 }  // namespace popgrad::POPGRAD_TARGET

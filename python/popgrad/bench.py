@@ -216,6 +216,7 @@ def _evaluate(
     for _ in range(repeats):
         for name, run in contenders.items():
             time.sleep(0.1)  # the threads of the one before may still wait for more
+            run()  # wakes its own threads, and brings its data into the caches
             began = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - began)
