@@ -108,19 +108,20 @@ struct Dropout {
   uint32_t step;
 };
 
-// Population sums over samples that are packed in blocks of `block` samples side by side, X[i * block + lane].
+// Population sums over samples that are packed in blocks of block_samples, side by side in lanes: input i of a block
+// is at X[i * lanes + lane]. A last block that is not full has as many lanes as whole vectors need.
 template <class T>
 struct Packed {
-  const T* X;       // (blocks, inputs, block)
-  const T* y;       // (blocks, y_width, block)
-  const T* weight;  // (blocks, block); zero for lanes past the end
+  const T* X;       // (blocks, inputs, lanes); every block has the room of a full one
+  const T* y;       // (blocks, y_width, lanes)
+  const T* weight;  // (blocks, lanes); zero for lanes past the end
   int64_t samples, inputs, y_width;
 };
 
 // One candidate whose first layer is not stored: that of the centre, and a matrix of low rank added to it.
 template <class T>
 struct Moved {
-  const T* start;      // (blocks, outputs of the layer, block): the layer at the centre
+  const T* start;      // (blocks, outputs of the layer, lanes): the layer at the centre
   const T* projected;  // sample block b, column q: `projected + b * block_stride + q * column_stride`, one per lane
   int64_t block_stride, column_stride;
   const T* left;  // (rank, outputs)
@@ -139,7 +140,8 @@ struct NetworkFns {
   double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
   // The same in three parts for many candidates near a centre w. The first layer at the centre, one block of samples:
   void (*first_layer)(const Shape&, const T* w, const Packed<T>&, int64_t block, T* z);
-  // out[b][q][k] (block) = the product of row q of candidate k, at right + k * stride + q * inputs, with the inputs.
+  // out[b][q][k] (block_samples) = the product of row q of candidate k, at right + k * stride + q * inputs, with the
+  // inputs.
   void (*project)(const Shape&, const T* right, int64_t stride, int64_t candidates, int rank, const Packed<T>&,
                   int64_t first, int64_t last, T* out);
   double (*evaluate_moved)(const Shape&, int score, const Moved<T>&, const Packed<T>&, int64_t first, int64_t last,

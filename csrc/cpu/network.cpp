@@ -111,13 +111,22 @@ void pack_weight(const Batch<T>& batch, int64_t begin, int64_t count, int64_t la
     for (int64_t s = 0; s < count; ++s) to[s] = batch.weight[batch.rows ? batch.rows[begin + s] : begin + s];
 }
 
+// Samples of a block, and the lanes that hold them side by side: of the last block, no more than whole vectors.
+int64_t samples_in(int64_t samples, int64_t block) {
+  const int64_t left = samples - block * block_samples;
+  return left < block_samples ? left : block_samples;
+}
+template <class T>
+int64_t lanes_of(const Packed<T>& packed, int64_t block) {
+  return pad<T>(samples_in(packed.samples, block));
+}
+
 template <class T>
 void pack(const Batch<T>& batch, int64_t block, T* X, T* y, T* weight) {
-  const int64_t begin = block * block_samples, left = batch.samples - begin;
-  const int64_t count = left < block_samples ? left : block_samples;
-  pack_lanes(batch.X, batch.rows, batch.inputs, begin, count, block_samples, X + begin * batch.inputs);
-  pack_lanes(batch.y, batch.rows, batch.y_width, begin, count, block_samples, y + begin * batch.y_width);
-  pack_weight(batch, begin, count, block_samples, weight + begin);
+  const int64_t begin = block * block_samples, count = samples_in(batch.samples, block), lanes = pad<T>(count);
+  pack_lanes(batch.X, batch.rows, batch.inputs, begin, count, lanes, X + begin * batch.inputs);
+  pack_lanes(batch.y, batch.rows, batch.y_width, begin, count, lanes, y + begin * batch.y_width);
+  pack_weight(batch, begin, count, lanes, weight + begin);
 }
 
 template <class T>
@@ -148,14 +157,11 @@ const T* outputs_of(const Shape& shape, int first, const T* w, const T* x, int64
 // The sum of weight * score over one block, whose raw outputs are z.
 template <class T>
 double block_sum(const Shape& shape, int score, const T* z, const Packed<T>& packed, int64_t b) {
-  const int64_t begin = b * block_samples, left = packed.samples - begin;
-  // Whole vectors suffice for the last block: the lanes past the end carry no weight.
-  alignas(64) T value[block_samples], weighted[block_samples];
-  score_fns<T>[score](z, packed.y + begin * packed.y_width, int(shape.sizes[shape.layers]), block_samples, value,
-                      nullptr);
-  const int64_t count = left < block_samples ? left : block_samples;
-  for (int64_t s = 0; s < block_samples; ++s) weighted[s] = s < count ? packed.weight[begin + s] * value[s] : T(0);
-  return double(sum_lanes(weighted, block_samples));
+  const int64_t begin = b * block_samples, lanes = lanes_of(packed, b), count = samples_in(packed.samples, b);
+  alignas(64) T value[block_samples];
+  score_fns<T>[score](z, packed.y + begin * packed.y_width, int(shape.sizes[shape.layers]), int(lanes), value, nullptr);
+  for (int64_t s = 0; s < lanes; ++s) value[s] = s < count ? packed.weight[begin + s] * value[s] : T(0);
+  return double(sum_lanes(value, lanes));
 }
 
 template <class T>
@@ -164,50 +170,53 @@ double evaluate(const Shape& shape, int score, const T* w, const Packed<T>& pack
   double total = 0;
   for (int64_t b = first; b < last; ++b) {
     const T* const x = packed.X + b * block_samples * packed.inputs;
-    total += block_sum(shape, score, outputs_of(shape, 0, w, x, block_samples, scratch), packed, b);
+    total += block_sum(shape, score, outputs_of(shape, 0, w, x, lanes_of(packed, b), scratch), packed, b);
   }
   return total;
 }
 
 template <class T>
 void first_layer(const Shape& shape, const T* w, const Packed<T>& packed, int64_t block, T* z) {
-  layer(w, shape.sizes[0], shape.sizes[1], packed.X + block * block_samples * packed.inputs, block_samples, z);
+  layer(w, shape.sizes[0], shape.sizes[1], packed.X + block * block_samples * packed.inputs, lanes_of(packed, block),
+        z);
 }
 
 template <class T>
 void project(const Shape& shape, const T* right, int64_t stride, int64_t candidates, int rank, const Packed<T>& packed,
              int64_t first, int64_t last, T* out) {
   const int64_t inputs = shape.sizes[0];
-  for (int64_t b = first; b < last; ++b)
+  for (int64_t b = first; b < last; ++b) {
+    const int64_t lanes = lanes_of(packed, b);
     for (int q = 0; q < rank; ++q, out += candidates * block_samples)
       product(Product<T>{.A = right + q * inputs,
                          .row_stride = stride,
                          .depth_stride = 1,
                          .B = packed.X + b * block_samples * inputs,
-                         .b_stride = block_samples,
+                         .b_stride = lanes,
                          .C = out,
                          .c_stride = block_samples,
                          .start = nullptr,
                          .add = false,
                          .rows = candidates,
                          .depth = inputs,
-                         .columns = block_samples});
+                         .columns = lanes});
+  }
 }
 
 // The first layer of one block at a candidate.
 template <class T>
-void move_layer(const Moved<T>& moved, int64_t outputs, int64_t block, T* z) {
+void move_layer(const Moved<T>& moved, int64_t outputs, int64_t block, int64_t lanes, T* z) {
   const T* const start = moved.start + block * outputs * block_samples;
   const T* const projected = moved.projected + block * moved.block_stride;
   for (int64_t o = 0; o < outputs; ++o) {
-    T* const row = z + o * block_samples;
+    T* const row = z + o * lanes;
     const T shift = moved.bias_scale * moved.bias[o];
-    for (int64_t s = 0; s < block_samples; ++s) row[s] = start[o * block_samples + s] + shift;
+    for (int64_t s = 0; s < lanes; ++s) row[s] = start[o * lanes + s] + shift;
     for (int q = 0; q < moved.rank; ++q) {
       const T factor = moved.left_scale * moved.left[q * outputs + o];
       const T* const column = projected + q * moved.column_stride;
 #pragma GCC ivdep
-      for (int64_t s = 0; s < block_samples; ++s) row[s] += factor * column[s];
+      for (int64_t s = 0; s < lanes; ++s) row[s] += factor * column[s];
     }
   }
 }
@@ -218,9 +227,10 @@ double evaluate_moved(const Shape& shape, int score, const Moved<T>& moved, cons
   const int64_t hidden = shape.sizes[1];
   double total = 0;
   for (int64_t b = first; b < last; ++b) {
-    move_layer(moved, hidden, b - first, scratch);
-    if (shape.layers > 1) activation_fns<T>[shape.activation].activate(scratch, scratch, hidden * block_samples);
-    total += block_sum(shape, score, outputs_of(shape, 1, moved.rest, scratch, block_samples, scratch), packed, b);
+    const int64_t lanes = lanes_of(packed, b);
+    move_layer(moved, hidden, b - first, lanes, scratch);
+    if (shape.layers > 1) activation_fns<T>[shape.activation].activate(scratch, scratch, hidden * lanes);
+    total += block_sum(shape, score, outputs_of(shape, 1, moved.rest, scratch, lanes, scratch), packed, b);
   }
   return total;
 }
