@@ -157,14 +157,21 @@ double total_weight(const Batch<T>& batch) {
 }
 
 template <class T>
-PackedData<T> pack_any(const Batch<T>& batch) {
+PackedData<T> pack_any(const Batch<T>& batch, const HalfFns* half) {
   const int64_t blocks = block_count(batch.samples), lanes = blocks * block_samples;
-  auto memory = allocate<T>(size_t(lanes * (batch.inputs + batch.y_width + 1)));
-  T* const X = memory.get();
-  T* const y = X + lanes * batch.inputs;
+  const int64_t words = half ? (batch.inputs + half->depth_step - 1) / half->depth_step * half->depth_step / 2 : 0;
+  const int64_t width = half ? words : batch.inputs;
+  auto memory = allocate<T>(size_t(lanes * (width + batch.y_width + 1)));
+  T* const X = half ? nullptr : memory.get();
+  uint32_t* const halves = half ? reinterpret_cast<uint32_t*>(memory.get()) : nullptr;
+  T* const y = memory.get() + lanes * width;
   T* const weight = y + lanes * batch.y_width;
-  parallel(blocks, double(lanes) * double(batch.inputs), [&](int64_t b) { network<T>().pack(batch, b, X, y, weight); });
-  return {{X, y, weight, batch.samples, batch.inputs, batch.y_width}, total_weight(batch), std::move(memory)};
+  parallel(blocks, double(lanes) * double(batch.inputs), [&](int64_t b) {
+    network<T>().pack(batch, b, X, y, weight);
+    if constexpr (sizeof(T) == sizeof(float))
+      if (half) half->pack(batch, b, halves);
+  });
+  return {{X, y, weight, halves, batch.samples, batch.inputs, batch.y_width}, total_weight(batch), std::move(memory)};
 }
 
 template <class T>
@@ -175,11 +182,12 @@ void evaluate_any(const Shape& shape, int score, const T* population, size_t mem
   const int64_t n = parameter_count(shape), blocks = block_count(data.view.samples);
   const int64_t parts = (blocks + part_blocks - 1) / part_blocks;
   std::vector<double> sums(size_t(parts) * members);
-  const size_t need = network<T>().scratch(shape);
+  const Evaluator<T> network = evaluator(data.view);
+  const size_t need = network.scratch(shape);
   parallel(int64_t(sums.size()), double(members) * double(n) * double(data.view.samples), [&](int64_t item) {
     const int64_t member = item / parts, first = item % parts * part_blocks;
-    sums[size_t(item)] = network<T>().evaluate(shape, score, population + member * n, data.view, first,
-                                               std::min(blocks, first + part_blocks), scratch<T>(need));
+    sums[size_t(item)] = network.evaluate(shape, score, population + member * n, data.view, first,
+                                          std::min(blocks, first + part_blocks), scratch<T>(need));
   });
   for (size_t p = 0; p < members; ++p) {
     double total = 0;
@@ -188,13 +196,19 @@ void evaluate_any(const Shape& shape, int score, const T* population, size_t mem
   }
 }
 
-template <class T>
-void forward_any(const Shape& shape, const T* w, const Batch<T>& batch, T* out) {
-  const size_t need = network<T>().scratch(shape);
-  parallel(block_count(batch.samples), double(parameter_count(shape)) * double(batch.samples), [&](int64_t b) {
-    network<T>().forward(shape, w, batch, b * block_samples, std::min(batch.samples, (b + 1) * block_samples), out,
-                         scratch<T>(need));
-  });
+template <class T, class Fns>
+void forward_any(const Fns& fns, const Shape& shape, const T* population, size_t members, const Batch<T>& batch,
+                 T* out) {
+  // Some members together, for which a block of samples is laid out once.
+  constexpr int64_t together = 16;
+  const int64_t n = parameter_count(shape), blocks = block_count(batch.samples), all = int64_t(members);
+  const size_t need = fns.scratch(shape);
+  parallel((all + together - 1) / together * blocks, double(n) * double(batch.samples) * double(all),
+           [&](int64_t item) {
+             const int64_t first = item / blocks * together, b = item % blocks;
+             fns.forward(shape, population + first * n, std::min(together, all - first), batch, b,
+                         out + first * batch.samples * shape.sizes[shape.layers], scratch<T>(need));
+           });
 }
 
 template <class T>
@@ -226,10 +240,16 @@ double gradient_any(const Shape& shape, int score, const T* w, const Batch<T>& b
 
 }  // namespace
 
-const Kernels& kernels() {
-  static const Kernels& picked = pick_kernels();
-  return picked;
+namespace {
+const Target& picked() {
+  static const Target& target = pick_target();
+  return target;
 }
+}  // namespace
+
+const Kernels& kernels() { return *picked().kernels; }
+const HalfFns* half_kernels() { return picked().half; }
+const char* isa() { return picked().name; }
 
 int64_t parameter_count(const Shape& shape) {
   int64_t n = 0;
@@ -249,17 +269,24 @@ int64_t parameter_count(const Shape& shape) {
     spread_any(rows, count, which, wanted, n, out);                                                                   \
   }                                                                                                                   \
   double sum_squares(const T* x, size_t n) { return sum_squares_any(x, n); }                                          \
-  PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch); }                                               \
+  PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch, nullptr); }                                      \
   void evaluate(const Shape& shape, int score, const T* population, size_t members, const PackedData<T>& data,        \
                 double* out) {                                                                                        \
     evaluate_any(shape, score, population, members, data, out);                                                       \
   }                                                                                                                   \
-  void forward(const Shape& shape, const T* w, const Batch<T>& batch, T* out) { forward_any(shape, w, batch, out); }  \
+  void forward(const Shape& shape, const T* population, size_t members, const Batch<T>& batch, T* out) {              \
+    forward_any(network<T>(), shape, population, members, batch, out);                                                \
+  }                                                                                                                   \
   double gradient(const Shape& shape, int score, const T* w, const Batch<T>& batch, const Dropout& dropout, T* out) { \
     return gradient_any(shape, score, w, batch, dropout, out);                                                        \
   }
 POPGRAD_BOTH(float)
 POPGRAD_BOTH(double)
 #undef POPGRAD_BOTH
+
+PackedData<float> pack_half(const Batch<float>& batch) { return pack_any(batch, half_kernels()); }
+void forward_half(const Shape& shape, const float* population, size_t members, const Batch<float>& batch, float* out) {
+  forward_any(*half_kernels(), shape, population, members, batch, out);
+}
 
 }  // namespace popgrad

@@ -12,8 +12,11 @@
 
 namespace popgrad {
 
-// The table in use. Picked at the first call; throws std::runtime_error for a POPGRAD_ISA that cannot be had.
+// The table in use, products of bfloat16 numbers (null where there are none), and the name of both. Picked at the first
+// call; throws std::runtime_error for a POPGRAD_ISA that cannot be had.
 const Kernels& kernels();
+const HalfFns* half_kernels();
+const char* isa();
 
 // One update of every tensor of a list. `fields` holds most_fields numbers, of which the rule names the first. A rule's
 // first `kept` fields come from StepArgs::kept and go back there.
@@ -43,6 +46,8 @@ struct PackedData {
 };
 PackedData<float> pack(const Batch<float>&);
 PackedData<double> pack(const Batch<double>&);
+// For evaluation in bfloat16, where half_kernels() are.
+PackedData<float> pack_half(const Batch<float>&);
 
 // out[p] = weighted mean of the score of the network whose parameters are row p of (members, parameter_count).
 void evaluate(const Shape&, int score, const float* population, size_t members, const PackedData<float>&, double* out);
@@ -71,7 +76,8 @@ size_t parameter_count(const std::vector<NoisePart>&);
 // How many normal numbers a member takes: of a matrix A (rows, rank) and B (columns, rank), each column by column.
 size_t drawn_count(const std::vector<NoisePart>&, int rank);
 
-// As above; where there are matrices, the parts are a weight and a bias for each layer of the network.
+// As above; where there are matrices, the parts are a weight and a bias for each layer of the network, and the data are
+// not those of pack_half.
 void evaluate(const Shape&, int score, const Perturbations<float>&, const PackedData<float>&, double* out);
 void evaluate(const Shape&, int score, const Perturbations<double>&, const PackedData<double>&, double* out);
 
@@ -83,8 +89,10 @@ void rows(const Perturbations<double>&, size_t first, size_t count, double* out)
 void combine(const Perturbations<float>&, const double* weights, float* out);
 void combine(const Perturbations<double>&, const double* weights, double* out);
 
-void forward(const Shape&, const float* w, const Batch<float>&, float* out);
-void forward(const Shape&, const double* w, const Batch<double>&, double* out);
+// Raw outputs (members, samples, outputs) of the networks whose parameters are the rows of (members, parameter_count).
+void forward(const Shape&, const float* population, size_t members, const Batch<float>&, float* out);
+void forward(const Shape&, const double* population, size_t members, const Batch<double>&, double* out);
+void forward_half(const Shape&, const float* population, size_t members, const Batch<float>&, float* out);
 
 // The weighted mean loss; its gradient is written to out (parameter_count).
 double gradient(const Shape&, int score, const float* w, const Batch<float>&, const Dropout&, float* out);

@@ -38,6 +38,19 @@ inline const NetworkFns<T>& network() {
     return *kernels().network_f64;
 }
 
+// What sums up the score of one candidate, in the precision that the data were packed for.
+template <class T>
+struct Evaluator {
+  size_t (*scratch)(const Shape&);
+  double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
+};
+template <class T>
+inline Evaluator<T> evaluator([[maybe_unused]] const Packed<T>& packed) {
+  if constexpr (sizeof(T) == sizeof(float))
+    if (packed.half) return {half_kernels()->scratch, half_kernels()->evaluate};
+  return {network<T>().scratch, network<T>().evaluate};
+}
+
 inline int64_t block_count(int64_t samples) { return (samples + block_samples - 1) / block_samples; }
 
 }  // namespace popgrad

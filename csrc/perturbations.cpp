@@ -89,7 +89,8 @@ void evaluate_full(const Shape& shape, int score, const Perturbations<T>& p, con
   const size_t n = parameter_count(p.parts), half = drawn_members(p), images = p.members / half;
   const int64_t blocks = block_count(data.view.samples), parts = (blocks + part_blocks - 1) / part_blocks;
   const int64_t cuts = half < enough ? parts : 1, each = parts / cuts;
-  const size_t need = room(network<T>().scratch(shape));
+  const Evaluator<T> network = evaluator(data.view);
+  const size_t need = room(network.scratch(shape));
   std::vector<double> sums(cuts > 1 ? p.members * size_t(cuts) : 0);
   double* const to = cuts > 1 ? sums.data() : out;
   parallel(int64_t(half) * cuts, double(p.members) * double(n) * double(data.view.samples), [&](int64_t item) {
@@ -103,8 +104,8 @@ void evaluate_full(const Shape& shape, int score, const Perturbations<T>& p, con
     for (size_t image = 0; image < images; ++image) {
       double total = 0;
       for (int64_t part = cut * each; part < (cut + 1) * each; ++part)
-        total += network<T>().evaluate(shape, score, w[image], data.view, part * part_blocks,
-                                       std::min(blocks, (part + 1) * part_blocks), memory);
+        total += network.evaluate(shape, score, w[image], data.view, part * part_blocks,
+                                  std::min(blocks, (part + 1) * part_blocks), memory);
       to[(member + image * half) * size_t(cuts) + size_t(cut)] = total;
     }
   });

@@ -112,9 +112,10 @@ struct Dropout {
 // is at X[i * lanes + lane]. A last block that is not full has as many lanes as whole vectors need.
 template <class T>
 struct Packed {
-  const T* X;       // (blocks, inputs, lanes); every block has the room of a full one
-  const T* y;       // (blocks, y_width, lanes)
-  const T* weight;  // (blocks, lanes); zero for lanes past the end
+  const T* X;            // (blocks, inputs, lanes); every block has the room of a full one
+  const T* y;            // (blocks, y_width, lanes)
+  const T* weight;       // (blocks, lanes); zero for lanes past the end
+  const uint32_t* half;  // instead of X: inputs in bfloat16, two to a word, (blocks, half_depth / 2, lanes); or null
   int64_t samples, inputs, y_width;
 };
 
@@ -135,6 +136,7 @@ template <class T>
 struct NetworkFns {
   // Elements of scratch, aligned to 64 bytes, that the calls below need.
   size_t (*scratch)(const Shape&);
+  // X may be null.
   void (*pack)(const Batch<T>&, int64_t block, T* X, T* y, T* weight);
   // Sum of weight * score over the blocks [first, last).
   double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
@@ -150,8 +152,9 @@ struct NetworkFns {
   // past the end of B's last row is read.
   void (*add_product)(const T* A, int64_t a_stride, const T* B, int64_t b_stride, T* C, int64_t rows, int64_t depth,
                       int64_t columns);
-  // Raw outputs (samples, sizes[layers]) of the rows [begin, end).
-  void (*forward)(const Shape&, const T* w, const Batch<T>&, int64_t begin, int64_t end, T* out, T* scratch);
+  // Raw outputs of one block of samples, written into out (members, samples, sizes[layers]).
+  void (*forward)(const Shape&, const T* population, int64_t members, const Batch<T>&, int64_t block, T* out,
+                  T* scratch);
   // Adds d(scale * sum of weight * loss) / d w over the samples [begin, end); returns the sum, not scaled.
   double (*gradient)(const Shape&, int score, const T* w, const Batch<T>&, int64_t begin, int64_t end, double scale,
                      const Dropout&, T* gradient, T* scratch);
@@ -190,6 +193,18 @@ struct NoiseFns {
   // out[i] = sum over members of weights[p] * noise, in order; members that weigh nothing are not drawn.
   void (*combine)(uint64_t seed, uint32_t stream, const double* weights, size_t members, size_t begin, size_t end,
                   T* out);
+};
+
+// The same for products of bfloat16 numbers summed in float, of a processor that has instructions for them. Weights,
+// inputs and what hidden layers pass on are rounded to bfloat16, to the nearest; all else is float.
+struct HalfFns {
+  int64_t depth_step;  // inputs are padded with zeros to a multiple of this
+  size_t (*scratch)(const Shape&);
+  void (*pack)(const Batch<float>&, int64_t block, uint32_t* half);
+  double (*evaluate)(const Shape&, int score, const float* w, const Packed<float>&, int64_t first, int64_t last,
+                     float* scratch);
+  void (*forward)(const Shape&, const float* population, int64_t members, const Batch<float>&, int64_t block,
+                  float* out, float* scratch);
 };
 
 inline constexpr size_t noise_piece = 256;    // coordinates of a member that are drawn together

@@ -30,17 +30,21 @@ class Network {
   Shape shape() const { return {sizes_.data(), int(sizes_.size()) - 1, activation_}; }
   int64_t n() const { return parameter_count(shape()); }
 
-  AnyPacked pack(const py::object& X, const py::object& y, const py::object& weight, const py::object& rows) const {
+  AnyPacked pack(const py::object& X, const py::object& y, const py::object& weight, const py::object& rows,
+                 bool bfloat16) const {
+    check_half("pack", bfloat16);
     return with_type("X", X, [&](auto type) {
       using T = decltype(type);
       const Batch<T> batch = batch_of<T>(X, y, weight, rows);
       AnyPacked packed{nullptr, nullptr, batch.inputs, batch.y_width, batch.samples};
-      const py::gil_scoped_release release;
-      auto data = std::make_unique<PackedData<T>>(popgrad::pack(batch));
-      if constexpr (sizeof(T) == sizeof(float))
-        packed.f32 = std::move(data);
-      else
-        packed.f64 = std::move(data);
+      if constexpr (sizeof(T) == sizeof(float)) {
+        const py::gil_scoped_release release;
+        packed.f32 = std::make_unique<PackedData<T>>(bfloat16 ? popgrad::pack_half(batch) : popgrad::pack(batch));
+      } else {
+        if (bfloat16) throw py::type_error("[_core.pack] bfloat16 needs float32 data");
+        const py::gil_scoped_release release;
+        packed.f64 = std::make_unique<PackedData<T>>(popgrad::pack(batch));
+      }
       return packed;
     });
   }
@@ -68,6 +72,8 @@ class Network {
     if (packed.inputs != sizes_.front()) throw py::value_error("[_core.evaluate] packed for other inputs");
     if (noise.n() != n() || (noise.rank > 0 && !fits(noise)))
       throw py::value_error("[_core.evaluate] the noise has other shapes than the network");
+    if (noise.rank > 0 && packed.f32 && packed.f32->view.half)
+      throw py::value_error("[_core.evaluate] noise of low rank is not evaluated in bfloat16");
     with_type("centre", centre, [&](auto type) {
       using T = decltype(type);
       const T* const c = input<T>("centre", centre, {n()});
@@ -78,16 +84,26 @@ class Network {
     });
   }
 
-  void forward(const py::object& w, const py::object& X, const py::object& out) const {
-    with_type("w", w, [&](auto type) {
+  void forward(const py::object& population, const py::object& X, const py::object& out, bool bfloat16) const {
+    check_half("forward", bfloat16);
+    with_type("population", population, [&](auto type) {
       using T = decltype(type);
-      const T* const parameters = input<T>("w", w, {n()});
-      const py::ssize_t samples = length("X", X);
+      const py::ssize_t samples = length("X", X), members = length("population", population);
+      const T* const p = input<T>("population", population, {members, n()});
       const Batch<T> batch{
           input<T>("X", X, {samples, sizes_.front()}), nullptr, nullptr, nullptr, samples, sizes_.front(), 0};
-      T* const o = output<T>("out", out, {samples, sizes_.back()});
-      const py::gil_scoped_release release;
-      popgrad::forward(shape(), parameters, batch, o);
+      T* const o = output<T>("out", out, {members, samples, sizes_.back()});
+      if constexpr (sizeof(T) == sizeof(float)) {
+        const py::gil_scoped_release release;
+        if (bfloat16)
+          forward_half(shape(), p, size_t(members), batch, o);
+        else
+          popgrad::forward(shape(), p, size_t(members), batch, o);
+      } else {
+        if (bfloat16) throw py::type_error("[_core.forward] bfloat16 needs float32 data");
+        const py::gil_scoped_release release;
+        popgrad::forward(shape(), p, size_t(members), batch, o);
+      }
     });
   }
 
@@ -109,6 +125,11 @@ class Network {
   }
 
  private:
+  static void check_half(const std::string& operation, bool wanted) {
+    if (wanted && !half_kernels())
+      throw py::value_error("[_core." + operation + "] no instructions for bfloat16 are in use");
+  }
+
   static int score_index(const std::string& name) {
     for (int k = 0; k < kernels().score_count; ++k)
       if (name == kernels().scores[k].name) return k;
@@ -195,11 +216,12 @@ void bind_network(py::module_& m) {
            py::arg("sizes"), py::arg("activation"))
       .def_property_readonly("n", &Network::n)
       .def("pack", &Network::pack, py::arg("X"), py::arg("y"), py::arg("weight") = py::none(),
-           py::arg("rows") = py::none())
+           py::arg("rows") = py::none(), py::arg("bfloat16") = false)
       .def("evaluate", &Network::evaluate, py::arg("score"), py::arg("population"), py::arg("packed"), py::arg("out"))
       .def("evaluate_noise", &Network::evaluate_noise, py::arg("score"), py::arg("noise"), py::arg("centre"),
            py::arg("packed"), py::arg("out"))
-      .def("forward", &Network::forward, py::arg("w"), py::arg("X"), py::arg("out"))
+      .def("forward", &Network::forward, py::arg("population"), py::arg("X"), py::arg("out"),
+           py::arg("bfloat16") = false)
       .def("gradient", &Network::gradient, py::arg("score"), py::arg("w"), py::arg("X"), py::arg("y"),
            py::arg("weight"), py::arg("rows"), py::arg("out"), py::arg("dropout") = 0.0, py::arg("seed") = 0,
            py::arg("step") = 0);

@@ -9,7 +9,9 @@
 namespace popgrad {
 
 struct Target {
+  const char* name;
   const Kernels* kernels;
+  const HalfFns* half;  // null where products of bfloat16 numbers are not faster than those of floats
   bool supported;
 };
 
@@ -17,6 +19,6 @@ const std::vector<Target>& targets();  // built into this library, in increasing
 
 // The best supported target, or the one that POPGRAD_ISA names; throws std::runtime_error where that one was
 // not built or does not run here.
-const Kernels& pick_kernels();
+const Target& pick_target();
 
 }  // namespace popgrad

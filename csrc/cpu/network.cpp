@@ -4,13 +4,11 @@
 // Samples lie side by side, `lanes` of them to a block, so a layer with three outputs fills a vector as well
 // as one with three hundred. No standard headers with inline bodies here, see ARCHITECTURE.md.
 #include "../kernels/random.h"
-#include "product.h"
+#include "blocks.h"
 #include "tables.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {
-
-static_assert(max_lanes == block_samples);
 
 template <template <class> class F, class T>
 void activate(const T* z, T* a, int64_t count) {
@@ -24,55 +22,20 @@ void chain(const T* z, const T* a, T* delta, int64_t count) {
   for (int64_t i = 0; i < count; ++i) delta[i] *= F<T>::slope(z[i], a[i]);
 }
 
-template <template <class> class F, class T>
-void score(const T* z, const T* y, int outputs, int lanes, T* value, T* slope) {
-  // Two calls, so that each inlined copy knows whether it has slopes to write.
-  if (slope && F<T>::differentiable)
-    F<T>::score(z, y, outputs, lanes, value, slope);
-  else
-    F<T>::score(z, y, outputs, lanes, value, nullptr);
-}
-
 template <class T>
 struct ActivationFns {
   void (*activate)(const T*, T*, int64_t);
   void (*chain)(const T*, const T*, T*, int64_t);
 };
-template <class T>
-using ScoreFn = void (*)(const T*, const T*, int, int, T*, T*);
 
 #define X(F, name, differentiable) {activate<F, T>, chain<F, T>},
 template <class T>
 constexpr ActivationFns<T> activation_fns[] = {ACTIVATIONS(X)};
 #undef X
-#define X(F, name) score<F, T>,
-template <class T>
-constexpr ScoreFn<T> score_fns[] = {SCORES(X)};
-#undef X
-
-template <class T>
-constexpr int64_t pad(int64_t count) {
-  constexpr int64_t width = Vectors<T>::width;
-  return (count + width - 1) / width * width;
-}
-
 int64_t widest(const Shape& shape) {
   int64_t widest = 0;
   for (int l = 0; l <= shape.layers; ++l) widest = widest < shape.sizes[l] ? shape.sizes[l] : widest;
   return widest;
-}
-
-// The sum of `lanes` values, by halves: the order is that of the vector width.
-template <class T>
-T sum_lanes(const T* values, int64_t lanes) {
-  using V = Vectors<T>;
-  typename V::Vec total{};
-  for (int64_t i = 0; i < lanes; i += V::width) total += V::load(values + i);
-  alignas(POPGRAD_VECTOR_BYTES) T part[V::width];
-  V::store(part, total);
-  for (int half = V::width / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) part[i] += part[i + half];
-  return part[0];
 }
 
 // One layer for a block: z (outputs, lanes) = W x + b, weights and bias at w.
@@ -92,18 +55,6 @@ void layer(const T* w, int64_t inputs, int64_t outputs, const T* x, int64_t lane
                      .columns = lanes});
 }
 
-// Samples [begin, begin + count) side by side in `lanes` >= count lanes; the rest repeats zero.
-template <class T>
-void pack_lanes(const T* from, const int64_t* rows, int64_t width, int64_t begin, int64_t count, int64_t lanes, T* to) {
-  for (int64_t s = 0; s < count; ++s) {
-    const T* const sample = from + (rows ? rows[begin + s] : begin + s) * width;
-    for (int64_t i = 0; i < width; ++i) to[i * lanes + s] = sample[i];
-  }
-  if (count < lanes)
-    for (int64_t i = 0; i < width; ++i)
-      for (int64_t s = count; s < lanes; ++s) to[i * lanes + s] = T(0);
-}
-
 template <class T>
 void pack_weight(const Batch<T>& batch, int64_t begin, int64_t count, int64_t lanes, T* to) {
   for (int64_t s = 0; s < lanes; ++s) to[s] = s < count ? T(1) : T(0);
@@ -111,20 +62,10 @@ void pack_weight(const Batch<T>& batch, int64_t begin, int64_t count, int64_t la
     for (int64_t s = 0; s < count; ++s) to[s] = batch.weight[batch.rows ? batch.rows[begin + s] : begin + s];
 }
 
-// Samples of a block, and the lanes that hold them side by side: of the last block, no more than whole vectors.
-int64_t samples_in(int64_t samples, int64_t block) {
-  const int64_t left = samples - block * block_samples;
-  return left < block_samples ? left : block_samples;
-}
-template <class T>
-int64_t lanes_of(const Packed<T>& packed, int64_t block) {
-  return pad<T>(samples_in(packed.samples, block));
-}
-
 template <class T>
 void pack(const Batch<T>& batch, int64_t block, T* X, T* y, T* weight) {
   const int64_t begin = block * block_samples, count = samples_in(batch.samples, block), lanes = pad<T>(count);
-  pack_lanes(batch.X, batch.rows, batch.inputs, begin, count, lanes, X + begin * batch.inputs);
+  if (X) pack_lanes(batch.X, batch.rows, batch.inputs, begin, count, lanes, X + begin * batch.inputs);
   pack_lanes(batch.y, batch.rows, batch.y_width, begin, count, lanes, y + begin * batch.y_width);
   pack_weight(batch, begin, count, lanes, weight + begin);
 }
@@ -152,16 +93,6 @@ const T* outputs_of(const Shape& shape, int first, const T* w, const T* x, int64
     x = z;
   }
   return x;
-}
-
-// The sum of weight * score over one block, whose raw outputs are z.
-template <class T>
-double block_sum(const Shape& shape, int score, const T* z, const Packed<T>& packed, int64_t b) {
-  const int64_t begin = b * block_samples, lanes = lanes_of(packed, b), count = samples_in(packed.samples, b);
-  alignas(64) T value[block_samples];
-  score_fns<T>[score](z, packed.y + begin * packed.y_width, int(shape.sizes[shape.layers]), int(lanes), value, nullptr);
-  for (int64_t s = 0; s < lanes; ++s) value[s] = s < count ? packed.weight[begin + s] * value[s] : T(0);
-  return double(sum_lanes(value, lanes));
 }
 
 template <class T>
@@ -253,15 +184,14 @@ void add_product(const T* A, int64_t a_stride, const T* B, int64_t b_stride, T* 
 }
 
 template <class T>
-void forward(const Shape& shape, const T* w, const Batch<T>& batch, int64_t begin, int64_t end, T* out, T* scratch) {
-  const int64_t inputs = shape.sizes[0], outputs = shape.sizes[shape.layers];
-  for (int64_t b = begin; b < end; b += block_samples) {
-    const int64_t count = end - b < block_samples ? end - b : block_samples, lanes = pad<T>(count);
-    pack_lanes(batch.X, batch.rows, inputs, b, count, lanes, scratch);
-    const T* const z = outputs_of(shape, 0, w, scratch, lanes, scratch + inputs * lanes);
-    for (int64_t s = 0; s < count; ++s)
-      for (int64_t o = 0; o < outputs; ++o) out[(b + s) * outputs + o] = z[o * lanes + s];
-  }
+void forward(const Shape& shape, const T* population, int64_t members, const Batch<T>& batch, int64_t block, T* out,
+             T* scratch) {
+  const int64_t inputs = shape.sizes[0], outputs = shape.sizes[shape.layers], begin = block * block_samples;
+  const int64_t count = samples_in(batch.samples, block), lanes = pad<T>(count);
+  pack_lanes(batch.X, batch.rows, inputs, begin, count, lanes, scratch);
+  for (int64_t k = 0; k < members; ++k, population += count_of(shape))
+    write_rows(outputs_of(shape, 0, population, scratch, lanes, scratch + inputs * lanes), outputs, count, lanes,
+               out + (k * batch.samples + begin) * outputs);
 }
 
 // Rows (lanes, pad(units)) from columns (units, lanes): the right-hand side of a weight gradient.

@@ -28,11 +28,21 @@ struct Vectors {
   }
 };
 
+// What is multiplied: numbers of the type that is summed, or something else with an `add` of its own.
 template <class T>
+struct Numbers {
+  using In = T;
+  static POPGRAD_HD typename Vectors<T>::Vec add(typename Vectors<T>::Vec sum, T left, typename Vectors<T>::Vec right) {
+    return sum + left * right;
+  }
+};
+
+template <class T, class Kind = Numbers<T>>
 struct Product {
-  const T* A;
+  using In = typename Kind::In;
+  const In* A;
   int64_t row_stride, depth_stride;  // A(r, k) = A[r * row_stride + k * depth_stride]
-  const T* B;
+  const In* B;
   int64_t b_stride;  // B(k, j) = B[k * b_stride + j]; rows padded to whole vectors
   T* C;
   int64_t c_stride;
@@ -41,8 +51,9 @@ struct Product {
   int64_t rows, depth, columns;
 };
 
-template <class T, int R, int C>
-POPGRAD_HD void product_tile(const Product<T>& p, int64_t r0, int64_t j) {
+template <class T, class Kind, int R, int C>
+POPGRAD_HD void product_tile(const Product<T, Kind>& p, int64_t r0, int64_t j) {
+  using In = Vectors<typename Kind::In>;
   using V = Vectors<T>;
   typename V::Vec sum[R][C];
   T* const to = p.C + r0 * p.c_stride + j;
@@ -63,14 +74,14 @@ POPGRAD_HD void product_tile(const Product<T>& p, int64_t r0, int64_t j) {
         sum[r][c] = whole ? V::load(at) : V::load_some(at, p.columns - j);
       }
   }
-  const T* a = p.A + r0 * p.row_stride;
-  const T* b = p.B + j;
+  const typename Kind::In* a = p.A + r0 * p.row_stride;
+  const typename Kind::In* b = p.B + j;
   for (int64_t k = 0; k < p.depth; ++k) {
-    typename V::Vec right[C];
-    for (int c = 0; c < C; ++c) right[c] = V::load(b + c * V::width);
+    typename In::Vec right[C];
+    for (int c = 0; c < C; ++c) right[c] = In::load(b + c * In::width);
     for (int r = 0; r < R; ++r) {
-      const T left = a[r * p.row_stride];
-      for (int c = 0; c < C; ++c) sum[r][c] += left * right[c];
+      const typename Kind::In left = a[r * p.row_stride];
+      for (int c = 0; c < C; ++c) sum[r][c] = Kind::add(sum[r][c], left, right[c]);
     }
     a += p.depth_stride;
     b += p.b_stride;
@@ -85,31 +96,31 @@ POPGRAD_HD void product_tile(const Product<T>& p, int64_t r0, int64_t j) {
     }
 }
 
-template <class T, int R>
-POPGRAD_HD void product_rows(const Product<T>& p, int64_t r0) {
+template <class T, class Kind, int R>
+POPGRAD_HD void product_rows(const Product<T, Kind>& p, int64_t r0) {
   constexpr int C = POPGRAD_TILE_VECTORS, width = Vectors<T>::width;
   int64_t j = 0;
-  for (; j + C * width <= p.columns; j += C * width) product_tile<T, R, C>(p, r0, j);
-  for (; j < p.columns; j += width) product_tile<T, R, 1>(p, r0, j);
+  for (; j + C * width <= p.columns; j += C * width) product_tile<T, Kind, R, C>(p, r0, j);
+  for (; j < p.columns; j += width) product_tile<T, Kind, R, 1>(p, r0, j);
 }
 
-template <class T, int R>
-POPGRAD_HD void product_height(const Product<T>& p, int64_t r0, int64_t rows) {
+template <class T, class Kind, int R>
+POPGRAD_HD void product_height(const Product<T, Kind>& p, int64_t r0, int64_t rows) {
   if constexpr (R > 0) {
     if (rows == R)
-      product_rows<T, R>(p, r0);
+      product_rows<T, Kind, R>(p, r0);
     else
-      product_height<T, R - 1>(p, r0, rows);
+      product_height<T, Kind, R - 1>(p, r0, rows);
   }
 }
 
-template <class T>
-void product(const Product<T>& p) {
+template <class T, class Kind>
+void product(const Product<T, Kind>& p) {
   // Tiles of nearly the same height: a low one waits for its loads.
   const int64_t tiles = (p.rows + POPGRAD_TILE_ROWS - 1) / POPGRAD_TILE_ROWS;
   for (int64_t t = 0, r = 0; t < tiles; ++t) {
     const int64_t rows = (p.rows - r) / (tiles - t);
-    product_height<T, POPGRAD_TILE_ROWS>(p, r, rows);
+    product_height<T, Kind, POPGRAD_TILE_ROWS>(p, r, rows);
     r += rows;
   }
 }

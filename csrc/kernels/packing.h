@@ -15,11 +15,17 @@ POPGRAD_HD uint32_t scramble(uint32_t x) {
 }
 POPGRAD_HD float chance(uint32_t random) { return float(int32_t(random >> 8)) * 0x1p-24f; }
 
-// bfloat16: the upper half of a float. NaN stays NaN, infinity stays infinity.
+// bfloat16: the upper half of a float, rounded by chance or to the nearest, ties to even. NaN stays NaN, infinity stays
+// infinity.
 POPGRAD_HD uint16_t to_bfloat16(float x, uint32_t random) {
   const uint32_t bits = bits_from_float(x);
   const uint32_t rounded = (bits + (random >> 16)) >> 16, exact = (bits >> 16) | (x != x ? 0x40u : 0u);
   return uint16_t((bits & 0x7F800000u) == 0x7F800000u ? exact : rounded);
+}
+POPGRAD_HD uint16_t to_bfloat16(float x) {
+  const uint32_t bits = bits_from_float(x);
+  const uint32_t rounded = (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16;
+  return uint16_t(x != x ? bits >> 16 | 0x40u : rounded);
 }
 POPGRAD_HD float from_bfloat16(uint16_t bits) { return float_from_bits(uint32_t(bits) << 16); }
 

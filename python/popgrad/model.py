@@ -334,7 +334,7 @@ class MLP:
         """Raw outputs, (B, outputs), for X of shape (B, inputs)."""
         inputs = self._inputs("MLP.forward", X)
         out = np.empty((len(inputs), self.sizes[-1]), self.dtype)
-        self.network.forward(self._params, inputs, out)
+        self.network.forward(self._params[None], inputs, out[None])
         return out
 
     def predict_proba(self, X: ArrayLike) -> Array:
@@ -644,8 +644,7 @@ class Data:
             z = np.empty((count, len(X), outputs), X.dtype)
             for first in range(0, len(population), count):
                 part = _rows_of(population, first, count)
-                for params, raw in zip(part, z, strict=False):
-                    network.forward(params, X, raw)
+                network.forward(part, X, z[: len(part)])
                 out[first : first + count] = measure.values(z[: len(part)], y, weight)
             return out
 
@@ -682,7 +681,7 @@ class Data:
         model, loss = self.model, self.model.loss_name
         part = self if rows is None else self.rows(rows)
         outputs = np.empty((len(part), model.sizes[-1]), model.dtype)
-        model.network.forward(params, part.X, outputs)
+        model.network.forward(params[None], part.X, outputs[None])
         if loss == "cross_entropy":
             noise = random.gumbel(size=outputs.shape)
             y: Array = (outputs + noise).argmax(axis=1)[:, None]

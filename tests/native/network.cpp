@@ -217,7 +217,7 @@ void check_evaluate(const Problem& p, double tolerance) {
   }
   const size_t outputs = size_t(p.sizes.back());
   Exact<T> z(size_t(p.samples) * outputs);
-  forward(p.shape(), population.data(), p.batch(X, y, weight), z.data());
+  forward(p.shape(), population.data(), 1, p.batch(X, y, weight), z.data());
   for (int64_t i = 0; i < p.samples; ++i) {
     const std::vector<double> want = p.outputs(population64.data(), i);
     for (size_t o = 0; o < outputs; ++o) {
@@ -259,7 +259,7 @@ void check_threads(const Problem& p) {
       const double loss = gradient_of(p, *g);
       const PackedData<T> packed = pack(p.batch(X, y, weight));
       evaluate(p.shape(), p.score, population.data(), members, packed, out->data());
-      forward(p.shape(), population.data(), p.batch(X, y, weight), z->data());
+      forward(p.shape(), population.data(), 1, p.batch(X, y, weight), z->data());
       if (!gradient_1) {
         gradient_1 = std::move(g), forward_1 = std::move(z), evaluate_1 = std::move(out);
         loss_1 = loss;

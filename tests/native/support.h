@@ -142,7 +142,7 @@ void check_same(const Tensor<T>& a, const Tensor<T>& b, const char* what, const 
 inline std::vector<const Kernels*> supported_targets() {
   std::vector<const Kernels*> found;
   for (const Target& target : targets())
-    if (target.supported) found.push_back(target.kernels);
+    if (target.supported && !target.half) found.push_back(target.kernels);
   return found;
 }
 
@@ -151,7 +151,7 @@ inline void require_forced_target() {
   const char* const forced = std::getenv("POPGRAD_ISA");
   if (!forced) return;
   for (const Target& target : targets())
-    if (std::strcmp(target.kernels->name, forced) == 0 && !target.supported)
+    if (std::strcmp(target.name, forced) == 0 && !target.supported)
       skip("this processor lacks the instruction set that POPGRAD_ISA names");
 }
 

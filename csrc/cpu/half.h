@@ -1,0 +1,151 @@
+// Population sums with products of bfloat16 numbers. A Unit is what multiplies them:
+//   depth_step, row_step: inputs and outputs of a layer are padded with zeros to multiples of these
+//   layer(W, bias, depth, outputs, x, lanes, z): z (outputs, lanes) = bias + W x, where W is (outputs, depth) numbers
+//     and x (depth / 2, lanes) words, each of two numbers that follow one another; z has room for the padding
+//   Unit(): what a thread needs before the first layer; ~Unit(): after the last
+#pragma once
+
+#include "../kernels/activations.h"
+#include "../kernels/packing.h"
+#include "blocks.h"
+
+namespace popgrad::POPGRAD_TARGET {
+namespace {
+
+constexpr int64_t round_up(int64_t count, int64_t step) { return (count + step - 1) / step * step; }
+
+POPGRAD_HD uint32_t word_of(float first, float second) {
+  return uint32_t(to_bfloat16(first)) | uint32_t(to_bfloat16(second)) << 16;
+}
+
+// Hidden outputs z (outputs, lanes) through the activation, as the words of the next layer's inputs.
+template <template <class> class F>
+void pass_on(const float* z, int64_t outputs, int64_t depth, int64_t lanes, uint32_t* x) {
+  for (int64_t o = 0; o < depth; o += 2, z += 2 * lanes, x += lanes) {
+    if (o + 1 < outputs) {
+#pragma GCC ivdep
+      for (int64_t s = 0; s < lanes; ++s) x[s] = word_of(F<float>::value(z[s]), F<float>::value(z[lanes + s]));
+    } else {
+      for (int64_t s = 0; s < lanes; ++s) x[s] = o < outputs ? word_of(F<float>::value(z[s]), 0) : 0;
+    }
+  }
+}
+
+#define X(F, name, differentiable) pass_on<F>,
+constexpr void (*pass_on_fns[])(const float*, int64_t, int64_t, int64_t, uint32_t*) = {ACTIVATIONS(X)};
+#undef X
+
+template <class Unit>
+struct Half {
+  static int64_t depth_of(int64_t inputs) { return round_up(inputs, Unit::depth_step); }
+  static int64_t rows_of(int64_t outputs) { return round_up(outputs, Unit::row_step); }
+
+  struct Room {  // floats, or words of two numbers
+    int64_t weights, z, x;
+  };
+  static Room room(const Shape& shape) {
+    Room room{0, 0, 0};
+    for (int l = 0; l < shape.layers; ++l) {
+      const int64_t depth = depth_of(shape.sizes[l]), rows = rows_of(shape.sizes[l + 1]);
+      room.weights += round_up(rows * depth / 2, 16);
+      room.z = room.z < rows ? rows : room.z;
+      room.x = room.x < depth / 2 ? depth / 2 : room.x;
+    }
+    room.z *= block_samples, room.x *= block_samples;
+    return room;
+  }
+
+  static size_t scratch(const Shape& shape) {
+    const Room need = room(shape);
+    return size_t(need.weights + need.z + 2 * need.x);  // forward() has inputs beside those of the hidden layers
+  }
+
+  static void pack(const Batch<float>& batch, int64_t block, uint32_t* half) {
+    pack_block(batch, block, half + block * block_samples * depth_of(batch.inputs) / 2);
+  }
+  static void pack_block(const Batch<float>& batch, int64_t block, uint32_t* to) {
+    const int64_t begin = block * block_samples, count = samples_in(batch.samples, block), lanes = pad<float>(count);
+    const int64_t words = depth_of(batch.inputs) / 2;
+    for (int64_t i = 0; i < words; ++i)
+      for (int64_t s = 0; s < lanes; ++s) {
+        const float* const x =
+            batch.X + (s < count ? batch.rows ? batch.rows[begin + s] : begin + s : 0) * batch.inputs;
+        to[i * lanes + s] =
+            s >= count || 2 * i >= batch.inputs ? 0 : word_of(x[2 * i], 2 * i + 1 < batch.inputs ? x[2 * i + 1] : 0);
+      }
+  }
+
+  // Every matrix of w, row by row, each after a multiple of 64 bytes.
+  static void round_weights(const Shape& shape, const float* w, uint16_t* to) {
+    for (int l = 0; l < shape.layers; ++l) {
+      const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1], depth = depth_of(inputs);
+      uint16_t* row = to;
+      for (int64_t r = 0; r < rows_of(outputs); ++r, row += depth)
+        for (int64_t i = 0; i < depth; ++i) row[i] = r < outputs && i < inputs ? to_bfloat16(w[r * inputs + i]) : 0;
+      to += round_up(row - to, 32);
+      w += (inputs + 1) * outputs;
+    }
+  }
+
+  struct Scratch {
+    uint16_t* weights;
+    float* z;
+    uint32_t* x;
+    Scratch(const Room& need, float* scratch)
+        : weights(reinterpret_cast<uint16_t*>(scratch + need.z + need.x)),
+          z(scratch),
+          x(reinterpret_cast<uint32_t*>(scratch + need.z)) {}
+  };
+
+  // Raw outputs of a block at z: of inputs x, weights as rounded, biases as in w.
+  static void outputs_of(const Unit& unit, const Shape& shape, const float* w, const uint32_t* x, int64_t lanes,
+                         const Scratch& at) {
+    const uint16_t* W = at.weights;
+    for (int l = 0; l < shape.layers; ++l) {
+      const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1], depth = depth_of(inputs);
+      unit.layer(W, w + inputs * outputs, depth, outputs, x, lanes, at.z);
+      if (l + 1 == shape.layers) break;
+      pass_on_fns[shape.activation](at.z, outputs, depth_of(outputs), lanes, at.x);
+      x = at.x;
+      w += (inputs + 1) * outputs;
+      W += round_up(rows_of(outputs) * depth, 32);
+    }
+  }
+
+  static double evaluate(const Shape& shape, int score, const float* w, const Packed<float>& packed, int64_t first,
+                         int64_t last, float* scratch) {
+    const Scratch at(room(shape), scratch);
+    round_weights(shape, w, at.weights);
+    const Unit unit;
+    double total = 0;
+    for (int64_t b = first; b < last; ++b) {
+      const uint32_t* const x = packed.half + b * block_samples * depth_of(packed.inputs) / 2;
+      outputs_of(unit, shape, w, x, lanes_of(packed, b), at);
+      total += block_sum(shape, score, at.z, packed, b);
+    }
+    return total;
+  }
+
+  static void forward(const Shape& shape, const float* population, int64_t members, const Batch<float>& batch,
+                      int64_t block, float* out, float* scratch) {
+    const Room need = room(shape);
+    const Scratch at(need, scratch);
+    uint32_t* const x = reinterpret_cast<uint32_t*>(scratch + need.z + need.x + need.weights);
+    const int64_t begin = block * block_samples, count = samples_in(batch.samples, block), lanes = pad<float>(count);
+    pack_block(batch, block, x);
+    const Unit unit;
+    for (int64_t k = 0; k < members; ++k, population += count_of(shape)) {
+      round_weights(shape, population, at.weights);
+      outputs_of(unit, shape, population, x, lanes, at);
+      write_rows(at.z, shape.sizes[shape.layers], count, lanes,
+                 out + (k * batch.samples + begin) * shape.sizes[shape.layers]);
+    }
+  }
+};
+
+template <class Unit>
+constexpr HalfFns half_fns = {Unit::depth_step, Half<Unit>::scratch, Half<Unit>::pack, Half<Unit>::evaluate,
+                              Half<Unit>::forward};
+
+}  // namespace
+}  // namespace popgrad::POPGRAD_TARGET
