@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import popgrad as pg
 from popgrad import optim, search
-from popgrad.model import Data
+from popgrad.samples import Data
 
 EVERY = {**optim.REGISTRY, **search.REGISTRY}
 BUDGET_REASON = "the budget is used up"

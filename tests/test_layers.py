@@ -21,7 +21,8 @@ SOURCE = Path(__file__).parent.parent / "csrc"
 LAYERS = [
     {"_core", "checks"},
     {"backends", "budget", "checkpoint", "data", "metrics", "quantize", "system"},
-    {"perturbations"},
+    {"perturbations", "rescore"},
+    {"samples"},
     {"model"},
     {"optim", "racing"},
     {"search", "torch"},

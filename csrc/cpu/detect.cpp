@@ -45,7 +45,7 @@ bool has_feature(unsigned subleaf, Register which, int bit) {
 }
 [[maybe_unused]] bool runs_avx512bf16() { return runs_avx512() && has_feature(1, eax_register, 5); }
 [[maybe_unused]] bool runs_amx() {
-  if (!runs_avx512() || !has_feature(0, edx_register, 22) || !has_feature(0, edx_register, 24)) return false;
+  if (!runs_avx512bf16() || !has_feature(0, edx_register, 22) || !has_feature(0, edx_register, 24)) return false;
 #if defined(__linux__)
   // The system saves the tiles of a process that has asked for it (Linux 5.16), for threads of now and later.
   constexpr long request_permission = 0x1023, tile_data = 18;

@@ -17,8 +17,9 @@ from popgrad.backends import Stream, aligned, random_generator
 from popgrad.budget import GRADIENT_FORWARDS, Budget
 from popgrad.checks import fail, positive_int, whole_seed
 from popgrad.metrics import Measure, Metric
-from popgrad.model import MLP, Data
+from popgrad.model import MLP
 from popgrad.optim import Optimizer, SophiaG
+from popgrad.samples import Data
 from popgrad.search import Search
 
 __all__ = ["Callback", "History", "fit"]

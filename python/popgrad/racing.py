@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from popgrad.backends import Stream, random_generator
 from popgrad.checks import at_least_zero, fail, positive_int, whole_seed
 from popgrad.metrics import Measure, Metric
-from popgrad.model import MEMORY_LIMIT, MLP, Data
+from popgrad.model import MLP
+from popgrad.samples import MEMORY_LIMIT, Data
 
 __all__ = ["Race", "race"]
 

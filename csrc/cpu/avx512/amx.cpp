@@ -1,5 +1,5 @@
 // The tile registers of AMX. In assembly, because the compilers' own functions want the register's number as a literal.
-#include "../half.h"
+#include "half.h"
 #include "tiles.h"
 
 namespace popgrad::POPGRAD_TARGET {

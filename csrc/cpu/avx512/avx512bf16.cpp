@@ -1,7 +1,5 @@
 // bfloat16 by AVX-512 BF16: a word of two numbers times another, added to a float, sixteen at once.
-#include <immintrin.h>
-
-#include "../half.h"
+#include "half.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {

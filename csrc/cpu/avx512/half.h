@@ -5,9 +5,11 @@
 //   Unit(): what a thread needs before the first layer; ~Unit(): after the last
 #pragma once
 
-#include "../kernels/activations.h"
-#include "../kernels/packing.h"
-#include "blocks.h"
+#include <immintrin.h>
+
+#include "../../kernels/activations.h"
+#include "../../kernels/packing.h"
+#include "../blocks.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {
@@ -18,21 +20,29 @@ POPGRAD_HD uint32_t word_of(float first, float second) {
   return uint32_t(to_bfloat16(first)) | uint32_t(to_bfloat16(second)) << 16;
 }
 
-// Hidden outputs z (outputs, lanes) through the activation, as the words of the next layer's inputs.
+// Words of the numbers of two rows, sixteen lanes.
+POPGRAD_HD void store_words(const float* first, const float* second, uint32_t* to) {
+  // The conversion puts the second row behind the first.
+  alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(second), _mm512_loadu_ps(first));
+  _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(order), (__m512i)both));
+}
+
+// Hidden outputs z (outputs, lanes) through the activation, as the words of the next layer's inputs; z has room for the
+// padding.
 template <template <class> class F>
-void pass_on(const float* z, int64_t outputs, int64_t depth, int64_t lanes, uint32_t* x) {
-  for (int64_t o = 0; o < depth; o += 2, z += 2 * lanes, x += lanes) {
-    if (o + 1 < outputs) {
+void pass_on(float* z, int64_t outputs, int64_t depth, int64_t lanes, uint32_t* x) {
 #pragma GCC ivdep
-      for (int64_t s = 0; s < lanes; ++s) x[s] = word_of(F<float>::value(z[s]), F<float>::value(z[lanes + s]));
-    } else {
-      for (int64_t s = 0; s < lanes; ++s) x[s] = o < outputs ? word_of(F<float>::value(z[s]), 0) : 0;
-    }
-  }
+  for (int64_t i = 0; i < outputs * lanes; ++i) z[i] = F<float>::value(z[i]);
+  for (int64_t i = outputs * lanes; i < depth * lanes; ++i) z[i] = 0;
+  for (int64_t o = 0; o < depth; o += 2)
+    for (int64_t s = 0; s < lanes; s += 16)
+      store_words(z + o * lanes + s, z + (o + 1) * lanes + s, x + o / 2 * lanes + s);
 }
 
 #define X(F, name, differentiable) pass_on<F>,
-constexpr void (*pass_on_fns[])(const float*, int64_t, int64_t, int64_t, uint32_t*) = {ACTIVATIONS(X)};
+constexpr void (*pass_on_fns[])(float*, int64_t, int64_t, int64_t, uint32_t*) = {ACTIVATIONS(X)};
 #undef X
 
 template <class Unit>
@@ -48,7 +58,8 @@ struct Half {
     for (int l = 0; l < shape.layers; ++l) {
       const int64_t depth = depth_of(shape.sizes[l]), rows = rows_of(shape.sizes[l + 1]);
       room.weights += round_up(rows * depth / 2, 16);
-      room.z = room.z < rows ? rows : room.z;
+      const int64_t padded = depth_of(shape.sizes[l + 1]), most = rows < padded ? padded : rows;
+      room.z = room.z < most ? most : room.z;
       room.x = room.x < depth / 2 ? depth / 2 : room.x;
     }
     room.z *= block_samples, room.x *= block_samples;
