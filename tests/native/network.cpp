@@ -216,13 +216,14 @@ void check_evaluate(const Problem& p, double tolerance) {
     CHECK(same_bits(out[m], alone[0]), p.text(), sizeof(T), "member alone", m);
   }
   const size_t outputs = size_t(p.sizes.back());
-  Exact<T> z(size_t(p.samples) * outputs);
-  forward(p.shape(), population.data(), 1, p.batch(X, y, weight), z.data());
-  for (int64_t i = 0; i < p.samples; ++i) {
-    const std::vector<double> want = p.outputs(population64.data(), i);
+  Exact<T> z(members * size_t(p.samples) * outputs);
+  forward(p.shape(), population.data(), members, p.batch(X, y, weight), z.data());
+  for (size_t k = 0; k < members * size_t(p.samples); ++k) {
+    const size_t m = k / size_t(p.samples), i = k % size_t(p.samples);
+    const std::vector<double> want = p.outputs(population64.data() + m * n, int64_t(i));
     for (size_t o = 0; o < outputs; ++o) {
-      const double got = double(z[size_t(i) * outputs + o]);
-      CHECK(std::abs(got - want[o]) <= tolerance * (1 + std::abs(want[o])), p.text(), "forward", i, o, got, want[o]);
+      const double got = double(z[k * outputs + o]);
+      CHECK(std::abs(got - want[o]) <= tolerance * (1 + std::abs(want[o])), p.text(), "forward", m, i, o, got, want[o]);
     }
   }
 }
@@ -254,12 +255,12 @@ void check_threads(const Problem& p) {
     set_thread_count(threads);
     for (int repeat = 0; repeat < 3; ++repeat) {
       auto g = std::make_unique<Exact<T>>(n);
-      auto z = std::make_unique<Exact<T>>(size_t(p.samples * p.sizes.back()));
+      auto z = std::make_unique<Exact<T>>(members * size_t(p.samples * p.sizes.back()));
       auto out = std::make_unique<Exact<double>>(members);
       const double loss = gradient_of(p, *g);
       const PackedData<T> packed = pack(p.batch(X, y, weight));
       evaluate(p.shape(), p.score, population.data(), members, packed, out->data());
-      forward(p.shape(), population.data(), 1, p.batch(X, y, weight), z->data());
+      forward(p.shape(), population.data(), members, p.batch(X, y, weight), z->data());
       if (!gradient_1) {
         gradient_1 = std::move(g), forward_1 = std::move(z), evaluate_1 = std::move(out);
         loss_1 = loss;
