@@ -634,7 +634,7 @@ def test_another_thread_runs_beside_the_kernels(what):
     calls = {
         "evaluate": lambda: data.evaluate(population),
         "gradient": lambda: data.gradient(model.params, out),
-        "forward": lambda: model.network.forward(model.params, data.X, z),
+        "forward": lambda: model.network.forward(model.params[None], data.X, z[None]),
     }
     count, ended = [0], threading.Event()
 
@@ -921,7 +921,7 @@ BAD = {
     ),
     "precision": (
         lambda: network().evaluate(np.zeros((1, 51)), X4, Y3, precision="float64"),
-        r"precision 'float64' needs a model of that dtype, this one is float32",
+        r"precision 'float64' does not fit a model of dtype float32",
     ),
     "precision_name": (
         lambda: network().evaluate(np.zeros((1, 51)), X4, Y3, precision="float"),
