@@ -6,8 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from popgrad import optim
-from popgrad.bench import LOW_RANK, POPULATIONS, bench_population, bench_step
+from popgrad import _core, optim
+from popgrad.bench import bench_population, bench_step
+from popgrad.bench.population import LOW_RANK, POPULATIONS
 from popgrad.checks import InputError
 
 COMMAND = [sys.executable, "-c", "from popgrad.cli import main; main()", "bench", "step"]
@@ -67,12 +68,19 @@ def test_the_function_refuses_it_too(wrong):
 
 def test_populations():
     *rows, low = bench_population(3, repeats=1)
-    assert (low.sizes, low.members, set(low.seconds)) == (LOW_RANK[0], 4, {"popgrad", "stored"})
+    assert (low.sizes, low.members, set(low.seconds)) == (
+        LOW_RANK[0],
+        4,
+        {"popgrad", "stored", "product"},
+    )
     assert [(row.sizes, row.activation, row.members, row.samples) for row in rows] == [
         (sizes, activation, 3, samples) for sizes, activation, _, samples in POPULATIONS
     ]
     for row in rows:
         assert row.ratio("popgrad") == 1
+        assert ("bfloat16" in row.seconds) == _core.has_bfloat16()
+        assert row.share == pytest.approx(row.rate / (2 * 2048**3 / row.seconds["product"]))
+        assert row.memory is None or 0 <= row.memory < 64 << 20
         assert row.ratio("NumPy") == pytest.approx(row.seconds["NumPy"] / row.seconds["popgrad"])
         operations = row.rate * row.seconds["popgrad"] / (2 * row.members * row.samples)
         assert operations == pytest.approx(sum(a * b for a, b in pairwise(row.sizes)))
@@ -85,8 +93,8 @@ def test_population_table():
         [*COMMAND[:-1], "population", "--networks", "2", "--repeats", "1"], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
-    head, *rows, last = [line.strip() for line in done.stdout.splitlines() if line.strip()]
+    head, *rows = [line.strip() for line in done.stdout.splitlines() if line.strip()]
     assert head.startswith("networks")
-    assert len(rows) == len(POPULATIONS) + 1
+    rows, legend = rows[: len(POPULATIONS) + 1], " ".join(rows[len(POPULATIONS) + 1 :])
     assert "rank" in rows[-1]
-    assert "times as long as popgrad" in last
+    assert "times as long as popgrad" in legend

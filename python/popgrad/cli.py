@@ -277,19 +277,25 @@ def bench_population(
     networks: Annotated[int | None, typer.Option(min=1, help="Members of a population at most.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="How often each is timed; the median counts.")] = 7,
 ) -> None:
-    """Fitness of whole populations, beside NumPy, PyTorch and JAX where they are installed."""
+    """Fitness of whole populations: in bfloat16, and beside NumPy, PyTorch and JAX where they are installed."""
+    from popgrad import _core
     from popgrad import bench as measuring
     from popgrad.backends import get_num_threads
 
     shown = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    names = ("NumPy", "PyTorch", "JAX", "stored")
-    for column in ("networks", "members", "samples", "ms", "GFLOP/s", *names):
+    names = ("NumPy", "PyTorch", "JAX", "bfloat16", "stored")
+    for column in ("networks", "members", "samples", "ms", "GFLOP/s", "of product", "MiB", *names):
         shown.add_column(column, justify="left" if column == "networks" else "right")
     for row in measuring.bench_population(networks, repeats):
         ratios = [f"{row.ratio(name):.1f}" if name in row.seconds else "-" for name in names]
         sizes = f"{'-'.join(map(str, row.sizes))} {row.activation}"
         milliseconds = f"{1e3 * row.seconds['popgrad']:.4g}"
-        cells = (f"{row.members:,}", f"{row.samples:,}", milliseconds, f"{row.rate / 1e9:.0f}")
-        shown.add_row(sizes, *cells, *ratios)
+        memory = "-" if row.memory is None else f"{row.memory / 2**20:.1f}"
+        cells = (milliseconds, f"{row.rate / 1e9:.0f}", f"{row.share:.2f}", memory)
+        shown.add_row(sizes, f"{row.members:,}", f"{row.samples:,}", *cells, *ratios)
     out.print(shown, highlight=False)
-    out.print(f"{get_num_threads()} threads; by name: times as long as popgrad; medians of {repeats}", highlight=False)
+    text = (
+        f"{get_num_threads()} threads, {_core.isa()}; medians of {repeats}. By name: times as long as popgrad in "
+        "float32. Of product: share of the rate of a 2,048 x 2,048 product. MiB: memory beside arguments and result."
+    )
+    out.print(text, highlight=False)
