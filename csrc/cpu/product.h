@@ -115,23 +115,32 @@ POPGRAD_HD void product_height(const Product<T, Kind>& p, int64_t r0, int64_t ro
 }
 
 template <class T, class Kind>
-void product(const Product<T, Kind>& all) {
+void product_section(const Product<T, Kind>& p) {
+  // Tiles of nearly the same height: a low one waits for its loads.
+  const int64_t tiles = (p.rows + POPGRAD_TILE_ROWS - 1) / POPGRAD_TILE_ROWS;
+  for (int64_t t = 0, r = 0; t < tiles; ++t) {
+    const int64_t rows = (p.rows - r) / (tiles - t);
+    product_height<T, Kind, POPGRAD_TILE_ROWS>(p, r, rows);
+    r += rows;
+  }
+}
+
+template <class T, class Kind>
+void product(const Product<T, Kind>& p) {
   // So much of B stays in the second cache level while the rows of A pass by.
   constexpr int64_t section = 512;
-  // Tiles of nearly the same height: a low one waits for its loads.
-  const int64_t tiles = (all.rows + POPGRAD_TILE_ROWS - 1) / POPGRAD_TILE_ROWS;
-  Product<T, Kind> p = all;
-  for (int64_t k = 0; k == 0 || k < all.depth; k += section) {
-    p.depth = all.depth - k < section ? all.depth - k : section;
-    for (int64_t t = 0, r = 0; t < tiles; ++t) {
-      const int64_t rows = (p.rows - r) / (tiles - t);
-      product_height<T, Kind, POPGRAD_TILE_ROWS>(p, r, rows);
-      r += rows;
-    }
-    p.A += section * p.depth_stride;
-    p.B += section * p.b_stride;
-    p.start = nullptr;
-    p.add = true;
+  if (p.depth <= section) {
+    product_section(p);
+    return;
+  }
+  Product<T, Kind> part = p;
+  for (int64_t k = 0; k < p.depth; k += section) {
+    part.depth = p.depth - k < section ? p.depth - k : section;
+    product_section(part);
+    part.A += section * p.depth_stride;
+    part.B += section * p.b_stride;
+    part.start = nullptr;
+    part.add = true;
   }
 }
 

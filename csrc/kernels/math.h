@@ -29,7 +29,7 @@ inline constexpr float round_shift = 12582912.0f;
 
 // exp(x) = 2^n exp(r), |r| <= log(2) / 2; below 2^-125.5 it is zero, above 2^128 infinite.
 POPGRAD_HD float exp(float x) {
-  const float limited = x < -87.3f ? -87.3f : x > 89.0f ? 89.0f : x;
+  const float above = x < -87.3f ? -87.3f : x, limited = above > 89.0f ? 89.0f : above;
   const float t = limited * 1.44269504089f + round_shift, n = t - round_shift;
   const float r = (limited - n * 0.693359375f) + n * 2.12194440e-4f;  // log(2) in two parts (Cody & Waite)
   float p = 1.0f / 5040;
