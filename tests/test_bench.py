@@ -1,5 +1,6 @@
 """``popgrad bench``: what it prints, and what it refuses. No test looks at a time."""
 
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -90,7 +91,11 @@ def test_populations():
 
 def test_population_table():
     done = subprocess.run(
-        [*COMMAND[:-1], "population", "--networks", "2", "--repeats", "1"], capture_output=True, text=True, timeout=300
+        [*COMMAND[:-1], "population", "--networks", "2", "--repeats", "1"],
+        env={**os.environ, "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     head, *rows = [line.strip() for line in done.stdout.splitlines() if line.strip()]

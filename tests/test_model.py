@@ -577,6 +577,7 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype, loss, threads):
         return [
             model.forward(X),
             model.evaluate(population, X, y, sample_weight=weight),
+            *(model.evaluate(population[k::3], X, y, sample_weight=weight) for k in range(3)),
             model.evaluate(population, X, y, metric=metrics_of(loss)[1]),
             *model.gradient(X, y, weight),
             loss_of_step,
@@ -584,6 +585,8 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype, loss, threads):
         ]
 
     threads(1)
+    whole, *parts = everything()[1:5]
+    assert all(np.array_equal(part, whole[k::3]) for k, part in enumerate(parts))
     expected = [np.asarray(value).tobytes() for value in everything()]
     for count in (2, 3, 4, 8, 8):
         threads(count)
@@ -924,8 +927,8 @@ BAD = {
         r"precision 'float64' does not fit a model of dtype float32",
     ),
     "precision_name": (
-        lambda: network().evaluate(np.zeros((1, 51)), X4, Y3, precision="float"),
-        r"unknown precision 'float'. Did you mean 'float",
+        lambda: network().evaluate(np.zeros((1, 51)), X4, Y3, precision="float64x"),
+        r"unknown precision 'float64x'. Did you mean 'float64'",
     ),
     # Parameters.
     "params_shape": (

@@ -263,6 +263,12 @@ class TestErrors:
             with pytest.raises(ValueError, match=message):
                 of.evaluate(population, X, y, **options)
 
+    def test_names_may_be_types_of_numpy(self):
+        model, population, X, y = problem([4, 3])
+        assert np.array_equal(model.evaluate(population, X, y, precision=np.float32), model.evaluate(population, X, y))
+        with pytest.raises(ValueError, match="does not fit a model of dtype float32"):
+            model.evaluate(population, X, y, precision=np.float64)
+
     @here
     def test_noise_of_low_rank_is_float32_with_a_note(self):
         model, _, X, y = problem([9, 6, 3])

@@ -283,19 +283,21 @@ def bench_population(
     from popgrad.backends import get_num_threads
 
     shown = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
-    names = ("NumPy", "PyTorch", "JAX", "bfloat16", "stored")
-    for column in ("networks", "members", "samples", "ms", "GFLOP/s", "of product", "MiB", *names):
-        shown.add_column(column, justify="left" if column == "networks" else "right")
+    names = ("NumPy", "PyTorch", "JAX", "stored")
+    for column in ("networks", "P", "samples", "ms", "GF/s", "share", "MiB", *names, "bf16"):
+        shown.add_column(column, justify="left" if column == "networks" else "right", no_wrap=True)
     for row in measuring.bench_population(networks, repeats):
         ratios = [f"{row.ratio(name):.1f}" if name in row.seconds else "-" for name in names]
+        ratios.append(f"{1 / row.ratio('bfloat16'):.2f}" if "bfloat16" in row.seconds else "-")
         sizes = f"{'-'.join(map(str, row.sizes))} {row.activation}"
-        milliseconds = f"{1e3 * row.seconds['popgrad']:.4g}"
+        milliseconds = f"{1e3 * row.seconds['popgrad']:.3g}"
         memory = "-" if row.memory is None else f"{row.memory / 2**20:.1f}"
         cells = (milliseconds, f"{row.rate / 1e9:.0f}", f"{row.share:.2f}", memory)
         shown.add_row(sizes, f"{row.members:,}", f"{row.samples:,}", *cells, *ratios)
     out.print(shown, highlight=False)
     text = (
-        f"{get_num_threads()} threads, {_core.isa()}; medians of {repeats}. By name: times as long as popgrad in "
-        "float32. Of product: share of the rate of a 2,048 x 2,048 product. MiB: memory beside arguments and result."
+        f"{get_num_threads()} threads, {_core.isa()}; medians of {repeats}. Share: of the rate of a product of 2,048 x "
+        "2,048 float32 matrices. MiB: memory beside arguments and result. By name: times as long as popgrad. bf16: how "
+        "many times as fast bfloat16 is."
     )
     out.print(text, highlight=False)

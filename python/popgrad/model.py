@@ -81,9 +81,7 @@ class MLP:
             fail(self, f"sizes must give less than 2^59 parameters, got {count:,}")
         self.activation = one_of(self, "activation", activation, ACTIVATIONS)
         self.loss_name = one_of(self, "loss", loss, LOSSES)
-        with contextlib.suppress(TypeError):  # no type of NumPy's: the next line says so
-            dtype = np.dtype(dtype).name
-        self.dtype = np.dtype(one_of(self, "dtype", dtype, _DTYPES))
+        self.dtype = np.dtype(one_of(self, "dtype", _name_of(dtype), _DTYPES))
         self.dropout = dropout
         fraction(self, "dropout")
         self.dropout = float(dropout)
@@ -468,6 +466,8 @@ class MLP:
         """
         measure = self.measure("MLP.evaluate", metric)
         bfloat16 = self._takes_bfloat16(precision, population)
+        if isinstance(rescore, np.bool_):
+            rescore = bool(rescore)
         if rescore is not False:
             if rescore is not True:
                 rescore = positive_int("MLP.evaluate", "rescore", rescore)
@@ -512,7 +512,7 @@ class MLP:
 
     def _takes_bfloat16(self, precision: str | None, population: object) -> bool:
         """Whether to multiply bfloat16 numbers; warns where that was asked for and cannot be."""
-        if precision is None or one_of("MLP.evaluate", "precision", precision, PRECISIONS) == self.dtype:
+        if precision is None or one_of("MLP.evaluate", "precision", _name_of(precision), PRECISIONS) == self.dtype:
             return False
         if precision != "bfloat16" or self.dtype != np.float32:
             fail("MLP.evaluate", f"precision {precision!r} does not fit a model of dtype {self.dtype.name}")
@@ -578,6 +578,13 @@ class MLP:
         for view, name in zip(model.views().values(), names, strict=True):
             view[:] = arrays[name]
         return model
+
+
+def _name_of(dtype: object) -> object:
+    """The name of a type of NumPy's; anything else as it is."""
+    with contextlib.suppress(TypeError):
+        return np.dtype(dtype).name  # type: ignore[call-overload]
+    return dtype
 
 
 def _chosen(population: Array | Perturbations, numbers: NDArray[np.int64]) -> Array:

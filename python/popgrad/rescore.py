@@ -14,15 +14,17 @@ Floats = NDArray[np.float64]
 
 PROBES = 32  # candidates, spread over the ranks, whose error is measured first
 _MARGIN = 2.0  # how many times the largest error that was seen another may have
+_ALIKE = 4.0  # times the median: up to here, the errors of all candidates count for each other
 
 
 def settle(coarse: Floats, exact: Callable[[NDArray[np.int64]], Floats], best: int | None = None) -> Floats:
     """Fitness (P,) that ranks candidates, or the `best` of them, as their exact values do.
 
     Exact are, in the end, the values of some candidates spread over the ranks and of all that come so close to another
-    that their errors could exchange the two. An error is taken to be at most twice the largest one seen: as it is
-    among candidates that are no worse, and in proportion to the values among those that are worse. Whatever is
-    evaluated anew is seen.
+    that their errors could exchange the two. An error is taken to be at most twice the largest one seen. What is worse
+    than four times the median does not count for what is not (it may be worse by orders of magnitude, with errors to
+    match); beyond that, what counts for a candidate are those up to the next worse one known. Whatever is evaluated
+    anew is seen.
 
     Args:
         coarse: (P,) values with small errors; not changed.
@@ -49,11 +51,11 @@ def _too_close(values: Floats, errors: Any, known: NDArray[np.bool_], best: int)
     """Which candidates, of those not known, may change places with a neighbour and be among the best."""
     order = np.argsort(values, kind="stable")
     v, k = values[order], known[order]
-    errors, size = np.where(np.isfinite(errors), errors, 0.0)[order], np.abs(v)
-    share = np.divide(errors, size, out=np.zeros_like(v), where=size > 0)
-    worse = np.maximum.accumulate(share[::-1])[::-1]
-    with np.errstate(invalid="ignore", over="ignore"):
-        margin = np.where(k, 0.0, _MARGIN * np.maximum(np.maximum.accumulate(errors), size * worse))
+    largest = np.maximum.accumulate(np.where(np.isfinite(errors), errors, 0.0)[order])
+    places = np.minimum.accumulate(np.where(k, np.arange(len(v)), len(v) - 1)[::-1])[::-1]  # of the next one known
+    median = v[(len(v) - 1) // 2]
+    alike = np.searchsorted(v, median + (_ALIKE - 1) * abs(median), side="right") - 1
+    margin = np.where(k, 0.0, _MARGIN * largest[np.maximum(places, alike)])
     close = np.zeros(len(v), bool)
     with np.errstate(invalid="ignore"):  # infinite values are known, and as far from each other as need be
         touches = v[1:] - v[:-1] <= margin[1:] + margin[:-1]
