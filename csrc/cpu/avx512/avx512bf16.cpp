@@ -14,11 +14,10 @@ struct Words {
 
 struct Unit {
   static constexpr int64_t depth_step = 2, row_step = 1;
-  void layer(const uint16_t* W, const float* bias, int64_t depth, int64_t outputs, const uint32_t* x, int64_t lanes,
+  void layer(const uint32_t* W, const float* bias, int64_t words, int64_t outputs, const uint32_t* x, int64_t lanes,
              float* z) const {
-    typedef uint32_t Word __attribute__((may_alias));
-    product(Product<float, Words>{.A = reinterpret_cast<const Word*>(W),
-                                  .row_stride = depth / 2,
+    product(Product<float, Words>{.A = W,
+                                  .row_stride = words,
                                   .depth_stride = 1,
                                   .B = x,
                                   .b_stride = lanes,
@@ -27,7 +26,7 @@ struct Unit {
                                   .start = bias,
                                   .add = false,
                                   .rows = outputs,
-                                  .depth = depth / 2,
+                                  .depth = words,
                                   .columns = lanes});
   }
 };

@@ -1,7 +1,7 @@
 // Population sums with products of bfloat16 numbers. A Unit is what multiplies them:
 //   depth_step, row_step: inputs and outputs of a layer are padded with zeros to multiples of these
-//   layer(W, bias, depth, outputs, x, lanes, z): z (outputs, lanes) = bias + W x, where W is (outputs, depth) numbers
-//     and x (depth / 2, lanes) words, each of two numbers that follow one another; z has room for the padding
+//   layer(W, bias, words, outputs, x, lanes, z): z (outputs, lanes) = bias + W x, where W is (outputs, words) and x
+//     (words, lanes), each word two inputs that follow one another; z has room for the padding
 //   Unit(): what a thread needs before the first layer; ~Unit(): after the last
 #pragma once
 
@@ -50,6 +50,10 @@ struct Half {
   static int64_t depth_of(int64_t inputs) { return round_up(inputs, Unit::depth_step); }
   static int64_t rows_of(int64_t outputs) { return round_up(outputs, Unit::row_step); }
 
+  static int64_t matrix_words(int64_t inputs, int64_t outputs) {
+    return round_up(rows_of(outputs) * depth_of(inputs) / 2, 16);
+  }
+
   struct Room {  // floats, or words of two numbers
     int64_t weights, z, x;
   };
@@ -57,7 +61,7 @@ struct Half {
     Room room{0, 0, 0};
     for (int l = 0; l < shape.layers; ++l) {
       const int64_t depth = depth_of(shape.sizes[l]), rows = rows_of(shape.sizes[l + 1]);
-      room.weights += round_up(rows * depth / 2, 16);
+      room.weights += matrix_words(shape.sizes[l], shape.sizes[l + 1]);
       const int64_t padded = depth_of(shape.sizes[l + 1]), most = rows < padded ? padded : rows;
       room.z = room.z < most ? most : room.z;
       room.x = room.x < depth / 2 ? depth / 2 : room.x;
@@ -86,24 +90,29 @@ struct Half {
       }
   }
 
-  // Every matrix of w, row by row, each after a multiple of 64 bytes.
-  static void round_weights(const Shape& shape, const float* w, uint16_t* to) {
+  // Every matrix of w, row by row, each from a multiple of 64 bytes on.
+  static void round_weights(const Shape& shape, const float* w, uint32_t* to) {
     for (int l = 0; l < shape.layers; ++l) {
-      const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1], depth = depth_of(inputs);
-      uint16_t* row = to;
-      for (int64_t r = 0; r < rows_of(outputs); ++r, row += depth)
-        for (int64_t i = 0; i < depth; ++i) row[i] = r < outputs && i < inputs ? to_bfloat16(w[r * inputs + i]) : 0;
-      to += round_up(row - to, 32);
+      const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1], words = depth_of(inputs) / 2;
+      for (int64_t r = 0; r < rows_of(outputs); ++r) {
+        const float* const from = w + r * inputs;
+        uint32_t* const row = to + r * words;
+        const int64_t pairs = r < outputs ? inputs / 2 : 0;
+        for (int64_t i = 0; i < pairs; ++i) row[i] = word_of(from[2 * i], from[2 * i + 1]);
+        for (int64_t i = pairs; i < words; ++i) row[i] = 0;
+        if (r < outputs && inputs % 2) row[pairs] = word_of(from[inputs - 1], 0);
+      }
+      to += matrix_words(inputs, outputs);
       w += (inputs + 1) * outputs;
     }
   }
 
   struct Scratch {
-    uint16_t* weights;
+    uint32_t* weights;
     float* z;
     uint32_t* x;
     Scratch(const Room& need, float* scratch)
-        : weights(reinterpret_cast<uint16_t*>(scratch + need.z + need.x)),
+        : weights(reinterpret_cast<uint32_t*>(scratch + need.z + need.x)),
           z(scratch),
           x(reinterpret_cast<uint32_t*>(scratch + need.z)) {}
   };
@@ -111,15 +120,15 @@ struct Half {
   // Raw outputs of a block at z: of inputs x, weights as rounded, biases as in w.
   static void outputs_of(const Unit& unit, const Shape& shape, const float* w, const uint32_t* x, int64_t lanes,
                          const Scratch& at) {
-    const uint16_t* W = at.weights;
+    const uint32_t* W = at.weights;
     for (int l = 0; l < shape.layers; ++l) {
-      const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1], depth = depth_of(inputs);
-      unit.layer(W, w + inputs * outputs, depth, outputs, x, lanes, at.z);
+      const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1];
+      unit.layer(W, w + inputs * outputs, depth_of(inputs) / 2, outputs, x, lanes, at.z);
       if (l + 1 == shape.layers) break;
       pass_on_fns[shape.activation](at.z, outputs, depth_of(outputs), lanes, at.x);
       x = at.x;
       w += (inputs + 1) * outputs;
-      W += round_up(rows_of(outputs) * depth, 32);
+      W += matrix_words(inputs, outputs);
     }
   }
 

@@ -16,15 +16,15 @@ struct TileUnit {
 
   // z of `down` times `across` tiles (1 or 2 each); a tile that is loaded once is used as often.
   template <bool down, bool across>
-  void block(const uint16_t* W, int64_t depth, const uint32_t* x, int64_t lanes, float* z) const {
-    const int64_t row = 4 * lanes, weights = 2 * depth;
+  void block(const uint32_t* W, int64_t words, const uint32_t* x, int64_t lanes, float* z) const {
+    const int64_t row = 4 * lanes, weights = 4 * words;
     float* const below = z + 16 * lanes;
     tiles.template load<0>(z, row);
     if constexpr (across) tiles.template load<1>(z + 16, row);
     if constexpr (down) tiles.template load<2>(below, row);
     if constexpr (down && across) tiles.template load<3>(below + 16, row);
-    for (int64_t k = 0; k < depth; k += 32) {
-      const uint32_t* const right = x + k / 2 * lanes;
+    for (int64_t k = 0; k < words; k += 16) {
+      const uint32_t* const right = x + k * lanes;
       tiles.template load<4>(W + k, weights);
       tiles.template load<6>(right, row);
       tiles.template dot<0, 4, 6>();
@@ -33,7 +33,7 @@ struct TileUnit {
         tiles.template dot<1, 4, 7>();
       }
       if constexpr (down) {
-        tiles.template load<5>(W + 16 * depth + k, weights);
+        tiles.template load<5>(W + 16 * words + k, weights);
         tiles.template dot<2, 5, 6>();
         if constexpr (across) tiles.template dot<3, 5, 7>();
       }
@@ -44,7 +44,7 @@ struct TileUnit {
     if constexpr (down && across) tiles.template store<3>(below + 16, row);
   }
 
-  void layer(const uint16_t* W, const float* bias, int64_t depth, int64_t outputs, const uint32_t* x, int64_t lanes,
+  void layer(const uint32_t* W, const float* bias, int64_t words, int64_t outputs, const uint32_t* x, int64_t lanes,
              float* z) const {
     const int64_t rows = (outputs + row_step - 1) / row_step * row_step;
     for (int64_t r = 0; r < rows; ++r)
@@ -55,7 +55,7 @@ struct TileUnit {
         const auto at = down     ? across ? &TileUnit::block<true, true> : &TileUnit::block<true, false>
                             : across ? &TileUnit::block<false, true>
                                  : &TileUnit::block<false, false>;
-        (this->*at)(W + r * depth, depth, x + s, lanes, z + r * lanes + s);
+        (this->*at)(W + r * words, words, x + s, lanes, z + r * lanes + s);
       }
   }
 };
