@@ -51,7 +51,7 @@ def rates(sizes, members, repeats):
         "float32": (data.evaluator(), whole),
         "stacked": (lambda _: np.matmul(stacked, X.T, out=outputs), first),
     }
-    if _core.has_bfloat16():
+    if _core.bfloat16():
         contenders["bfloat16"] = (data.evaluator(bfloat16=True), whole)
     seconds = {name: [] for name in contenders}
     for _ in range(repeats):
@@ -68,7 +68,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     repeats = parser.parse_args().repeats
-    print(f"{'network':24}{'members':>8}{'float32':>9}{'stacked':>9}{'bfloat16':>10}   ({_core.isa()})")
+    used = _core.bfloat16() or _core.isa()
+    print(f"{'network':24}{'members':>8}{'float32':>9}{'stacked':>9}{'bfloat16':>10}   ({used})")
     for sizes, members in NETWORKS:
         found = rates(sizes, members, repeats)
         half = f"{found['bfloat16']:10.0f}" if "bfloat16" in found else f"{'-':>10}"

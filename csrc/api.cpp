@@ -157,21 +157,21 @@ double total_weight(const Batch<T>& batch) {
 }
 
 template <class T>
-PackedData<T> pack_any(const Batch<T>& batch, const HalfFns* half) {
+PackedData<T> pack_any(const Batch<T>& batch, const Bfloat16Fns* bfloat16) {
   const int64_t blocks = block_count(batch.samples), lanes = blocks * block_samples;
-  const int64_t words = half ? (batch.inputs + half->depth_step - 1) / half->depth_step * half->depth_step / 2 : 0;
-  const int64_t width = half ? words : batch.inputs;
+  const int64_t words = bfloat16 ? bfloat16->words(batch.inputs) : 0;
+  const int64_t width = bfloat16 ? words : batch.inputs;
   auto memory = allocate<T>(size_t(lanes * (width + batch.y_width + 1)));
-  T* const X = half ? nullptr : memory.get();
-  uint32_t* const halves = half ? reinterpret_cast<uint32_t*>(memory.get()) : nullptr;
+  T* const X = bfloat16 ? nullptr : memory.get();
+  uint32_t* const rounded = bfloat16 ? reinterpret_cast<uint32_t*>(memory.get()) : nullptr;
   T* const y = memory.get() + lanes * width;
   T* const weight = y + lanes * batch.y_width;
   parallel(blocks, double(lanes) * double(batch.inputs), [&](int64_t b) {
     network<T>().pack(batch, b, X, y, weight);
     if constexpr (sizeof(T) == sizeof(float))
-      if (half) half->pack(batch, b, halves);
+      if (bfloat16) bfloat16->pack(batch, b, rounded);
   });
-  return {{X, y, weight, halves, batch.samples, batch.inputs, batch.y_width}, total_weight(batch), std::move(memory)};
+  return {{X, y, weight, rounded, batch.samples, batch.inputs, batch.y_width}, total_weight(batch), std::move(memory)};
 }
 
 template <class T>
@@ -248,8 +248,8 @@ const Target& picked() {
 }  // namespace
 
 const Kernels& kernels() { return *picked().kernels; }
-const HalfFns* half_kernels() { return picked().half; }
-const char* isa() { return picked().name; }
+const Bfloat16Fns* bfloat16_kernels() { return picked().bfloat16; }
+const char* bfloat16_name() { return picked().bfloat16 ? picked().name : nullptr; }
 
 int64_t parameter_count(const Shape& shape) {
   int64_t n = 0;
@@ -284,9 +284,10 @@ POPGRAD_BOTH(float)
 POPGRAD_BOTH(double)
 #undef POPGRAD_BOTH
 
-PackedData<float> pack_half(const Batch<float>& batch) { return pack_any(batch, half_kernels()); }
-void forward_half(const Shape& shape, const float* population, size_t members, const Batch<float>& batch, float* out) {
-  forward_any(*half_kernels(), shape, population, members, batch, out);
+PackedData<float> pack_bfloat16(const Batch<float>& batch) { return pack_any(batch, bfloat16_kernels()); }
+void forward_bfloat16(const Shape& shape, const float* population, size_t members, const Batch<float>& batch,
+                      float* out) {
+  forward_any(*bfloat16_kernels(), shape, population, members, batch, out);
 }
 
 }  // namespace popgrad

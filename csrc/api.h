@@ -12,11 +12,11 @@
 
 namespace popgrad {
 
-// The table in use, products of bfloat16 numbers (null where there are none), and the name of both. Picked at the first
-// call; throws std::runtime_error for a POPGRAD_ISA that cannot be had.
+// The table in use, products of bfloat16 numbers and the name of what makes them (null where there are none). Picked at
+// the first call; throws std::runtime_error for a POPGRAD_ISA that cannot be had.
 const Kernels& kernels();
-const HalfFns* half_kernels();
-const char* isa();
+const Bfloat16Fns* bfloat16_kernels();
+const char* bfloat16_name();
 
 // One update of every tensor of a list. `fields` holds most_fields numbers, of which the rule names the first. A rule's
 // first `kept` fields come from StepArgs::kept and go back there.
@@ -46,8 +46,8 @@ struct PackedData {
 };
 PackedData<float> pack(const Batch<float>&);
 PackedData<double> pack(const Batch<double>&);
-// For evaluation in bfloat16, where half_kernels() are.
-PackedData<float> pack_half(const Batch<float>&);
+// For evaluation in bfloat16, where bfloat16_kernels() are.
+PackedData<float> pack_bfloat16(const Batch<float>&);
 
 // out[p] = weighted mean of the score of the network whose parameters are row p of (members, parameter_count).
 void evaluate(const Shape&, int score, const float* population, size_t members, const PackedData<float>&, double* out);
@@ -77,7 +77,7 @@ size_t parameter_count(const std::vector<NoisePart>&);
 size_t drawn_count(const std::vector<NoisePart>&, int rank);
 
 // As above; where there are matrices, the parts are a weight and a bias for each layer of the network, and the data are
-// not those of pack_half.
+// not those of pack_bfloat16.
 void evaluate(const Shape&, int score, const Perturbations<float>&, const PackedData<float>&, double* out);
 void evaluate(const Shape&, int score, const Perturbations<double>&, const PackedData<double>&, double* out);
 
@@ -92,7 +92,7 @@ void combine(const Perturbations<double>&, const double* weights, double* out);
 // Raw outputs (members, samples, outputs) of the networks whose parameters are the rows of (members, parameter_count).
 void forward(const Shape&, const float* population, size_t members, const Batch<float>&, float* out);
 void forward(const Shape&, const double* population, size_t members, const Batch<double>&, double* out);
-void forward_half(const Shape&, const float* population, size_t members, const Batch<float>&, float* out);
+void forward_bfloat16(const Shape&, const float* population, size_t members, const Batch<float>&, float* out);
 
 // The weighted mean loss; its gradient is written to out (parameter_count).
 double gradient(const Shape&, int score, const float* w, const Batch<float>&, const Dropout&, float* out);

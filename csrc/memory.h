@@ -47,7 +47,7 @@ struct Evaluator {
 template <class T>
 inline Evaluator<T> evaluator([[maybe_unused]] const Packed<T>& packed) {
   if constexpr (sizeof(T) == sizeof(float))
-    if (packed.half) return {half_kernels()->scratch, half_kernels()->evaluate};
+    if (packed.words) return {bfloat16_kernels()->scratch, bfloat16_kernels()->evaluate};
   return {network<T>().scratch, network<T>().evaluate};
 }
 

@@ -112,10 +112,11 @@ struct Dropout {
 // is at X[i * lanes + lane]. A last block that is not full has as many lanes as whole vectors need.
 template <class T>
 struct Packed {
-  const T* X;            // (blocks, inputs, lanes); every block has the room of a full one
-  const T* y;            // (blocks, y_width, lanes)
-  const T* weight;       // (blocks, lanes); zero for lanes past the end
-  const uint32_t* half;  // instead of X: inputs in bfloat16, two to a word, (blocks, half_depth / 2, lanes); or null
+  const T* X;       // (blocks, inputs, lanes); every block has the room of a full one
+  const T* y;       // (blocks, y_width, lanes)
+  const T* weight;  // (blocks, lanes); zero for lanes past the end
+  const uint32_t*
+      words;  // instead of X, or null: inputs as bfloat16, two to a word, (blocks, words of the inputs, lanes)
   int64_t samples, inputs, y_width;
 };
 
@@ -197,10 +198,11 @@ struct NoiseFns {
 
 // The same for products of bfloat16 numbers summed in float, of a processor that has instructions for them. Weights,
 // inputs and what hidden layers pass on are rounded to bfloat16, to the nearest; all else is float.
-struct HalfFns {
-  int64_t depth_step;  // inputs are padded with zeros to a multiple of this
+struct Bfloat16Fns {
+  bool (*works)();                   // whether a product comes out right on this processor
+  int64_t (*words)(int64_t inputs);  // of one sample, padding included
   size_t (*scratch)(const Shape&);
-  void (*pack)(const Batch<float>&, int64_t block, uint32_t* half);
+  void (*pack)(const Batch<float>&, int64_t block, uint32_t* words);
   double (*evaluate)(const Shape&, int score, const float* w, const Packed<float>&, int64_t first, int64_t last,
                      float* scratch);
   void (*forward)(const Shape&, const float* population, int64_t members, const Batch<float>&, int64_t block,

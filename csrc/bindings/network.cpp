@@ -32,14 +32,14 @@ class Network {
 
   AnyPacked pack(const py::object& X, const py::object& y, const py::object& weight, const py::object& rows,
                  bool bfloat16) const {
-    check_half("pack", bfloat16);
+    check_bfloat16("pack", bfloat16);
     return with_type("X", X, [&](auto type) {
       using T = decltype(type);
       const Batch<T> batch = batch_of<T>(X, y, weight, rows);
       AnyPacked packed{nullptr, nullptr, batch.inputs, batch.y_width, batch.samples};
       if constexpr (sizeof(T) == sizeof(float)) {
         const py::gil_scoped_release release;
-        packed.f32 = std::make_unique<PackedData<T>>(bfloat16 ? popgrad::pack_half(batch) : popgrad::pack(batch));
+        packed.f32 = std::make_unique<PackedData<T>>(bfloat16 ? popgrad::pack_bfloat16(batch) : popgrad::pack(batch));
       } else {
         if (bfloat16) throw py::type_error("[_core.pack] bfloat16 needs float32 data");
         const py::gil_scoped_release release;
@@ -72,7 +72,7 @@ class Network {
     if (packed.inputs != sizes_.front()) throw py::value_error("[_core.evaluate] packed for other inputs");
     if (noise.n() != n() || (noise.rank > 0 && !fits(noise)))
       throw py::value_error("[_core.evaluate] the noise has other shapes than the network");
-    if (noise.rank > 0 && packed.f32 && packed.f32->view.half)
+    if (noise.rank > 0 && packed.f32 && packed.f32->view.words)
       throw py::value_error("[_core.evaluate] noise of low rank is not evaluated in bfloat16");
     with_type("centre", centre, [&](auto type) {
       using T = decltype(type);
@@ -85,7 +85,7 @@ class Network {
   }
 
   void forward(const py::object& population, const py::object& X, const py::object& out, bool bfloat16) const {
-    check_half("forward", bfloat16);
+    check_bfloat16("forward", bfloat16);
     with_type("population", population, [&](auto type) {
       using T = decltype(type);
       const py::ssize_t samples = length("X", X), members = length("population", population);
@@ -96,7 +96,7 @@ class Network {
       if constexpr (sizeof(T) == sizeof(float)) {
         const py::gil_scoped_release release;
         if (bfloat16)
-          forward_half(shape(), p, size_t(members), batch, o);
+          forward_bfloat16(shape(), p, size_t(members), batch, o);
         else
           popgrad::forward(shape(), p, size_t(members), batch, o);
       } else {
@@ -125,8 +125,8 @@ class Network {
   }
 
  private:
-  static void check_half(const std::string& operation, bool wanted) {
-    if (wanted && !half_kernels())
+  static void check_bfloat16(const std::string& operation, bool wanted) {
+    if (wanted && !bfloat16_kernels())
       throw py::value_error("[_core." + operation + "] no instructions for bfloat16 are in use");
   }
 

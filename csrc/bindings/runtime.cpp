@@ -1,4 +1,4 @@
-// isa(), isas(), has_bfloat16(), threads(), set_threads(count), cuda_built(), cuda_devices(): what this build is and
+// isa(), isas(), bfloat16(), threads(), set_threads(count), cuda_built(), cuda_devices(): what this build is and
 // runs on.
 #include "../api.h"
 #include "../cpu/detect.h"
@@ -15,13 +15,13 @@ void bind_runtime(py::module_& m) {
   // the import.
   kernels();
   thread_count();
-  m.def("isa", &isa);
+  m.def("isa", [] { return kernels().name; });
   m.def("isas", [] {
     py::dict all;
     for (const Target& target : targets()) all[target.name] = target.supported;
     return all;
   });
-  m.def("has_bfloat16", [] { return half_kernels() != nullptr; });
+  m.def("bfloat16", &bfloat16_name);
   m.def("threads", &thread_count);
   m.def("set_threads", &set_thread_count, py::arg("count"));
   m.def("cuda_built", [] { return cuda::built; });

@@ -26,7 +26,7 @@ int64_t lanes_of(const Packed<T>& packed, int64_t block) {
   return pad<T>(samples_in(packed.samples, block));
 }
 
-// Samples [begin, begin + count) side by side in `lanes` >= count lanes; the rest repeats zero.
+// Samples [begin, begin + count) side by side in `lanes` >= count lanes; the rest is zero.
 template <class T>
 void pack_lanes(const T* from, const int64_t* rows, int64_t width, int64_t begin, int64_t count, int64_t lanes, T* to) {
   for (int64_t s = 0; s < count; ++s) {

@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <stdexcept>
 
-#include "targets.h"  // generated: POPGRAD_TARGETS(X), POPGRAD_HALF_TARGETS(X)
+#include "targets.h"  // generated: POPGRAD_TARGETS(X), POPGRAD_BFLOAT16_TARGETS(X)
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -21,35 +21,34 @@ namespace popgrad {
   }
 POPGRAD_TARGETS(X)
 #undef X
-#define X(target)            \
-  namespace target {         \
-  extern const HalfFns half; \
+#define X(target)                    \
+  namespace target {                 \
+  extern const Bfloat16Fns bfloat16; \
   }
-POPGRAD_HALF_TARGETS(X)
+POPGRAD_BFLOAT16_TARGETS(X)
 #undef X
 
 namespace {
 
 [[maybe_unused]] bool runs_baseline() { return true; }
 #if defined(__x86_64__)
-// Bits of CPUID's leaf 7 for which compilers have no name yet.
-enum Register { eax_register, ebx_register, ecx_register, edx_register };
-bool has_feature(unsigned subleaf, Register which, int bit) {
-  unsigned found[4] = {};
-  return __get_cpuid_count(7, subleaf, &found[0], &found[1], &found[2], &found[3]) && (found[which] >> bit & 1u);
-}
 [[maybe_unused]] bool runs_avx2() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 [[maybe_unused]] bool runs_avx512() {
   return runs_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
          __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
-[[maybe_unused]] bool runs_avx512bf16() { return runs_avx512() && has_feature(1, eax_register, 5); }
+[[maybe_unused]] bool runs_avx512bf16() { return runs_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+// Linux (5.16) gives tiles to a process that asks for them, for its threads of now and later; nobody else does.
+constexpr int tile_data = 18;
 [[maybe_unused]] bool runs_amx() {
-  if (!runs_avx512bf16() || !has_feature(0, edx_register, 22) || !has_feature(0, edx_register, 24)) return false;
 #if defined(__linux__)
-  // The system saves the tiles of a process that has asked for it (Linux 5.16), for threads of now and later.
-  constexpr long request_permission = 0x1023, tile_data = 18;
-  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  constexpr unsigned bfloat16 = 1u << 22, tiles = 1u << 24;  // in EDX of leaf 7
+  if (!runs_avx512bf16() || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(d & bfloat16) || !(d & tiles)) return false;
+  constexpr long get_supported = 0x1021;
+  unsigned long supported = 0;
+  return syscall(SYS_arch_prctl, get_supported, &supported) == 0 && (supported >> tile_data & 1u);
 #else
   return false;
 #endif
@@ -65,28 +64,41 @@ const std::vector<Target>& targets() {
     POPGRAD_TARGETS(X)
 #undef X
     [[maybe_unused]] const Kernels* const last = all.back().kernels;
-#define X(target) all.push_back({#target, last, &target::half, runs_##target()});
-    POPGRAD_HALF_TARGETS(X)
+#define X(target) all.push_back({#target, last, &target::bfloat16, runs_##target()});
+    POPGRAD_BFLOAT16_TARGETS(X)
 #undef X
     return all;
   }();
   return all;
 }
 
+namespace {
+
+// Whether a target that is supported can be used now: the system may refuse tiles (it does where a thread has too small
+// a stack for signals).
+bool usable(const Target& target) {
+#if defined(__x86_64__) && defined(__linux__)
+  constexpr long request_permission = 0x1023;
+  if (std::string(target.name) == "amx" && syscall(SYS_arch_prctl, request_permission, tile_data) != 0) return false;
+#endif
+  return !target.bfloat16 || target.bfloat16->works();
+}
+
+}  // namespace
+
 const Target& pick_target() {
   const char* const forced = std::getenv("POPGRAD_ISA");
   if (!forced || !*forced) {
-    const Target* best = nullptr;
-    for (const Target& target : targets())
-      if (target.supported) best = &target;
-    return *best;  // the baseline always runs
+    for (auto target = targets().rbegin(); target != targets().rend(); ++target)
+      if (target->supported && usable(*target)) return *target;
+    return targets().front();  // the baseline always runs
   }
   std::string built;
   for (const Target& target : targets()) {
     if (std::string(forced) == target.name) {
-      if (target.supported) return target;
+      if (target.supported && usable(target)) return target;
       throw std::runtime_error("[popgrad] POPGRAD_ISA=" + std::string(forced) +
-                               " was built, but this processor cannot run it; unset it or name another");
+                               " was built, but this processor or system cannot run it; unset it or name another");
     }
     built += std::string(built.empty() ? "" : ", ") + target.name;
   }

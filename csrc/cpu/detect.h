@@ -11,7 +11,7 @@ namespace popgrad {
 struct Target {
   const char* name;
   const Kernels* kernels;
-  const HalfFns* half;  // null where products of bfloat16 numbers are not faster than those of floats
+  const Bfloat16Fns* bfloat16;  // null where products of bfloat16 numbers are not faster than those of floats
   bool supported;
 };
 

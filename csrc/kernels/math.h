@@ -92,7 +92,7 @@ POPGRAD_HD double expm1(double x) { return POPGRAD_MATH(expm1)(x); }
 
 // (1 - exp(-2 |x|)) / (1 + exp(-2 |x|)), with the sign of x.
 POPGRAD_HD float tanh(float x) {
-  const float e = expm1(-2.0f * abs(x)), size = -e / (2.0f + e);
+  const float e = expm1(-2.0f * abs(x)), size = abs(e) / (2.0f + e);
   return float_from_bits(bits_from_float(size) | (bits_from_float(x) & 0x80000000u));
 }
 POPGRAD_HD double tanh(double x) { return POPGRAD_MATH(tanh)(x); }

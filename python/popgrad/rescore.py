@@ -18,7 +18,7 @@ _ALIKE = 4.0  # times the median: up to here, the errors of all candidates count
 
 
 def settle(coarse: Floats, exact: Callable[[NDArray[np.int64]], Floats], best: int | None = None) -> Floats:
-    """Fitness (P,) that ranks candidates, or the `best` of them, as their exact values do.
+    """Fitness (P,) that ranks candidates, or the best of them, as exact values do, as far as seen errors tell.
 
     Exact are, in the end, the values of some candidates spread over the ranks and of all that come so close to another
     that their errors could exchange the two. An error is taken to be at most twice the largest one seen. What is worse
@@ -34,8 +34,9 @@ def settle(coarse: Floats, exact: Callable[[NDArray[np.int64]], Floats], best: i
     values = np.array(coarse)
     known = np.zeros(len(values), bool)
     order = np.argsort(values, kind="stable")
-    # What is not finite has no error that could be measured.
-    open_ = ~np.isfinite(values)
+    # What is not finite has no error that could be measured; it is none of the best.
+    broken = ~np.isfinite(values)
+    open_, known = (broken, known) if best is None else (np.zeros_like(broken), broken)
     open_[order[np.unique(np.linspace(0, len(values) - 1, PROBES).astype(int))]] = True
     while open_.any():
         these = np.flatnonzero(open_)

@@ -95,7 +95,7 @@ class Data:
             measure, rows: as for `evaluate`.
             memory_limit: bytes for the raw outputs, where they are needed, and what is computed from them; those of
                 one candidate are taken in any case.
-            bfloat16: whether to multiply bfloat16 numbers. It needs a float32 model and `_core.has_bfloat16`, and no
+            bfloat16: whether to multiply bfloat16 numbers. It needs a float32 model and `_core.bfloat16()`, and no
                 population with noise of low rank.
         """
         network, score = self.model.network, measure.score if measure else self.model.loss_name

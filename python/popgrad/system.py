@@ -20,13 +20,14 @@ EXTRAS = {"report": ("plotly", "jinja2"), "torch": ("torch",), "test": ("pytest"
 
 
 def installation() -> dict[str, str]:
-    """Version, instruction sets, threads, BLAS, CUDA and extras, each as a line of text."""
+    """Version, instruction sets, bfloat16, threads, BLAS, CUDA and extras, each as a line of text."""
     sets = [name + ("" if runs else " (not on this processor)") for name, runs in _core.isas().items()]
     devices = _core.cuda_devices()
     cuda = f"built, {devices} device{'s' * (devices != 1)} available" if _core.cuda_built() else "not built"
     return {
         "popgrad": version("popgrad"),
         "instruction sets": f"{_core.isa()} in use; built: {', '.join(sets)}",
+        "bfloat16": f"multiplied by {_core.bfloat16()}" if _core.bfloat16() else "not multiplied: float32 instead",
         "threads": str(_core.threads()),
         "BLAS": _blas(),
         "CUDA": cuda,

@@ -142,7 +142,7 @@ void check_same(const Tensor<T>& a, const Tensor<T>& b, const char* what, const 
 inline std::vector<const Kernels*> supported_targets() {
   std::vector<const Kernels*> found;
   for (const Target& target : targets())
-    if (target.supported && !target.half) found.push_back(target.kernels);
+    if (target.supported && !target.bfloat16) found.push_back(target.kernels);
   return found;
 }
 

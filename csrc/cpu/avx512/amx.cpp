@@ -1,20 +1,21 @@
 // The tile registers of AMX. In assembly, because the compilers' own functions want the register's number as a literal.
-#include "half.h"
+#include "bfloat16.h"
 #include "tiles.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {
 
+// What LDTILECFG reads: eight tiles of 16 rows of 64 bytes.
+struct alignas(64) Shapes {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+  uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+static_assert(sizeof(Shapes) == 64);
+constexpr Shapes shapes;
+
 struct Tiles {
-  Tiles() {
-    struct alignas(64) {
-      uint8_t palette = 1, start_row = 0, reserved[14] = {};
-      uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-      uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } shapes;
-    static_assert(sizeof shapes == 64);
-    asm volatile("ldtilecfg %0" ::"m"(shapes));
-  }
+  Tiles() { asm volatile("ldtilecfg %0" ::"m"(shapes)); }
   ~Tiles() { asm volatile("tilerelease"); }
   Tiles(const Tiles&) = delete;
 
@@ -34,6 +35,6 @@ struct Tiles {
 
 }  // namespace
 
-extern constinit const HalfFns half = half_fns<TileUnit<Tiles>>;
+extern constinit const Bfloat16Fns bfloat16 = bfloat16_fns<TileUnit<Tiles>>;
 
 }  // namespace popgrad::POPGRAD_TARGET

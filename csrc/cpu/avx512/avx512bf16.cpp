@@ -1,5 +1,5 @@
 // bfloat16 by AVX-512 BF16: a word of two numbers times another, added to a float, sixteen at once.
-#include "half.h"
+#include "bfloat16.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {
@@ -33,6 +33,6 @@ struct Unit {
 
 }  // namespace
 
-extern constinit const HalfFns half = half_fns<Unit>;
+extern constinit const Bfloat16Fns bfloat16 = bfloat16_fns<Unit>;
 
 }  // namespace popgrad::POPGRAD_TARGET

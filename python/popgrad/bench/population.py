@@ -48,7 +48,7 @@ class Evaluated:
         members, samples: how many networks, on how many samples.
         seconds: by name: "popgrad"; "bfloat16", popgrad's own with that precision, where the processor has it;
             "stored", of noise of low rank, popgrad's own of as many stored members; other libraries; and "product",
-            a product of two float32 matrices of 2,048 rows and columns by NumPy's BLAS.
+            a product of two float32 matrices of 2,048 rows and columns by NumPy's BLAS, on its own threads.
         memory: bytes that one evaluation took beside its arguments and its result, or None where the system (not Linux)
             does not say.
     """
@@ -128,7 +128,8 @@ def _medians(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
 
 def _product() -> Callable[[], Any]:
     left, right = (np.random.default_rng(k).standard_normal((_PRODUCT, _PRODUCT), np.float32) for k in (0, 1))
-    return lambda: left @ right
+    out = np.empty_like(left)
+    return lambda: np.matmul(left, right, out=out)
 
 
 def _evaluate(
@@ -148,7 +149,7 @@ def _evaluate(
     for name, make in (("NumPy", _with_numpy), ("PyTorch", _with_torch), ("JAX", _with_jax)):
         with contextlib.suppress(ImportError):
             contenders[name] = make(layers, activation, X, y)
-    if _core.has_bfloat16():
+    if _core.bfloat16():
         contenders["bfloat16"] = lambda: model.evaluate(population, X, y, precision="bfloat16")
     expected = contenders["popgrad"]()
     for name, run in contenders.items():  # warms up, and compiles
@@ -178,18 +179,20 @@ def _evaluate_low_rank(
 
 def _memory(*row: Any) -> int | None:
     """What an evaluation takes, seen in a fresh process, where nothing that was freed lies ready."""
-    if not Path("/proc/self/clear_refs").exists():
-        return None
     code = f"from popgrad.bench import population; print(population._peak(*{row!r}))"
-    return int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout) if done.stdout.strip() else None
 
 
-def _peak(sizes: tuple[int, ...], activation: str, members: int, samples: int) -> int:
-    """How many bytes this process grows by at most, while it evaluates."""
+def _peak(sizes: tuple[int, ...], activation: str, members: int, samples: int) -> int | str:
+    """How many bytes this process grows by at most while it evaluates, or nothing where the system does not say."""
     low_rank = activation == "rank 1"
     random, model, X, y = _problem(sizes, "relu" if low_rank else activation, samples)
     population = _around(model, members) if low_rank else _stored(random, model, members)
-    Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is forgotten
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is forgotten
+    except OSError:
+        return ""
     before = _status("VmRSS")
     model.evaluate(population, X, y)
     return _status("VmHWM") - before

@@ -1,6 +1,6 @@
 // Population sums and raw outputs in bfloat16: the unit in use, and that of AMX on tiles in plain arithmetic, against a
 // network in double whose weights, inputs and hidden values are rounded.
-#include "cpu/avx512/half.h"
+#include "cpu/avx512/bfloat16.h"
 
 #include "api.h"
 #include "cpu/avx512/tiles.h"
@@ -51,22 +51,22 @@ int score_named(const std::string& name) {
   fail(__FILE__, __LINE__, "no score", name);
 }
 
-void check(const HalfFns& half, const Problem& p, const char* unit) {
+void check(const Bfloat16Fns& fns, const Problem& p, const char* unit) {
   const size_t outputs = size_t(p.sizes.back());
   const int64_t blocks = (p.samples + block_samples - 1) / block_samples;
-  const int64_t words = (p.sizes.front() + half.depth_step - 1) / half.depth_step * half.depth_step / 2;
+  const int64_t words = fns.words(p.sizes.front());
   // As in api.cpp: y and the weights are packed by the table, the inputs by the unit. Not a word more than is promised.
   const PackedData<float> plain = pack(p.batch());
   Exact<uint32_t> inputs(size_t(blocks * block_samples * words));
-  for (int64_t b = 0; b < blocks; ++b) half.pack(p.batch(), b, inputs.data());
+  for (int64_t b = 0; b < blocks; ++b) fns.pack(p.batch(), b, inputs.data());
   Packed<float> packed = plain.view;
-  packed.X = nullptr, packed.half = inputs.data();
-  const size_t need = half.scratch(p.shape());
+  packed.X = nullptr, packed.words = inputs.data();
+  const size_t need = fns.scratch(p.shape());
   std::vector<float> memory(need + 32, std::numeric_limits<float>::quiet_NaN());
   float* const scratch = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
-  const double sum = half.evaluate(p.shape(), score_named("mse"), p.w.data(), packed, 0, blocks, scratch);
+  const double sum = fns.evaluate(p.shape(), score_named("mse"), p.w.data(), packed, 0, blocks, scratch);
   Exact<float> z(size_t(p.samples) * outputs);
-  for (int64_t b = 0; b < blocks; ++b) half.forward(p.shape(), p.w.data(), 1, p.batch(), b, z.data(), scratch);
+  for (int64_t b = 0; b < blocks; ++b) fns.forward(p.shape(), p.w.data(), 1, p.batch(), b, z.data(), scratch);
   for (const float* past = scratch + need; past < memory.data() + memory.size(); ++past)
     CHECK(std::isnan(*past), unit, "wrote past its scratch memory");
   double want = 0, largest = 0;
@@ -90,13 +90,16 @@ int main() {
   if (!__builtin_cpu_supports("avx512f") || !__builtin_cpu_supports("avx512bf16"))
     skip("this processor lacks AVX-512 BF16");
   using Emulated = test_target::TileUnit<EmulatedTiles>;
+  CHECK(test_target::bfloat16_fns<Emulated>.works());
+  for (const Target& target : targets())
+    if (target.bfloat16 && target.supported) CHECK(target.bfloat16->works(), target.name);
   Rng rng{7};
   for (const int64_t samples : {1, 17, 64, 70, 200})
-    for (const std::vector<int64_t>& sizes :
-         std::vector<std::vector<int64_t>>{{1, 1}, {7, 3}, {33, 20}, {64, 32, 10}, {5, 17, 40, 3}, {100, 1, 2}}) {
+    for (const std::vector<int64_t>& sizes : std::vector<std::vector<int64_t>>{
+             {1, 1}, {7, 3}, {33, 20}, {64, 32, 10}, {5, 17, 40, 3}, {100, 1, 2}, {1100, 2}}) {
       const Problem p(sizes, samples, rng);
-      check(test_target::half_fns<Emulated>, p, "emulated tiles");
+      check(test_target::bfloat16_fns<Emulated>, p, "emulated tiles");
       for (const Target& target : targets())
-        if (target.half && target.supported) check(*target.half, p, target.name);
+        if (target.bfloat16 && target.supported) check(*target.bfloat16, p, target.name);
     }
 }

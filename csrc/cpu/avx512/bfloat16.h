@@ -46,10 +46,11 @@ constexpr void (*pass_on_fns[])(float*, int64_t, int64_t, int64_t, uint32_t*) = 
 #undef X
 
 template <class Unit>
-struct Half {
+struct Bfloat16Network {
   static int64_t depth_of(int64_t inputs) { return round_up(inputs, Unit::depth_step); }
   static int64_t rows_of(int64_t outputs) { return round_up(outputs, Unit::row_step); }
 
+  static int64_t words_of(int64_t inputs) { return depth_of(inputs) / 2; }
   static int64_t matrix_words(int64_t inputs, int64_t outputs) {
     return round_up(rows_of(outputs) * depth_of(inputs) / 2, 16);
   }
@@ -75,12 +76,12 @@ struct Half {
     return size_t(need.weights + need.z + 2 * need.x);  // forward() has inputs beside those of the hidden layers
   }
 
-  static void pack(const Batch<float>& batch, int64_t block, uint32_t* half) {
-    pack_block(batch, block, half + block * block_samples * depth_of(batch.inputs) / 2);
+  static void pack(const Batch<float>& batch, int64_t block, uint32_t* to) {
+    pack_block(batch, block, to + block * block_samples * words_of(batch.inputs));
   }
   static void pack_block(const Batch<float>& batch, int64_t block, uint32_t* to) {
     const int64_t begin = block * block_samples, count = samples_in(batch.samples, block), lanes = pad<float>(count);
-    const int64_t words = depth_of(batch.inputs) / 2;
+    const int64_t words = words_of(batch.inputs);
     for (int64_t i = 0; i < words; ++i)
       for (int64_t s = 0; s < lanes; ++s) {
         const float* const x =
@@ -93,7 +94,7 @@ struct Half {
   // Every matrix of w, row by row, each from a multiple of 64 bytes on.
   static void round_weights(const Shape& shape, const float* w, uint32_t* to) {
     for (int l = 0; l < shape.layers; ++l) {
-      const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1], words = depth_of(inputs) / 2;
+      const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1], words = words_of(inputs);
       for (int64_t r = 0; r < rows_of(outputs); ++r) {
         const float* const from = w + r * inputs;
         uint32_t* const row = to + r * words;
@@ -123,13 +124,37 @@ struct Half {
     const uint32_t* W = at.weights;
     for (int l = 0; l < shape.layers; ++l) {
       const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1];
-      unit.layer(W, w + inputs * outputs, depth_of(inputs) / 2, outputs, x, lanes, at.z);
+      unit.layer(W, w + inputs * outputs, words_of(inputs), outputs, x, lanes, at.z);
       if (l + 1 == shape.layers) break;
       pass_on_fns[shape.activation](at.z, outputs, depth_of(outputs), lanes, at.x);
       x = at.x;
       w += (inputs + 1) * outputs;
       W += matrix_words(inputs, outputs);
     }
+  }
+
+  // A layer of small whole numbers, which every order of sums gets right; few machines that have a unit are at hand
+  // when it is changed.
+  static bool works() {
+    constexpr int64_t outputs = 33, words = 32, lanes = 48;  // whole tiles, and more
+    alignas(64) uint32_t W[48 * words] = {}, x[words * lanes];
+    alignas(64) float z[48 * lanes], bias[outputs];
+    const auto number = [](int64_t i) { return float(i * i % 7 - 3); };
+    for (int64_t i = 0; i < outputs * words; ++i) W[i] = word_of(number(i), number(i + 2));
+    for (int64_t i = 0; i < words * lanes; ++i) x[i] = word_of(number(3 * i + 1), number(5 * i));
+    for (int64_t i = 0; i < outputs; ++i) bias[i] = number(i);
+    const Unit unit;
+    unit.layer(W, bias, words, outputs, x, lanes, z);
+    bool right = true;
+    for (int64_t o = 0; o < outputs; ++o)
+      for (int64_t s = 0; s < lanes; ++s) {
+        float sum = bias[o];
+        for (int64_t k = 0; k < words; ++k)
+          sum += number(o * words + k) * number(3 * (k * lanes + s) + 1) +
+                 number(o * words + k + 2) * number(5 * (k * lanes + s));
+        right = right && z[o * lanes + s] == sum;
+      }
+    return right;
   }
 
   static double evaluate(const Shape& shape, int score, const float* w, const Packed<float>& packed, int64_t first,
@@ -139,7 +164,7 @@ struct Half {
     const Unit unit;
     double total = 0;
     for (int64_t b = first; b < last; ++b) {
-      const uint32_t* const x = packed.half + b * block_samples * depth_of(packed.inputs) / 2;
+      const uint32_t* const x = packed.words + b * block_samples * words_of(packed.inputs);
       outputs_of(unit, shape, w, x, lanes_of(packed, b), at);
       total += block_sum(shape, score, at.z, packed, b);
     }
@@ -164,8 +189,9 @@ struct Half {
 };
 
 template <class Unit>
-constexpr HalfFns half_fns = {Unit::depth_step, Half<Unit>::scratch, Half<Unit>::pack, Half<Unit>::evaluate,
-                              Half<Unit>::forward};
+constexpr Bfloat16Fns bfloat16_fns = {Bfloat16Network<Unit>::works,    Bfloat16Network<Unit>::words_of,
+                                      Bfloat16Network<Unit>::scratch,  Bfloat16Network<Unit>::pack,
+                                      Bfloat16Network<Unit>::evaluate, Bfloat16Network<Unit>::forward};
 
 }  // namespace
 }  // namespace popgrad::POPGRAD_TARGET
