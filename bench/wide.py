@@ -56,7 +56,9 @@ def rates(sizes, members, repeats):
     seconds = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, (run, _) in contenders.items():
-            time.sleep(0.1)  # the threads of the one before may still wait for more
+            end = time.perf_counter() + 0.1  # the threads of the one before may still wait for more
+            while time.perf_counter() < end:
+                pass
             run(population)
             began = time.perf_counter()
             run(population)

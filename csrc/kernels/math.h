@@ -27,21 +27,23 @@ POPGRAD_HD uint32_t bits_from_float(float x) { return __builtin_bit_cast(uint32_
 // Adding and taking away 1.5 * 2^23 rounds to the nearest integer, which then stands in the low bits.
 inline constexpr float round_shift = 12582912.0f;
 
+// exp(r) - 1 for |r| <= log(2) / 2: r + r^2 p(r), where p is fitted so that the relative error stays below 1.4e-8.
+POPGRAD_HD float expm1_reduced(float r) {
+  float p = 0.0013946497f;
+  p = p * r + 0.0083666109f;
+  p = p * r + 0.041666280f;
+  p = p * r + 0.16666543f;
+  p = p * r + 0.5f;
+  return r * r * p + r;
+}
+
 // exp(x) = 2^n exp(r), |r| <= log(2) / 2; below 2^-125.5 it is zero, above 2^128 infinite.
 POPGRAD_HD float exp(float x) {
   const float above = x < -87.3f ? -87.3f : x, limited = above > 89.0f ? 89.0f : above;
   const float t = limited * 1.44269504089f + round_shift, n = t - round_shift;
   const float r = (limited - n * 0.693359375f) + n * 2.12194440e-4f;  // log(2) in two parts (Cody & Waite)
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
-  p = p * r + 1.0f;
-  p = p * r + 1.0f;
   // 2^n in two factors: n = 128 alone would be no finite number.
-  const float result = (p * 2.0f) * float_from_bits((bits_from_float(t) + 126u) << 23);
+  const float result = (expm1_reduced(r) * 2.0f + 2.0f) * float_from_bits((bits_from_float(t) + 126u) << 23);
   return x < -87.3f ? 0.0f : result;
 }
 POPGRAD_HD double exp(double x) { return POPGRAD_MATH(exp)(x); }
@@ -79,14 +81,8 @@ POPGRAD_HD float expm1(float x) {
   const float limited = x < -20.0f ? -20.0f : x;
   const float t = limited * 1.44269504089f + round_shift, n = t - round_shift;
   const float r = (limited - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.0f / 5040;
-  p = p * r + 1.0f / 720;
-  p = p * r + 1.0f / 120;
-  p = p * r + 1.0f / 24;
-  p = p * r + 1.0f / 6;
-  p = p * r + 0.5f;
   const float power = float_from_bits((bits_from_float(t) + 127u) << 23);
-  return power * (r * r * p + r) + (power - 1.0f);
+  return power * expm1_reduced(r) + (power - 1.0f);
 }
 POPGRAD_HD double expm1(double x) { return POPGRAD_MATH(expm1)(x); }
 

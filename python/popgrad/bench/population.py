@@ -118,12 +118,19 @@ def _medians(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, run in contenders.items():
-            time.sleep(0.1)  # the threads of the one before may still wait for more
+            _pause()
             run()  # wakes its own threads, and brings its data into the caches
             began = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - began)
     return {name: statistics.median(found) for name, found in times.items()}
+
+
+def _pause() -> None:
+    """Until the threads of the one before wait no more. After a sleep, a virtual machine may wake all on one processor."""
+    end = time.perf_counter() + 0.1
+    while time.perf_counter() < end:
+        pass
 
 
 def _product() -> Callable[[], Any]:
