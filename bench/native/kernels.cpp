@@ -101,11 +101,15 @@ void per_second(benchmark::State& state, const char* name, double each) {
   state.counters[name] = Counter(each, Counter::kIsIterationInvariantRate, Counter::kIs1000);
 }
 
-void evaluate_digits(benchmark::State& state) {
+void evaluate_digits(benchmark::State& state, bool bfloat16) {
+  if (bfloat16 && !bfloat16_kernels()) {
+    state.SkipWithError("this processor does not multiply bfloat16");
+    return;
+  }
   const size_t members = size_t(state.range(0));
   const Digits digits(state.range(1));
   const std::vector<float> population = numbers(members * size_t(digits.n));
-  const PackedData<float> packed = pack(digits.batch);
+  const PackedData<float> packed = bfloat16 ? pack_bfloat16(digits.batch) : pack(digits.batch);
   std::vector<double> out(members);
   for (auto _ : state) {
     evaluate(digits.shape, digits.score, population.data(), members, packed, out.data());
@@ -116,7 +120,8 @@ void evaluate_digits(benchmark::State& state) {
   per_second(state, "FLOP/s", forwards * Digits::forward_operations);
   per_second(state, "forwards/s", forwards);
 }
-BENCHMARK(evaluate_digits)->Args({1024, 1797})->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(evaluate_digits, float32, false)->Args({1024, 1797})->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK_CAPTURE(evaluate_digits, bfloat16, true)->Args({1024, 1797})->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void gradient_digits(benchmark::State& state) {
   const Digits digits(state.range(0));

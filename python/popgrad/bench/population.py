@@ -127,7 +127,7 @@ def _medians(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
 
 
 def _pause() -> None:
-    """Until the threads of the one before wait no more. After a sleep, a virtual machine may wake all on one processor."""
+    """Until the threads of the one before wait no more. A virtual machine may wake all that sleep on one processor."""
     end = time.perf_counter() + 0.1
     while time.perf_counter() < end:
         pass
