@@ -1,7 +1,8 @@
 """Gradient optimizers: each turns a gradient into a step, in one native sweep."""
 
 from popgrad.optim._base import NativeOptimizer, Optimizer, Schedule, State
-from popgrad.optim.adam import ADOPT, AdaBelief, Adam, AdaMax, AdamW, Adan, AdEMAMix, AMSGrad, NAdam, RAdam, Yogi
+from popgrad.optim.adam import Adam, AdaMax, AdamW, AMSGrad, NAdam, RAdam
+from popgrad.optim.adam_variants import ADOPT, AdaBelief, Adan, AdEMAMix, Yogi
 from popgrad.optim.adaptive import AdaDelta, AdaGrad, RMSprop
 from popgrad.optim.layerwise import LAMB, LARS, NovoGrad, Prodigy
 from popgrad.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD

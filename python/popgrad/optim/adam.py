@@ -1,4 +1,4 @@
-"""Adam and its kin. Formulas: csrc/kernels/step_rules.h."""
+"""Adam and its nearest kin. Formulas: csrc/kernels/step_rules.h."""
 
 from __future__ import annotations
 
@@ -7,26 +7,21 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, final, get_args
 
 from popgrad.checks import fail
-from popgrad.optim._base import Array, Extras, NativeOptimizer, Schedule, at
+from popgrad.optim._base import NativeOptimizer, Schedule, at
 from popgrad.optim._presets import DECOUPLED, Presets
 
 __all__ = [
-    "ADOPT",
     "AMSGrad",
-    "AdEMAMix",
-    "AdaBelief",
     "AdaMax",
     "Adam",
     "AdamW",
-    "Adan",
     "NAdam",
     "RAdam",
-    "Yogi",
 ]
 
 # Where the corrections of m and v for their start at zero go: see `Adam`.
 BiasCorrection = Literal["moments", "rate", "none"]
-_CORRECTIONS = {"bias_correction": get_args(BiasCorrection)}
+CORRECTIONS = {"bias_correction": get_args(BiasCorrection)}
 
 
 @final
@@ -71,10 +66,10 @@ class Adam(NativeOptimizer):
     state_names = ("m", "v")
     _fractions = ("beta1", "beta2")
     _guards = ("epsilon", "epsilon_root")
-    _choices = _CORRECTIONS
+    _choices = CORRECTIONS
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return _moments(self, t)
+        return moments(self, t)
 
 
 @final
@@ -120,10 +115,10 @@ class AdamW(NativeOptimizer):
     _decay = "decoupled"
     _fractions = ("beta1", "beta2")
     _guards = ("epsilon", "epsilon_root")
-    _choices = _CORRECTIONS
+    _choices = CORRECTIONS
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return _moments(self, t)
+        return moments(self, t)
 
 
 @final
@@ -171,10 +166,10 @@ class AMSGrad(NativeOptimizer):
     _decay = "decoupled"
     _fractions = ("beta1", "beta2")
     _guards = ("epsilon", "epsilon_root")
-    _choices = _CORRECTIONS | {"maximum": ("raw", "corrected")}
+    _choices = CORRECTIONS | {"maximum": ("raw", "corrected")}
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = _moments(self, t)
+        fields = moments(self, t)
         if self.maximum == "raw":
             return fields | {"correct": 1.0}
         return fields | {"correct": fields["scale"] ** 2, "scale": 1.0, "root": self.epsilon_root}
@@ -219,7 +214,7 @@ class AdaMax(NativeOptimizer):
     _guards = ("epsilon", "epsilon_outside")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = _moments(self, t)
+        fields = moments(self, t)
         shared = {name: fields[name] for name in ("rate", "beta1", "gain1", "beta2")}
         return shared | {"inside": self.epsilon, "epsilon": self.epsilon_outside}
 
@@ -279,7 +274,7 @@ class NAdam(NativeOptimizer):
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         now, following = self._momentum(t), self._momentum(t + 1)
         product = numbers["product"] = numbers["product"] * now
-        fields, learning_rate = _moments(self, t), at(self.learning_rate, t)
+        fields, learning_rate = moments(self, t), at(self.learning_rate, t)
         del fields["rate"]
         fields["rate_g"] = learning_rate * (1 - now) / (1 - product)
         fields["rate_m"] = learning_rate * following / (1 - product * following)
@@ -331,7 +326,7 @@ class RAdam(NativeOptimizer):
             fail(self, f"threshold must be a finite number >= 4, got {self.threshold!r}")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = _moments(self, t)
+        fields = moments(self, t)
         rate, longest = fields.pop("rate"), 2 / (1 - self.beta2) - 1
         length = longest - 2 * t * self.beta2**t / (1 - self.beta2**t)
         if length <= self.threshold:
@@ -341,241 +336,7 @@ class RAdam(NativeOptimizer):
         return fields | {"adaptive": rate * rectify, "plain": 0.0}
 
 
-@final
-@dataclass(frozen=True, repr=False)
-class AdaBelief(NativeOptimizer):
-    r"""Adam whose steps shrink where the gradient surprises.
-
-    .. math:: s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon_r, \quad
-              w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat s_t} + \epsilon)
-
-    Args:
-        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        beta1, beta2: decay of m and s per step, in [0, 1).
-        epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added to s in every step, so that it adds up. One of both is > 0;
-            in the paper they are one number.
-        bias_correction: "moments", "rate" or "none", see `Adam`.
-
-    State: ``m`` and ``s``, shape (n,), zero at t = 0.
-
-    Raises:
-        InputError: a hyper-parameter is out of range.
-
-    Reference: Zhuang et al., NeurIPS 2020, arXiv:2010.07468, Algorithm 2.
-    """
-
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-16
-    _: KW_ONLY
-    epsilon_root: float = 1e-16
-    bias_correction: BiasCorrection = "moments"
-    _presets: ClassVar[Presets] = {"optax": {}}
-    rule = "AdaBelief"
-    state_names = ("m", "s")
-    _fractions = ("beta1", "beta2")
-    _guards = ("epsilon", "epsilon_root")
-    _choices = _CORRECTIONS
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return _moments(self, t) | {"root": self.epsilon_root}
-
-
-@final
-@dataclass(frozen=True, repr=False)
-class Yogi(NativeOptimizer):
-    r"""Adam whose v changes by a bounded amount.
-
-    .. math:: v_t = v_{t-1} - (1-\beta_2)\, \mathrm{sign}(v_{t-1} - g_t^2)\, g_t^2, \quad
-              w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t + \epsilon_r} + \epsilon)
-
-    Args:
-        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        beta1, beta2: decay of m and pace of v per step, in [0, 1).
-        epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
-        bias_correction: "moments", "rate" or "none", see `Adam`; "none" is the paper's.
-        initial: m and v before the first step, >= 0 (optax: 1e-6).
-
-    State: ``m`` and ``v``, shape (n,), zero at t = 0: ``initial`` joins in the first step.
-
-    Raises:
-        InputError: a hyper-parameter is out of range.
-
-    Reference: Zaheer et al., NeurIPS 2018, Algorithm 2; the bias corrections make up for v = 0 at the start.
-    """
-
-    learning_rate: float | Schedule = 1e-2
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-3
-    _: KW_ONLY
-    epsilon_root: float = 0.0
-    bias_correction: BiasCorrection = "moments"
-    initial: float = 0.0
-    _presets: ClassVar[Presets] = {"optax": {"initial": 1e-6}}
-    rule = "Yogi"
-    state_names = ("m", "v")
-    _fractions = ("beta1", "beta2")
-    _nonnegative = ("initial",)
-    _guards = ("epsilon", "epsilon_root")
-    _choices = _CORRECTIONS
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = _moments(self, t)
-        del fields["beta2"]
-        return fields | {"first": self.initial if t == 1 else 0.0}
-
-
-@final
-@dataclass(frozen=True, repr=False)
-class ADOPT(NativeOptimizer):
-    r"""Adam that divides by the v of the step before, and so converges for any beta2.
-
-    .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1)\, \mathrm{clip}(g_t / \max(\sqrt{v_{t-1}}, \epsilon), t^{1/4})
-    .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t m_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2
-
-    Args:
-        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        beta1, beta2: decay of m and v per step, in [0, 1).
-        epsilon: > 0, in units of the gradient; the least divisor.
-        weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
-
-    State: ``m`` and ``v``, shape (n,), zero at t = 0. The first step only sets v to the squared gradient.
-
-    Raises:
-        InputError: a hyper-parameter is out of range.
-
-    Reference: Taniguchi et al., NeurIPS 2024, arXiv:2411.02853, Algorithm 2; its limit counts from the second step.
-    """
-
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.9999
-    epsilon: float = 1e-6
-    _presets: ClassVar[Presets] = {"optax": {}}
-    rule = "Adopt"
-    state_names = ("m", "v")
-    _positive = ("learning_rate", "epsilon")
-    _decay = "decoupled"
-    _fractions = ("beta1", "beta2")
-
-    def _extras(self, gradient: Array, t: int, loss_scale: float = 1.0) -> Extras:
-        extras = super()._extras(gradient, t, loss_scale)
-        if extras is None or t > 1 or math.isnan(extras[0]):
-            return extras
-        # The first step only looks at the gradient: not even the weights decay.
-        return (*extras[:3], 0.0, 0.0, extras[5])
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        if t == 1:
-            fields = {"learning_rate": 0.0, "beta1": 1.0, "gain1": 0.0, "beta2": 0.0, "gain2": 1.0}
-            return fields | {"limit": 1.0, "epsilon": self.epsilon}
-        fields = _moments(self, t) | {"learning_rate": at(self.learning_rate, t)}
-        del fields["rate"], fields["root"], fields["scale"]
-        return fields | {"limit": (t - 1) ** 0.25}
-
-
-@final
-@dataclass(frozen=True, repr=False)
-class AdEMAMix(NativeOptimizer):
-    r"""Adam with a second, slow average of the gradient.
-
-    .. math:: f_t = \beta_1 f_{t-1} + (1-\beta_1) g_t, \quad s_t = \beta_3 s_{t-1} + (1-\beta_3) g_t
-    .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1}
-              - \alpha_t\, (\hat f_t + a\, s_t) / (\sqrt{\hat v_t + \epsilon_r} + \epsilon)
-
-    Args:
-        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        beta1, beta2, beta3: decay of the fast m, of v and of the slow m per step, in [0, 1).
-        alpha: a, the weight of the slow m, > 0 or a schedule: the paper lets it grow from 0 over the run.
-        epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
-        weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
-
-    State: ``fast``, ``slow`` and ``v``, shape (n,), zero at t = 0.
-
-    Raises:
-        InputError: a hyper-parameter is out of range.
-
-    Reference: Pagliardini, Ablin & Grangier, arXiv:2409.03137 (2024), Algorithm 1.
-    """
-
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    beta3: float = 0.9999
-    alpha: float | Schedule = 5.0
-    epsilon: float = 1e-8
-    _: KW_ONLY
-    epsilon_root: float = 0.0
-    _presets: ClassVar[Presets] = {"optax": {}}
-    rule = "AdEmaMix"
-    state_names = ("fast", "slow", "v")
-    _positive = ("learning_rate", "alpha")
-    _decay = "decoupled"
-    _fractions = ("beta1", "beta2", "beta3")
-    _guards = ("epsilon", "epsilon_root")
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = _moments(self, t) | {"learning_rate": at(self.learning_rate, t)}
-        del fields["rate"]
-        fields |= {"scale1": 1 / (1 - self.beta1**t), "scale2": fields.pop("scale")}
-        return fields | {"beta3": self.beta3, "gain3": 1 - self.beta3, "alpha": at(self.alpha, t)}
-
-
-@final
-@dataclass(frozen=True, repr=False)
-class Adan(NativeOptimizer):
-    r"""Nesterov's look ahead through the differences of gradients.
-
-    .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad d_t = \beta_2 d_{t-1} + (1-\beta_2)(g_t - g_{t-1})
-    .. math:: n_t = \beta_3 n_{t-1} + (1-\beta_3)(g_t + \beta_2 (g_t - g_{t-1}))^2
-    .. math:: w_t = \left( w_{t-1} - \alpha_t (\hat m_t + \beta_2 \hat d_t) /
-              (\sqrt{\hat n_t + \epsilon_r} + \epsilon) \right) / (1 + \alpha_t \lambda)
-
-    Args:
-        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        beta1, beta2, beta3: decay of m, d and n per step, in [0, 1) (the paper's betas are 1 minus these).
-        epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
-        weight_decay: lambda, by its proximal step, in [0, 1).
-
-    State: ``m``, ``d``, ``n`` and ``g``, the last gradient, shape (n,), zero at t = 0; the first difference is zero.
-
-    Raises:
-        InputError: a hyper-parameter is out of range.
-
-    Reference: Xie et al., arXiv:2208.06677 (2022), Algorithm 1, as in the authors' code. optax weighs the
-    differences with 1 - beta2 where both have beta2: it agrees at beta2 = 0.5 alone.
-    """
-
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.98
-    beta2: float = 0.92
-    beta3: float = 0.99
-    epsilon: float = 1e-8
-    _: KW_ONLY
-    epsilon_root: float = 0.0
-    rule = "Adan"
-    state_names = ("m", "d", "n", "g")
-    _decay = "own"
-    _modes = ()
-    _fractions = ("beta1", "beta2", "beta3", "weight_decay")
-    _guards = ("epsilon", "epsilon_root")
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields, learning_rate = _moments(self, t), at(self.learning_rate, t)
-        debias3 = 1 - self.beta3**t
-        fields |= {"beta3": self.beta3, "gain3": 1 - self.beta3, "scale": 1 / math.sqrt(debias3)}
-        fields["root"] = self.epsilon_root * debias3
-        fields["rate_d"] = learning_rate * self.beta2 / (1 - self.beta2**t)
-        return fields | {"seen": float(t > 1), "shrink": 1 / (1 + learning_rate * self.weight_decay)}
-
-
-def _moments(o: Any, t: int) -> dict[str, float]:
+def moments(o: Any, t: int) -> dict[str, float]:
     """What Adam and its kin share: decays and bias corrections, in double, since float would lose 1 - beta."""
     correction = getattr(o, "bias_correction", "moments")
     debias1, debias2 = (1.0, 1.0) if correction == "none" else (1 - o.beta1**t, 1 - o.beta2**t)

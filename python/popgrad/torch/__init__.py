@@ -11,34 +11,22 @@ except ImportError as error:
     raise ImportError('popgrad.torch needs PyTorch: pip install "popgrad[torch]", or pip install torch') from error
 
 from popgrad.torch._base import Optimizer
-from popgrad.torch.optimizers import (
-    ADOPT,
+from popgrad.torch.additional import ADOPT, AdaBelief, Adan, AdEMAMix, Lion, SignSGD, Signum, SophiaG, Yogi
+from popgrad.torch.builtin import (
     ASGD,
-    LAMB,
-    LARS,
     SGD,
-    AdaBelief,
     Adadelta,
     Adagrad,
     Adam,
     Adamax,
     AdamW,
-    Adan,
-    AdEMAMix,
-    Lion,
     NAdam,
-    NovoGrad,
-    Prodigy,
     RAdam,
     RMSprop,
     Rprop,
-    ScheduleFreeAdamW,
-    ScheduleFreeSGD,
-    SignSGD,
-    Signum,
-    SophiaG,
-    Yogi,
 )
+from popgrad.torch.layerwise import LAMB, LARS, NovoGrad, Prodigy
+from popgrad.torch.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
 
 __all__ = [
     "ADOPT",

@@ -24,8 +24,16 @@ Tensor = torch.Tensor
 Group = dict[str, Any]
 Names = Mapping[str, str | tuple[str, ...]]
 Closure = Callable[[], Any]
+Number = float | Tensor
+Pair = tuple[float, float]
+Triple = tuple[float, float, float]
 
 RULES = _core.step_rules()
+# Names of states and arguments: PyTorch's, and ours.
+MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
+AVERAGING = {"weight_sum": "weight_sum", "largest_rate": "lr_max"}
+BETAS: Names = {"betas": ("beta1", "beta2"), "eps": "epsilon"}
+THREE_BETAS: Names = {"betas": ("beta1", "beta2", "beta3"), "eps": "epsilon"}
 _DTYPES = (torch.float32, torch.float64)
 _LEAST = 5e-324  # what a rule that must not divide by zero gets for an epsilon of zero
 # Lets the native side read tensors by itself; PyTorch has it from 2.10 on.

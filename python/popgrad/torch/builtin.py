@@ -1,0 +1,493 @@
+"""Those that `torch.optim` has, under its names, with its arguments, defaults and states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from popgrad import optim
+from popgrad.torch._base import (
+    BETAS,
+    MOMENTS,
+    Group,
+    Names,
+    Number,
+    Optimizer,
+    Pair,
+)
+
+__all__ = ["ASGD", "SGD", "Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop"]
+
+
+class SGD(Optimizer):
+    """Gradient descent, with momentum: `optim.SGD`, `optim.HeavyBall`, `optim.Nesterov`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        momentum: mu, in [0, 1).
+        dampening: tau, in [0, 1): the velocity takes up 1 - tau of a gradient, but for the first, which it begins with.
+        weight_decay: lambda >= 0, added to the gradient as lambda w.
+        nesterov: the look ahead; needs momentum, and no dampening.
+        maximize: go up instead of down.
+        foreach, fused, differentiable: see `Optimizer`.
+
+    State: ``momentum_buffer``, with momentum.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.SGD
+    _states: ClassVar[Mapping[str, str]] = {"v": "momentum_buffer"}
+    _counts = False
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-3,
+        momentum: float = 0,
+        dampening: float = 0,
+        weight_decay: Number = 0,
+        nesterov: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(params, locals())
+
+    def _choose(self, group: Group) -> tuple[Any, Names]:
+        if group["nesterov"]:
+            if not group["momentum"] or group["dampening"]:
+                self._fail("nesterov needs a momentum, and a dampening of zero")
+            return optim.Nesterov, {"momentum": "momentum"}
+        if not group["momentum"]:
+            return optim.SGD, {}
+        return optim.HeavyBall, {"momentum": "momentum", "dampening": "dampening"}
+
+    def _progress(self, rule: Any, group: Group, state: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
+        return int(state.get("momentum_buffer") is not None), {}
+
+
+class Adam(Optimizer):
+    """Adam: `optim.Adam`, and with amsgrad `optim.AMSGrad`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        betas: beta1 and beta2, in [0, 1).
+        eps: >= 0, in units of the gradient; after the root.
+        weight_decay: lambda >= 0, added to the gradient as lambda w.
+        amsgrad: divide by the largest second moment so far.
+        maximize: go up instead of down.
+        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead, as AdamW; then lambda < 1.
+        foreach, fused, capturable, differentiable: see `Optimizer`.
+
+    State: ``step``, ``exp_avg``, ``exp_avg_sq``, and with amsgrad ``max_exp_avg_sq``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.Adam
+    _names: ClassVar[Names] = BETAS
+    _states: ClassVar[Mapping[str, str]] = MOMENTS | {"largest": "max_exp_avg_sq"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-3,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        amsgrad: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+        decoupled_weight_decay: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+    def _choose(self, group: Group) -> tuple[Any, Names]:
+        return optim.AMSGrad if group["amsgrad"] else optim.Adam, self._names
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: `optim.AdamW`, and with amsgrad `optim.AMSGrad`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        betas: beta1 and beta2, in [0, 1).
+        eps: >= 0, in units of the gradient; after the root.
+        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        amsgrad: divide by the largest second moment so far.
+        maximize: go up instead of down.
+        foreach, fused, capturable, differentiable: see `Optimizer`.
+
+    State: ``step``, ``exp_avg``, ``exp_avg_sq``, and with amsgrad ``max_exp_avg_sq``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-3,
+        betas: tuple[Number, Number] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        amsgrad: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        Optimizer.__init__(self, params, locals() | {"decoupled_weight_decay": True})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See `torch.optim.Optimizer`."""
+        super().__setstate__(state)
+        for group in self.param_groups:
+            group["decoupled_weight_decay"] = True
+
+
+class Adamax(Optimizer):
+    """Adam in the maximum norm: `optim.AdaMax`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        betas: beta1 and beta2, in [0, 1).
+        eps: >= 0, in units of the gradient; inside the maximum.
+        weight_decay: lambda >= 0, added to the gradient as lambda w.
+        maximize: go up instead of down.
+        foreach, differentiable, capturable: see `Optimizer`.
+
+    State: ``step``, ``exp_avg``, ``exp_inf``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.AdaMax
+    _names: ClassVar[Names] = BETAS
+    _states: ClassVar[Mapping[str, str]] = {"m": "exp_avg", "u": "exp_inf"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 2e-3,
+        betas: Pair = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+
+class NAdam(Optimizer):
+    """Adam with Nesterov's look ahead: `optim.NAdam`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        betas: beta1 and beta2, in [0, 1).
+        eps: >= 0, in units of the gradient; after the root.
+        weight_decay: lambda >= 0, added to the gradient as lambda w.
+        momentum_decay: psi >= 0, of the momentum's schedule.
+        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead; then lambda < 1.
+        maximize: go up instead of down.
+        foreach, capturable, differentiable: see `Optimizer`.
+
+    State: ``step``, ``mu_product``, ``exp_avg``, ``exp_avg_sq``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.NAdam
+    _names: ClassVar[Names] = {**BETAS, "momentum_decay": "momentum_decay"}
+    _states: ClassVar[Mapping[str, str]] = MOMENTS | {"product": "mu_product"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 2e-3,
+        betas: Pair = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum_decay: float = 4e-3,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+
+class RAdam(Optimizer):
+    """Adam that waits until the variance of its step can be trusted: `optim.RAdam`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        betas: beta1 and beta2, in [0, 1).
+        eps: >= 0, in units of the gradient; after the root.
+        weight_decay: lambda >= 0, added to the gradient as lambda w.
+        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead; then lambda < 1.
+        maximize: go up instead of down.
+        foreach, capturable, differentiable: see `Optimizer`.
+
+    State: ``step``, ``exp_avg``, ``exp_avg_sq``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.RAdam
+    _names: ClassVar[Names] = BETAS
+    _states: ClassVar[Mapping[str, str]] = MOMENTS
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-3,
+        betas: Pair = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        decoupled_weight_decay: bool = False,
+        *,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+
+class Adagrad(Optimizer):
+    """Steps that shrink with all the gradient that a parameter has seen: `optim.AdaGrad`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        lr_decay: >= 0; step t takes alpha / (1 + (t - 1) lr_decay).
+        weight_decay: lambda >= 0, added to the gradient as lambda w.
+        initial_accumulator_value: what the sum begins with, >= 0.
+        eps: >= 0, in units of the gradient; after the root.
+        maximize: go up instead of down.
+        foreach, differentiable, fused: see `Optimizer`.
+
+    State: ``step``, ``sum``; there from the beginning.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.AdaGrad
+    _names: ClassVar[Names] = {"eps": "epsilon", "lr_decay": "rate_decay"}
+    _states: ClassVar[Mapping[str, str]] = {"s": "sum"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-2,
+        lr_decay: float = 0,
+        weight_decay: float = 0,
+        initial_accumulator_value: float = 0,
+        eps: float = 1e-10,
+        foreach: bool | None = None,
+        *,
+        maximize: bool = False,
+        differentiable: bool = False,
+        fused: bool | None = None,
+    ) -> None:
+        super().__init__(params, locals())
+        for group in self.param_groups:
+            rule = self._make_rule(group)
+            for p in group["params"]:
+                self._state_of(p, p, rule, group)
+
+    def _first(self, name: str, group: Group) -> float:
+        return float(group["initial_accumulator_value"])
+
+
+class Adadelta(Optimizer):
+    """RMSprop whose learning rate is the running size of its own steps: `optim.AdaDelta`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        rho: decay of both averages, in [0, 1).
+        eps: >= 0; inside both roots.
+        weight_decay: lambda >= 0, added to the gradient as lambda w.
+        maximize: go up instead of down.
+        foreach, capturable, differentiable: see `Optimizer`.
+
+    State: ``step``, ``square_avg``, ``acc_delta``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.AdaDelta
+    _names: ClassVar[Names] = {"rho": "rho", "eps": "epsilon"}
+    _states: ClassVar[Mapping[str, str]] = {"s": "square_avg", "d": "acc_delta"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1.0,
+        rho: float = 0.9,
+        eps: float = 1e-6,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        *,
+        capturable: bool = False,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+
+class RMSprop(Optimizer):
+    """Steps divided by the running size of the gradient: `optim.RMSprop`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        alpha: decay of the average, in [0, 1).
+        eps: >= 0, in units of the gradient; after the root.
+        weight_decay: lambda >= 0, added to the gradient as lambda w.
+        momentum: mu of a heavy ball behind it, in [0, 1).
+        centered: divide by the running deviation instead.
+        maximize: go up instead of down.
+        capturable, foreach, differentiable: see `Optimizer`.
+
+    State: ``step``, ``square_avg``, with centered ``grad_avg`` and with momentum ``momentum_buffer``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.RMSprop
+    _names: ClassVar[Names] = {"alpha": "rho", "eps": "epsilon", "momentum": "momentum", "centered": "centered"}
+    _states: ClassVar[Mapping[str, str]] = {"v": "square_avg", "mean": "grad_avg", "velocity": "momentum_buffer"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0,
+        momentum: float = 0,
+        centered: bool = False,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+
+class Rprop(Optimizer):
+    """A step length for every parameter, from the signs of its gradients: `optim.Rprop`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: length of the first steps, >= 0.
+        etas: factors of a length where the sign changed, in (0, 1), and where it did not, > 1.
+        step_sizes: shortest and longest length, > 0.
+        maximize: go up instead of down.
+        capturable, foreach, differentiable: see `Optimizer`.
+
+    State: ``step``, ``prev``, ``step_size``.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.Rprop
+    _names: ClassVar[Names] = {"etas": ("shrink", "grow"), "step_sizes": ("shortest", "longest")}
+    _states: ClassVar[Mapping[str, str]] = {"g": "prev", "length": "step_size"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-2,
+        etas: Pair = (0.5, 1.2),
+        step_sizes: Pair = (1e-6, 50),
+        *,
+        capturable: bool = False,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+
+class ASGD(Optimizer):
+    """Gradient descent that also averages its parameters: `optim.ASGD`.
+
+    Args:
+        params: parameters, named parameters or groups of them.
+        lr: alpha >= 0, a number or a tensor of one element.
+        lambd: lambda of the steps' decay, in [0, 1).
+        alpha: power of the steps' decay, > 0.
+        t0: the step at which averaging begins, >= 0.
+        weight_decay: lambda >= 0, added to the gradient as lambda w.
+        maximize: go up instead of down.
+        foreach, differentiable, capturable: see `Optimizer`.
+
+    State: ``step``, ``eta``, ``mu``, ``ax``, the average. ``eta`` is the length of the coming step, so that a changed
+    learning rate shows one step later, as in PyTorch.
+
+    Raises:
+        InputError: an argument is out of range.
+    """
+
+    _method = optim.ASGD
+    _names: ClassVar[Names] = {"lambd": "decay", "alpha": "power", "t0": "begin"}
+    _states: ClassVar[Mapping[str, str]] = {"average": "ax", "eta": "eta", "mu": "mu"}
+
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1e-2,
+        lambd: float = 1e-4,
+        alpha: float = 0.75,
+        t0: float = 1e6,
+        weight_decay: float = 0,
+        foreach: bool | None = None,
+        maximize: bool = False,
+        differentiable: bool = False,
+        capturable: bool = False,
+    ) -> None:
+        super().__init__(params, locals())
+
+    def _first_numbers(self, rule: Any, group: Group) -> dict[str, float]:
+        return {"eta": float(group["lr"]), "mu": 1.0}
+
+    def _members(self, rule: Any, group: Group, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        now, coming = dict(numbers), super()._members(rule, group, t + 1, {})
+        numbers |= {"eta": coming["rate"], "mu": coming["mix"]}
+        return {"rate": now["eta"], "decay": 1 - group["lambd"] * now["eta"], "mix": now["mu"]}
+
+
+# --- What PyTorch lacks -----------------------------------------------------------------------------------------------
