@@ -206,7 +206,7 @@ void forward_any(const Fns& fns, const Shape& shape, const T* population, size_t
   parallel((all + together - 1) / together * blocks, double(n) * double(batch.samples) * double(all),
            [&](int64_t item) {
              const int64_t first = item / blocks * together, b = item % blocks;
-             fns.forward(shape, population + first * n, std::min(together, all - first), batch, b,
+             fns.forward(shape, population + first * n, std::min(together, all - first), n, batch, b,
                          out + first * batch.samples * shape.sizes[shape.layers], scratch<T>(need));
            });
 }
@@ -238,13 +238,11 @@ double gradient_any(const Shape& shape, int score, const T* w, const Batch<T>& b
   return total * scale;
 }
 
-}  // namespace
-
-namespace {
 const Target& picked() {
   static const Target& target = pick_target();
   return target;
 }
+
 }  // namespace
 
 const Kernels& kernels() { return *picked().kernels; }

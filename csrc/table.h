@@ -153,8 +153,8 @@ struct NetworkFns {
   // past the end of B's last row is read.
   void (*add_product)(const T* A, int64_t a_stride, const T* B, int64_t b_stride, T* C, int64_t rows, int64_t depth,
                       int64_t columns);
-  // Raw outputs of one block of samples, written into out (members, samples, sizes[layers]).
-  void (*forward)(const Shape&, const T* population, int64_t members, const Batch<T>&, int64_t block, T* out,
+  // Raw outputs of one block of samples, written into out (members, samples, sizes[layers]); population (members, n).
+  void (*forward)(const Shape&, const T* population, int64_t members, int64_t n, const Batch<T>&, int64_t block, T* out,
                   T* scratch);
   // Adds d(scale * sum of weight * loss) / d w over the samples [begin, end); returns the sum, not scaled.
   double (*gradient)(const Shape&, int score, const T* w, const Batch<T>&, int64_t begin, int64_t end, double scale,
@@ -205,7 +205,7 @@ struct Bfloat16Fns {
   void (*pack)(const Batch<float>&, int64_t block, uint32_t* words);
   double (*evaluate)(const Shape&, int score, const float* w, const Packed<float>&, int64_t first, int64_t last,
                      float* scratch);
-  void (*forward)(const Shape&, const float* population, int64_t members, const Batch<float>&, int64_t block,
+  void (*forward)(const Shape&, const float* population, int64_t members, int64_t n, const Batch<float>&, int64_t block,
                   float* out, float* scratch);
 };
 

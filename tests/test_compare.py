@@ -298,16 +298,21 @@ def test_a_run_that_diverges_is_recorded_with_what_it_had(tmp_path, monkeypatch)
 
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     arguments = ["compare", "iris", "--optimizers", "adam,sgd", "--seeds", "1", "--budget", "3e7", "--hidden", "4"]
-    process = subprocess.Popen(
-        [*COMMAND, *arguments], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not descendants(process.pid, "spawn_main") and time.monotonic() < deadline:
-        time.sleep(0.1)
-    time.sleep(1)
-    os.killpg(process.pid, signal.SIGINT)
-    error = process.communicate(timeout=30)[1]
+    # What a shell starts in the background ignores the signal, and so would a child of these tests.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    command = [sys.executable, "-c", listen + "from popgrad.cli import main; main()", *arguments]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not descendants(process.pid, "spawn_main") and time.monotonic() < deadline:
+                time.sleep(0.1)
+            time.sleep(1)
+            os.killpg(process.pid, signal.SIGINT)
+            error = process.communicate(timeout=30)[1]
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "goes on where it stopped" in error
     assert "Traceback" not in error

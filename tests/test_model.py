@@ -650,12 +650,14 @@ def test_another_thread_runs_beside_the_kernels(what):
     beside.start()
     sys.setswitchinterval(1000)
     try:
+        ran = False
         for _ in range(200):
             before = count[0]
             calls[what]()
-            if count[0] > before:
-                return
-        pytest.fail("no other thread ran during 200 calls: the GIL is held")
+            ran = ran or count[0] > before
+            if ran:
+                break
+        assert ran, "no other thread ran during 200 calls: the GIL is held"
     finally:
         sys.setswitchinterval(interval)
         ended.set()
@@ -666,7 +668,8 @@ def test_another_thread_runs_beside_the_kernels(what):
 @pytest.mark.parametrize("optimizer", ["optim.Adam()", "search.PSO()"])
 def test_interrupt_ends_fit_and_leaves_finite_parameters(optimizer):
     script = f"""
-import numpy as np, popgrad as pg
+import signal, numpy as np, popgrad as pg
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
 rng = np.random.default_rng(0)
 model = pg.MLP([20, 32, 5])
 X, y = rng.normal(size=(2000, 20)), rng.integers(5, size=2000)
@@ -676,14 +679,13 @@ try:
 except KeyboardInterrupt:
     print("interrupted", np.isfinite(model.params).all())
 """
-    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout.readline() == "record\n"
-        process.send_signal(signal.SIGINT)
-        assert process.communicate(timeout=10)[0] == "interrupted True\n"
-    finally:
-        process.kill()
-        process.wait()
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "record\n"
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=10)[0] == "interrupted True\n"
+        finally:
+            process.kill()
 
 
 # --- Dropout ------------------------------------------------------------------------------------------------------

@@ -261,6 +261,7 @@ class TestErrors:
         model, population, X, y = problem([4, 3])
         wide = pg.MLP([4, 3], dtype="float64")
         wrong = {
+            "unknown precision ''": (model, {"precision": ""}),
             "unknown precision 'bfloat'. Did you mean 'bfloat16'": (model, {"precision": "bfloat"}),
             "'bfloat16' does not fit a model of dtype float64": (wide, {"precision": "bfloat16"}),
             "'float32' does not fit a model of dtype float64": (wide, {"precision": "float32"}),

@@ -45,12 +45,6 @@ void write_rows(const T* z, int64_t units, int64_t count, int64_t lanes, T* to) 
     for (int64_t o = 0; o < units; ++o) to[s * units + o] = z[o * lanes + s];
 }
 
-int64_t count_of(const Shape& shape) {
-  int64_t n = 0;
-  for (int l = 0; l < shape.layers; ++l) n += (shape.sizes[l] + 1) * shape.sizes[l + 1];
-  return n;
-}
-
 // The sum of `lanes` values, by halves: the order is that of the vector width.
 template <class T>
 T sum_lanes(const T* values, int64_t lanes) {

@@ -184,12 +184,12 @@ void add_product(const T* A, int64_t a_stride, const T* B, int64_t b_stride, T* 
 }
 
 template <class T>
-void forward(const Shape& shape, const T* population, int64_t members, const Batch<T>& batch, int64_t block, T* out,
-             T* scratch) {
+void forward(const Shape& shape, const T* population, int64_t members, int64_t n, const Batch<T>& batch, int64_t block,
+             T* out, T* scratch) {
   const int64_t inputs = shape.sizes[0], outputs = shape.sizes[shape.layers], begin = block * block_samples;
   const int64_t count = samples_in(batch.samples, block), lanes = pad<T>(count);
   pack_lanes(batch.X, batch.rows, inputs, begin, count, lanes, scratch);
-  for (int64_t k = 0; k < members; ++k, population += count_of(shape))
+  for (int64_t k = 0; k < members; ++k, population += n)
     write_rows(outputs_of(shape, 0, population, scratch, lanes, scratch + inputs * lanes), outputs, count, lanes,
                out + (k * batch.samples + begin) * outputs);
 }

@@ -456,7 +456,8 @@ class MLP:
                 twice counts twice. Default: all. `data` checks X and y once for many such calls of `Data.evaluate`.
             weights: "binary", "ternary" or "int8": evaluate the networks with these coarse weights (`quantized`).
             memory_limit: bytes, > 0, that raw outputs may take, and as many again for candidates that must be copied
-                because they are coarse or of another type or layout. One candidate at a time is always taken.
+                because they are coarse, of another type or layout, or evaluated again. One candidate at a time is
+                always taken.
 
         Returns:
             (P,) float64; a candidate whose value is not finite has infinity.
@@ -466,7 +467,8 @@ class MLP:
                 memory.
         """
         measure = self.measure("MLP.evaluate", metric)
-        precision = one_of("MLP.evaluate", "precision", _name_of(precision or self.dtype), PRECISIONS)
+        precision = self.dtype.name if precision is None else precision
+        precision = one_of("MLP.evaluate", "precision", _name_of(precision), PRECISIONS)
         if precision != self.dtype.name and (precision != "bfloat16" or self.dtype != np.float32):
             fail("MLP.evaluate", f"precision {precision!r} does not fit a model of dtype {self.dtype.name}")
         if isinstance(rescore, np.bool_):

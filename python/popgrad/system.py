@@ -16,7 +16,11 @@ from popgrad import _core
 __all__ = ["EXTRAS", "installation", "machine", "memory_bytes"]
 
 # Extra: the packages that it brings.
-EXTRAS = {"report": ("plotly", "jinja2"), "torch": ("torch",), "test": ("pytest", "hypothesis", "pytest-xdist")}
+EXTRAS = {
+    "report": ("plotly", "jinja2"),
+    "torch": ("torch",),
+    "test": ("pytest", "hypothesis", "pytest-xdist", "cmake", "ninja"),
+}
 
 
 def installation() -> dict[str, str]:

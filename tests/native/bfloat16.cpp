@@ -66,7 +66,8 @@ void check(const Bfloat16Fns& fns, const Problem& p, const char* unit) {
   float* const scratch = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64);
   const double sum = fns.evaluate(p.shape(), score_named("mse"), p.w.data(), packed, 0, blocks, scratch);
   Exact<float> z(size_t(p.samples) * outputs);
-  for (int64_t b = 0; b < blocks; ++b) fns.forward(p.shape(), p.w.data(), 1, p.batch(), b, z.data(), scratch);
+  for (int64_t b = 0; b < blocks; ++b)
+    fns.forward(p.shape(), p.w.data(), 1, int64_t(p.w.size()), p.batch(), b, z.data(), scratch);
   for (const float* past = scratch + need; past < memory.data() + memory.size(); ++past)
     CHECK(std::isnan(*past), unit, "wrote past its scratch memory");
   double want = 0, largest = 0;

@@ -171,15 +171,15 @@ struct Bfloat16Network {
     return total;
   }
 
-  static void forward(const Shape& shape, const float* population, int64_t members, const Batch<float>& batch,
-                      int64_t block, float* out, float* scratch) {
+  static void forward(const Shape& shape, const float* population, int64_t members, int64_t n,
+                      const Batch<float>& batch, int64_t block, float* out, float* scratch) {
     const Room need = room(shape);
     const Scratch at(need, scratch);
     uint32_t* const x = reinterpret_cast<uint32_t*>(scratch + need.z + need.x + need.weights);
     const int64_t begin = block * block_samples, count = samples_in(batch.samples, block), lanes = pad<float>(count);
     pack_block(batch, block, x);
     const Unit unit;
-    for (int64_t k = 0; k < members; ++k, population += count_of(shape)) {
+    for (int64_t k = 0; k < members; ++k, population += n) {
       round_weights(shape, population, at.weights);
       outputs_of(unit, shape, population, x, lanes, at);
       write_rows(at.z, shape.sizes[shape.layers], count, lanes,

@@ -16,7 +16,7 @@ struct TileUnit {
 
   // z of `down` times `across` tiles (1 or 2 each); a tile that is loaded once is used as often.
   template <bool down, bool across>
-  void block(const uint32_t* W, int64_t words, const uint32_t* x, int64_t lanes, float* z) const {
+  static void block(const Tiles& tiles, const uint32_t* W, int64_t words, const uint32_t* x, int64_t lanes, float* z) {
     const int64_t row = 4 * lanes, weights = 4 * words;
     float* const below = z + 16 * lanes;
     tiles.template load<0>(z, row);
@@ -49,14 +49,11 @@ struct TileUnit {
     const int64_t rows = (outputs + row_step - 1) / row_step * row_step;
     for (int64_t r = 0; r < rows; ++r)
       for (int64_t s = 0; s < lanes; ++s) z[r * lanes + s] = r < outputs ? bias[r] : 0.0f;
+    constexpr decltype(&block<true, true>) blocks[2][2] = {{block<false, false>, block<false, true>},
+                                                           {block<true, false>, block<true, true>}};
     for (int64_t r = 0; r < rows; r += 32)
-      for (int64_t s = 0; s < lanes; s += 32) {
-        const bool down = r + 16 < rows, across = s + 16 < lanes;
-        const auto at = down     ? across ? &TileUnit::block<true, true> : &TileUnit::block<true, false>
-                            : across ? &TileUnit::block<false, true>
-                                 : &TileUnit::block<false, false>;
-        (this->*at)(W + r * words, words, x + s, lanes, z + r * lanes + s);
-      }
+      for (int64_t s = 0; s < lanes; s += 32)
+        blocks[r + 16 < rows][s + 16 < lanes](tiles, W + r * words, words, x + s, lanes, z + r * lanes + s);
   }
 };
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import statistics
 import subprocess
 import sys
@@ -186,20 +187,21 @@ def _evaluate_low_rank(
 
 def _memory(*row: Any) -> int | None:
     """What an evaluation takes, seen in a fresh process, where nothing that was freed lies ready."""
-    code = f"from popgrad.bench import population; print(population._peak(*{row!r}))"
+    code = f"import json; from popgrad.bench import population; print(json.dumps(population._peak(*{row!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(done.stdout) if done.stdout.strip() else None
+    found: int | None = json.loads(done.stdout)
+    return found
 
 
-def _peak(sizes: tuple[int, ...], activation: str, members: int, samples: int) -> int | str:
-    """How many bytes this process grows by at most while it evaluates, or nothing where the system does not say."""
+def _peak(sizes: tuple[int, ...], activation: str, members: int, samples: int) -> int | None:
+    """How many bytes this process grows by at most while it evaluates, or None where the system does not say."""
     low_rank = activation == "rank 1"
     random, model, X, y = _problem(sizes, "relu" if low_rank else activation, samples)
     population = _around(model, members) if low_rank else _stored(random, model, members)
     try:
         Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is forgotten
     except OSError:
-        return ""
+        return None
     before = _status("VmRSS")
     model.evaluate(population, X, y)
     return _status("VmHWM") - before
