@@ -8,7 +8,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import popgrad as pg
@@ -202,6 +202,9 @@ class TestSettle:
         best=st.none() | st.integers(1, 500),
         seed=st.integers(0, 2**32),
     )
+    # The worst of the probes are infinite, so no error was seen as large as those of the worst candidates.
+    @example(members=347, error=1e-2, grows=True, ties=False, broken=True, best=None, seed=347)
+    @example(members=399, error=1e-2, grows=True, ties=False, broken=True, best=None, seed=2220495577)
     def test_ranks_become_exact(self, members, error, grows, ties, broken, best, seed):
         random = np.random.default_rng(seed)
         exact = random.exponential(size=members) ** (3 if grows else 1)

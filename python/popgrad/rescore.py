@@ -23,8 +23,8 @@ def settle(coarse: Floats, exact: Callable[[NDArray[np.int64]], Floats], best: i
     Exact are, in the end, the values of some candidates spread over the ranks and of all that come so close to another
     that their errors could exchange the two. An error is taken to be at most twice the largest one seen. What is worse
     than four times the median does not count for what is not (it may be worse by orders of magnitude, with errors to
-    match); beyond that, what counts for a candidate are those up to the next worse one known. Whatever is evaluated
-    anew is seen.
+    match); beyond that, what counts for a candidate are those up to the next worse one known, and one without such a
+    bound is evaluated anew. Whatever is evaluated anew is seen.
 
     Args:
         coarse: (P,) values with small errors; not changed.
@@ -37,7 +37,9 @@ def settle(coarse: Floats, exact: Callable[[NDArray[np.int64]], Floats], best: i
     # What is not finite has no error that could be measured; it is none of the best.
     broken = ~np.isfinite(values)
     open_, known = (broken, known) if best is None else (np.zeros_like(broken), broken)
-    open_[order[np.unique(np.linspace(0, len(values) - 1, PROBES).astype(int))]] = True
+    finite = order[~broken[order]]
+    if len(finite):
+        open_[finite[np.unique(np.linspace(0, len(finite) - 1, PROBES).astype(int))]] = True
     while open_.any():
         these = np.flatnonzero(open_)
         values[these] = exact(these)
@@ -51,9 +53,11 @@ def settle(coarse: Floats, exact: Callable[[NDArray[np.int64]], Floats], best: i
 def _too_close(values: Floats, errors: Any, known: NDArray[np.bool_], best: int) -> NDArray[np.bool_]:
     """Which candidates, of those not known, may change places with a neighbour and be among the best."""
     order = np.argsort(values, kind="stable")
-    v, k = values[order], known[order]
-    largest = np.maximum.accumulate(np.where(np.isfinite(errors), errors, 0.0)[order])
-    places = np.minimum.accumulate(np.where(k, np.arange(len(v)), len(v) - 1)[::-1])[::-1]  # of the next one known
+    v, e, k = values[order], errors[order], known[order]
+    here, none = np.arange(len(v)), len(v)
+    largest = np.append(np.maximum.accumulate(np.where(np.isfinite(e), e, 0.0)), np.inf)  # the last is for none
+    # The next worse one with an error that was seen: what is infinite, or was, has none.
+    places = np.minimum.accumulate(np.where(k & np.isfinite(e), here, none)[::-1])[::-1]
     median = v[(len(v) - 1) // 2]
     alike = np.searchsorted(v, median + (_ALIKE - 1) * abs(median), side="right") - 1
     margin = np.where(k, 0.0, _MARGIN * largest[np.maximum(places, alike)])
