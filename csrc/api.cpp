@@ -13,18 +13,12 @@ namespace {
 
 template <class T>
 const RowFns<T>& row_fns() {
-  if constexpr (sizeof(T) == sizeof(float))
-    return *kernels().rows_f32;
-  else
-    return *kernels().rows_f64;
+  return *of_type<T>(kernels().rows_f32, kernels().rows_f64);
 }
 
 template <class T, class Rule>
 auto fn(const Rule& rule) {
-  if constexpr (sizeof(T) == sizeof(float))
-    return rule.f32;
-  else
-    return rule.f64;
+  return of_type<T>(rule.f32, rule.f64);
 }
 
 // A range of n elements in pieces of whole cache lines.
@@ -66,14 +60,6 @@ class Pieces {
 };
 
 template <class T>
-auto measure_fn(const StepRule& rule) {
-  if constexpr (sizeof(T) == sizeof(float))
-    return rule.measure_f32;
-  else
-    return rule.measure_f64;
-}
-
-template <class T>
 void step_any(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {
   const Pieces<T> pieces(tensors, count);
   const double operations = 2 + rule.states;
@@ -92,7 +78,7 @@ void step_any(const StepRule& rule, const double* fields, const StepArgs<T>* ten
   }
   std::vector<double> parts(pieces.count() * most_sums);
   pieces.parallel(operations, [&](size_t k, size_t begin, size_t end, size_t item) {
-    measure_fn<T>(rule)(own[k].value, tensors[k], begin, end, &parts[item * most_sums]);
+    of_type<T>(rule.measure_f32, rule.measure_f64)(own[k].value, tensors[k], begin, end, &parts[item * most_sums]);
   });
   double sums[most_sums] = {};
   for (size_t k = 0; k < count; ++k) {
@@ -177,8 +163,6 @@ PackedData<T> pack_any(const Batch<T>& batch, const Bfloat16Fns* bfloat16) {
 template <class T>
 void evaluate_any(const Shape& shape, int score, const T* population, size_t members, const PackedData<T>& data,
                   double* out) {
-  // Long data is cut into parts of fixed length, whose sums are added in order.
-  constexpr int64_t part_blocks = 16;
   const int64_t n = parameter_count(shape), blocks = block_count(data.view.samples);
   const int64_t parts = (blocks + part_blocks - 1) / part_blocks;
   std::vector<double> sums(size_t(parts) * members);
@@ -219,7 +203,7 @@ double gradient_any(const Shape& shape, int score, const T* w, const Batch<T>& b
   const int64_t part_blocks = std::max<int64_t>(4, (blocks + 15) / 16);
   const int64_t parts = (blocks + part_blocks - 1) / part_blocks, length = part_blocks * block_samples;
   const double weight = total_weight(batch), scale = 1 / weight;
-  const size_t need = network<T>().scratch(shape);
+  const size_t need = network<T>().gradient_scratch(shape);
   double sums[16];
   const auto own = allocate<T>(size_t(n) * size_t(parts - 1));
   parallel(parts, 6.0 * double(n) * double(batch.samples), [&](int64_t k) {

@@ -30,12 +30,18 @@ T* scratch(size_t count) {
   return memory.get();
 }
 
+// Of a pair of functions or tables, the one for T.
+template <class T, class F32, class F64>
+inline auto of_type(F32 f32, F64 f64) {
+  if constexpr (sizeof(T) == sizeof(float))
+    return f32;
+  else
+    return f64;
+}
+
 template <class T>
 inline const NetworkFns<T>& network() {
-  if constexpr (sizeof(T) == sizeof(float))
-    return *kernels().network_f32;
-  else
-    return *kernels().network_f64;
+  return *of_type<T>(kernels().network_f32, kernels().network_f64);
 }
 
 // What sums up the score of one candidate, in the precision that the data were packed for.
@@ -50,6 +56,10 @@ inline Evaluator<T> evaluator([[maybe_unused]] const Packed<T>& packed) {
     if (packed.words) return {bfloat16_kernels()->scratch, bfloat16_kernels()->evaluate};
   return {network<T>().scratch, network<T>().evaluate};
 }
+
+// Blocks of samples whose scores are summed in one go; the sums of longer data are added in order, wherever the
+// parameters come from.
+inline constexpr int64_t part_blocks = 16;
 
 inline int64_t block_count(int64_t samples) { return (samples + block_samples - 1) / block_samples; }
 

@@ -12,10 +12,7 @@ namespace {
 
 template <class T>
 const NoiseFns<T>& noise_fns() {
-  if constexpr (sizeof(T) == sizeof(float))
-    return *kernels().noise_f32;
-  else
-    return *kernels().noise_f64;
+  return *of_type<T>(kernels().noise_f32, kernels().noise_f64);
 }
 
 constexpr double operations_per_normal = 20;
@@ -84,8 +81,7 @@ void rows_any(const Perturbations<T>& p, size_t first, size_t count, T* out) {
 // the thread's scratch memory.
 template <class T>
 void evaluate_full(const Shape& shape, int score, const Perturbations<T>& p, const PackedData<T>& data, double* out) {
-  constexpr int64_t part_blocks = 16;  // as in the evaluation of stored members, so that the sums are the same
-  constexpr size_t enough = 64;        // pairs of members to keep all threads busy without cutting the samples
+  constexpr size_t enough = 64;  // pairs of members to keep all threads busy without cutting the samples
   const size_t n = parameter_count(p.parts), half = drawn_members(p), images = p.members / half;
   const int64_t blocks = block_count(data.view.samples), parts = (blocks + part_blocks - 1) / part_blocks;
   const int64_t cuts = half < enough ? parts : 1, each = parts / cuts;
@@ -121,7 +117,6 @@ void evaluate_full(const Shape& shape, int score, const Perturbations<T>& p, con
 template <class T>
 void evaluate_low_rank(const Shape& shape, int score, const Perturbations<T>& p, const PackedData<T>& data,
                        double* out) {
-  constexpr int64_t part_blocks = 16;
   const size_t n = parameter_count(p.parts), drawn = drawn_count(p.parts, p.rank), half = drawn_members(p);
   const size_t together = std::clamp<size_t>(half / 64, 1, 12);  // no more than leaves work for all threads
   const size_t images = p.members / half, first_n = numbers_in(p.parts[0]) + numbers_in(p.parts[1]), rest = n - first_n;
@@ -139,7 +134,7 @@ void evaluate_low_rank(const Shape& shape, int score, const Perturbations<T>& p,
     parallel(int64_t(groups), double(p.members) * double(count * block_samples) * double(rest + drawn), [&](int64_t g) {
       const size_t begin = size_t(g) * together, members = std::min(half, begin + together) - begin;
       const size_t projections = size_t(count * p.rank * block_samples) * members;
-      T* const memory = scratch<T>(need + members * stride + projections + (images + 1) * room(rest));
+      T* const memory = scratch<T>(need + members * stride + projections + 2 * room(rest));
       T* const noise = memory + need;
       T* const projected = noise + members * stride;
       T* const w = projected + projections;
@@ -173,19 +168,22 @@ void evaluate_low_rank(const Shape& shape, int score, const Perturbations<T>& p,
   for (size_t k = 0; k < p.members; ++k) out[k] /= data.total_weight;
 }
 
-// Some members are drawn at a time, and each matrix grows by the product of their A, weighted, with their B.
+// Some members are drawn at a time, and each matrix grows by the product of their A, weighted, with their B. Now and
+// then what has grown is added in double, so that millions of members lose no digits.
 template <class T>
 void combine_low_rank(const Perturbations<T>& p, const std::vector<double>& weights, T* out) {
-  constexpr size_t together = 128;
+  constexpr size_t most = 128;  // members at a time, where what they draw takes no more than a few times what they make
   constexpr int64_t tile = 24;  // rows; what a thread takes
   struct Tile {
     size_t part, drawn, at;  // number of the part, and where it begins in what is drawn and in out
-    int64_t row;
+    int64_t row, rows;
   };
   std::vector<Tile> tiles;
   size_t n = 0, drawn = 0;
   for (size_t k = 0; k < p.parts.size(); ++k) {
-    for (int64_t row = 0; row < std::max<int64_t>(p.parts[k].rows, 1); row += tile) tiles.push_back({k, drawn, n, row});
+    const int64_t rows = std::max<int64_t>(p.parts[k].rows, 1);
+    for (int64_t row = 0; row < rows; row += tile)
+      tiles.push_back({k, drawn, n + size_t(row * p.parts[k].columns), row, std::min(tile, rows - row)});
     n += numbers_in(p.parts[k]);
     drawn += drawn_in(p.parts[k], p.rank);
   }
@@ -193,8 +191,11 @@ void combine_low_rank(const Perturbations<T>& p, const std::vector<double>& weig
   for (size_t k = 0; k < weights.size(); ++k)
     if (weights[k] != 0) chosen.push_back(uint32_t(k));
   const size_t stride = room(drawn);
+  const size_t together = std::clamp<size_t>(std::max<size_t>(4 * n, 1 << 20) / stride, 1, most);
   const auto memory = allocate<T>(std::min(together, chosen.size()) * stride);
-  T own[together];
+  const bool in_parts = sizeof(T) < sizeof(double) && chosen.size() > together;
+  const auto sums = allocate<double>(in_parts ? n : 0);
+  T own[most];
   std::fill_n(out, n, T(0));
   for (size_t first = 0; first < chosen.size(); first += together) {
     const size_t count = std::min(together, chosen.size() - first);
@@ -214,16 +215,23 @@ void combine_low_rank(const Perturbations<T>& p, const std::vector<double>& weig
       const Tile& t = tiles[size_t(k)];
       const NoisePart& part = p.parts[t.part];
       const T* const z = memory.get() + t.drawn;
-      if (part.rows == 0) {
-        network<T>().add_product(own, 1, z, int64_t(stride), out + t.at, 1, int64_t(count), part.columns);
-        return;
+      T* const to = out + t.at;
+      if (part.rows == 0)
+        network<T>().add_product(own, 1, z, int64_t(stride), to, 1, int64_t(count), part.columns);
+      else
+        for (int q = 0; q < p.rank; ++q)
+          network<T>().add_product(z + q * part.rows + t.row, int64_t(stride),
+                                   z + p.rank * part.rows + q * part.columns, int64_t(stride), to, t.rows,
+                                   int64_t(count), part.columns);
+      if (!in_parts) return;
+      double* const sum = sums.get() + t.at;
+      for (int64_t i = 0; i < t.rows * part.columns; ++i) {
+        sum[i] = first > 0 ? sum[i] + double(to[i]) : double(to[i]);
+        to[i] = T(0);
       }
-      for (int q = 0; q < p.rank; ++q)
-        network<T>().add_product(z + q * part.rows + t.row, int64_t(stride), z + p.rank * part.rows + q * part.columns,
-                                 int64_t(stride), out + t.at + size_t(t.row * part.columns),
-                                 std::min(tile, part.rows - t.row), int64_t(count), part.columns);
     });
   }
+  if (in_parts) std::copy_n(sums.get(), n, out);
 }
 
 template <class T>

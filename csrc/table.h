@@ -135,7 +135,7 @@ struct Moved {
 
 template <class T>
 struct NetworkFns {
-  // Elements of scratch, aligned to 64 bytes, that the calls below need.
+  // Elements of scratch, aligned to 64 bytes, that all calls but the last need.
   size_t (*scratch)(const Shape&);
   // X may be null.
   void (*pack)(const Batch<T>&, int64_t block, T* X, T* y, T* weight);
@@ -156,6 +156,7 @@ struct NetworkFns {
   // Raw outputs of one block of samples, written into out (members, samples, sizes[layers]); population (members, n).
   void (*forward)(const Shape&, const T* population, int64_t members, int64_t n, const Batch<T>&, int64_t block, T* out,
                   T* scratch);
+  size_t (*gradient_scratch)(const Shape&);
   // Adds d(scale * sum of weight * loss) / d w over the samples [begin, end); returns the sum, not scaled.
   double (*gradient)(const Shape&, int score, const T* w, const Batch<T>&, int64_t begin, int64_t end, double scale,
                      const Dropout&, T* gradient, T* scratch);

@@ -151,16 +151,16 @@ class TestLoopsAreVectorised:
         assert found, f"no {kind}<{rule}> in namespace popgrad::{isa}"
         return found
 
-    @pytest.mark.parametrize("extent", ["rule_alone", "decay", "everything"])
+    @pytest.mark.parametrize("extent", ["rule_alone", "decay_alone", "everything"])
     @pytest.mark.parametrize("dtype", ["float", "double"])
     @pytest.mark.parametrize("rule", core.step_rules())
     def test_step(self, isa, rule, dtype, extent):
         """The sweep, and in rules by layers the one before it that sums."""
         letter = dtype[0]
-        measured = core.step_rules()[rule][2] and extent != "decay"
-        number = ("rule_alone", "decay", "everything").index(extent)
+        measured = core.step_rules()[rule][2] and extent != "decay_alone"
+        number = ("rule_alone", "decay_alone", "everything").index(extent)
         for kind in ("sweep", "measure_part") if measured else ("sweep",):
-            bodies = self.find(isa, kind, rule, f"I{letter}EE{letter}LNS1_6ExtentE{number}E")
+            bodies = self.find(isa, kind, rule, f"I{letter}EE{letter}LNS0_6ExtentE{number}E")
             doubles = dtype == "double" or kind == "measure_part"  # sums are in double
             assert any(is_vectorised(body, isa, "d" if doubles else "s") for body in bodies), kind
 

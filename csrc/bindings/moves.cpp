@@ -4,6 +4,7 @@
 #include "../api.h"
 #include "arrays.h"
 #include "module.h"
+#include "release.h"
 
 namespace popgrad::bindings {
 
@@ -50,7 +51,7 @@ void move_bound(int index, const py::object& fields, const py::list& out, const 
     args.stream = stream;
     args.generation = generation;
     args.n = size_t(n);
-    const py::gil_scoped_release release;
+    const Released release;
     move(rule, args, size_t(members));
   });
 }
@@ -63,7 +64,7 @@ void combine_bound(const py::object& weights, const py::object& rows, const py::
     const T* const r = input<T>("rows", rows, {count, n});
     const T* const c = input<T>("centre", centre, {n});
     T* const o = output<T>("out", out, {n});
-    const py::gil_scoped_release release;
+    const Released release;
     combine(w, r, c, size_t(count), size_t(n), o);
   });
 }
@@ -78,7 +79,7 @@ void spread_bound(const py::object& rows, const py::object& which, const py::obj
     for (py::ssize_t p = 0; p < wanted; ++p)
       if (k[p] < 0 || k[p] >= count) throw py::index_error("[_core.spread] row out of range");
     T* const o = output<T>("out", out, {wanted, n});
-    const py::gil_scoped_release release;
+    const Released release;
     spread(r, size_t(count), k, size_t(wanted), size_t(n), o);
   });
 }

@@ -5,6 +5,7 @@
 #include "arrays.h"
 #include "module.h"
 #include "perturbations.h"
+#include "release.h"
 
 namespace popgrad::bindings {
 
@@ -38,11 +39,11 @@ class Network {
       const Batch<T> batch = batch_of<T>(X, y, weight, rows);
       AnyPacked packed{nullptr, nullptr, batch.inputs, batch.y_width, batch.samples};
       if constexpr (sizeof(T) == sizeof(float)) {
-        const py::gil_scoped_release release;
+        const Interruptible release;
         packed.f32 = std::make_unique<PackedData<T>>(bfloat16 ? popgrad::pack_bfloat16(batch) : popgrad::pack(batch));
       } else {
         if (bfloat16) throw py::type_error("[_core.pack] bfloat16 needs float32 data");
-        const py::gil_scoped_release release;
+        const Interruptible release;
         packed.f64 = std::make_unique<PackedData<T>>(popgrad::pack(batch));
       }
       return packed;
@@ -60,7 +61,7 @@ class Network {
       const T* const p = input<T>("population", population, {members, n()});
       double* const o = output<double>("out", out, {members});
       const PackedData<T>& data = data_of<T>(packed);
-      const py::gil_scoped_release release;
+      const Interruptible release;
       popgrad::evaluate(shape(), index, p, size_t(members), data, o);
     });
   }
@@ -79,7 +80,7 @@ class Network {
       const T* const c = input<T>("centre", centre, {n()});
       double* const o = output<double>("out", out, {py::ssize_t(noise.members)});
       const PackedData<T>& data = data_of<T>(packed);
-      const py::gil_scoped_release release;
+      const Interruptible release;
       popgrad::evaluate(shape(), index, noise.around(c), data, o);
     });
   }
@@ -94,14 +95,14 @@ class Network {
           input<T>("X", X, {samples, sizes_.front()}), nullptr, nullptr, nullptr, samples, sizes_.front(), 0};
       T* const o = output<T>("out", out, {members, samples, sizes_.back()});
       if constexpr (sizeof(T) == sizeof(float)) {
-        const py::gil_scoped_release release;
+        const Interruptible release;
         if (bfloat16)
           forward_bfloat16(shape(), p, size_t(members), batch, o);
         else
           popgrad::forward(shape(), p, size_t(members), batch, o);
       } else {
         if (bfloat16) throw py::type_error("[_core.forward] bfloat16 needs float32 data");
-        const py::gil_scoped_release release;
+        const Interruptible release;
         popgrad::forward(shape(), p, size_t(members), batch, o);
       }
     });
@@ -119,7 +120,7 @@ class Network {
       T* const o = output<T>("out", out, {n()});
       const Batch<T> batch = batch_of<T>(X, y, weight, rows);
       check_targets(index, batch.y_width);
-      const py::gil_scoped_release release;
+      const Interruptible release;
       return popgrad::gradient(shape(), index, parameters, batch, Dropout{dropout, seed, step}, o);
     });
   }

@@ -4,6 +4,7 @@
 #include "perturbations.h"
 
 #include "module.h"
+#include "release.h"
 
 namespace popgrad::bindings {
 
@@ -24,9 +25,9 @@ Noise noise_of(double sigma, py::ssize_t members, bool mirrored, uint64_t seed, 
         (rows > 0 && rank < 1))
       throw py::value_error("[_core.Noise] a part is out of range");
     noise.parts.push_back({rows, columns});
+    // A coordinate's Draws have a number of 32 bits.
+    if (drawn_count(noise.parts, rank) > size_t(1) << 34) throw py::value_error("[_core.Noise] too many coordinates");
   }
-  // A coordinate's Draws have a number of 32 bits.
-  if (drawn_count(noise.parts, rank) > size_t(1) << 34) throw py::value_error("[_core.Noise] too many coordinates");
   return noise;
 }
 
@@ -38,7 +39,7 @@ void rows_bound(const Noise& noise, const py::object& centre, py::ssize_t first,
     T* const o = output<T>("out", out, {count, noise.n()});
     if (first < 0 || first > py::ssize_t(noise.members) - count)
       throw py::index_error("[_core.Noise.rows] member out of range");
-    const py::gil_scoped_release release;
+    const Interruptible release;
     rows(noise.around(c), size_t(first), size_t(count), o);
   });
 }
@@ -48,7 +49,7 @@ void combine_bound(const Noise& noise, const py::object& weights, const py::obje
     using T = decltype(type);
     const double* const w = input<double>("weights", weights, {py::ssize_t(noise.members)});
     T* const o = output<T>("out", out, {noise.n()});
-    const py::gil_scoped_release release;
+    const Interruptible release;
     combine(noise.around<T>(nullptr), w, o);
   });
 }

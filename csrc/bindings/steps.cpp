@@ -14,6 +14,7 @@
 #include "../api.h"
 #include "arrays.h"
 #include "module.h"
+#include "release.h"
 
 namespace popgrad::bindings {
 
@@ -111,7 +112,7 @@ void step_bound(int index, const py::tuple& fields, const py::object& w, const p
       args.average = output<T>("average", average, {n});
     }
     if (rule.sums == 0) {
-      const py::gil_scoped_release release;
+      const Released release;
       step(rule, values.field, &args, 1);
       return;
     }
@@ -119,7 +120,7 @@ void step_bound(int index, const py::tuple& fields, const py::object& w, const p
       throw py::value_error("[_core.step] the states of a rule by layers are not packed");
     std::vector<StepArgs<T>> tensors{args};
     split(tensors, rule, layers, kept);
-    const py::gil_scoped_release release;
+    const Released release;
     step(rule, values.field, tensors.data(), tensors.size());
   });
 }
@@ -141,7 +142,7 @@ void step_list_of(const StepRule& rule, const Values& values, const int64_t* tab
     args.noise = noise_at(t, k);
     args.extras = values.has_extras ? &values.extras : nullptr;
   }
-  const py::gil_scoped_release release;
+  const Released release;
   step(rule, values.field, tensors.data(), tensors.size());
 }
 
@@ -199,7 +200,8 @@ bool alike(const DlTensor& a, const DlTensor& b, int64_t& n) {
 bool gradients_bound(const py::capsule& exchange, const py::object& table, bool is_double, const py::list& params) {
   const auto* const api = exchange.get_pointer<DlExchange>();
   if (api->major != 1 || !api->read) return false;
-  const py::ssize_t count = length("table", table), columns = py::reinterpret_borrow<py::array>(table).shape(1);
+  const py::ssize_t count = length("table", table), columns = length("table", table, 1);
+  if (columns < 4) throw py::value_error("[_core.gradients] the table must have at least four columns");
   int64_t* row = output<int64_t>("table", table, {py::ssize_t(params.size()), columns});
   static PyObject* const grad = PyUnicode_InternFromString("grad");
   static PyObject* const is_neg = PyUnicode_InternFromString("is_neg");
@@ -252,7 +254,7 @@ void bind_steps(py::module_& m) {
           using T = decltype(type);
           const py::ssize_t n = length("x", x);
           const T* const values = input<T>("x", x, {n});
-          const py::gil_scoped_release release;
+          const Released release;
           return sum_squares(values, size_t(n));
         });
       },

@@ -55,10 +55,9 @@ constexpr int tile_data = 18;
 }
 #endif
 
-}  // namespace
-
-const std::vector<Target>& targets() {
-  static const std::vector<Target> all = [] {
+std::vector<Target>& all_targets() {
+  // Never destroyed: threads may still run its kernels when the process ends.
+  static std::vector<Target>& made = *new std::vector<Target>([] {
     std::vector<Target> all;
 #define X(target) all.push_back({#target, &target::kernels, nullptr, runs_##target()});
     POPGRAD_TARGETS(X)
@@ -68,11 +67,9 @@ const std::vector<Target>& targets() {
     POPGRAD_BFLOAT16_TARGETS(X)
 #undef X
     return all;
-  }();
-  return all;
+  }());
+  return made;
 }
-
-namespace {
 
 // Whether a target that is supported can be used now: the system may refuse tiles (it does where a thread has too small
 // a stack for signals).
@@ -86,11 +83,13 @@ bool usable(const Target& target) {
 
 }  // namespace
 
+const std::vector<Target>& targets() { return all_targets(); }
+
 const Target& pick_target() {
   const char* const forced = std::getenv("POPGRAD_ISA");
   if (!forced || !*forced) {
-    for (auto target = targets().rbegin(); target != targets().rend(); ++target)
-      if (target->supported && usable(*target)) return *target;
+    for (auto target = all_targets().rbegin(); target != all_targets().rend(); ++target)
+      if (target->supported = target->supported && usable(*target); target->supported) return *target;
     return targets().front();  // the baseline always runs
   }
   std::string built;

@@ -12,7 +12,7 @@ struct Target {
   const char* name;
   const Kernels* kernels;
   const Bfloat16Fns* bfloat16;  // null where products of bfloat16 numbers are not faster than those of floats
-  bool supported;
+  bool supported;               // by this processor and, as far as was asked, its system
 };
 
 const std::vector<Target>& targets();  // built into this library, in increasing order of preference

@@ -4,18 +4,15 @@
 #include "../kernels/fields.h"
 #include "../kernels/packing.h"
 #include "../kernels/step_extras.h"
+#include "float_mode.h"
 #include "tables.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {
 
-// What is done around a rule in its sweep: weight decay alone is common, and what is left out of it takes as long as
-// Adam.
-enum Extent { rule_alone, decay, everything };
-
 Extent extent_of(const StepExtras* extras) {
   if (!extras) return rule_alone;
-  return extras->l1 == 0 && extras->clip > 1.7976931348623157e308 ? decay : everything;
+  return extras->l1 == 0 && extras->clip > 1.7976931348623157e308 ? decay_alone : everything;
 }
 
 template <class Rule, class T, Extent extent>
@@ -27,14 +24,7 @@ template <class Rule, class T, Extent extent>
   for (size_t i = 0; i < n; ++i) {
     T local[slots], value = w[i];
     for (int k = 0; k < states; ++k) local[k] = s[k][i];
-    if constexpr (extent == rule_alone) {
-      own(value, g[i], local);
-    } else {
-      const T pull = extent == decay ? extras.unclipped(value, g[i]) : extras.gradient(value, g[i]);
-      value = extras.decayed(value);
-      own(value, pull, local);
-      if constexpr (extent == everything) value = extras.shrink(value);
-    }
+    update<extent>(own, extras, g[i], value, local);
     for (int k = 0; k < states; ++k) s[k][i] = local[k];  // before w: states that a rule leaves alone are not written
     w[i] = value;
   }
@@ -44,23 +34,10 @@ template <class Rule, class T, Extent extent>
 // creep into denormal numbers, which take processors several times as long, and never leave them. Doubles do not.
 template <class T>
 struct FlushDenormals {};
-#if defined(__SSE2__)
 template <>
 struct FlushDenormals<float> {
-  unsigned before = __builtin_ia32_stmxcsr();
-  FlushDenormals() { __builtin_ia32_ldmxcsr(before | 0x8040); }  // flush to zero, denormals are zeros
-  ~FlushDenormals() { __builtin_ia32_ldmxcsr(before); }
-  FlushDenormals(const FlushDenormals&) = delete;
+  WithFloatMode mode{float_mode() | no_denormals};
 };
-#elif defined(__aarch64__)
-template <>
-struct FlushDenormals<float> {
-  unsigned before = __builtin_aarch64_get_fpcr();
-  FlushDenormals() { __builtin_aarch64_set_fpcr(before | 1u << 24); }
-  ~FlushDenormals() { __builtin_aarch64_set_fpcr(before); }
-  FlushDenormals(const FlushDenormals&) = delete;
-};
-#endif
 
 // States in fewer bits are unpacked to memory in the first-level cache, a block at a time, and packed again.
 template <class Format>
@@ -152,9 +129,9 @@ void step(const double* fields, const StepArgs<T>& args, size_t begin, size_t en
   [[maybe_unused]] const FlushDenormals<T> flush;
   by_parts<Rule<T>>(args, begin, end, args.average ? packed_block : end - begin,
                     [&](T* const* s, size_t i, size_t count) {
-                      const auto run = extent == rule_alone ? sweep<Rule<T>, T, rule_alone>
-                                       : extent == decay    ? sweep<Rule<T>, T, decay>
-                                                            : sweep<Rule<T>, T, everything>;
+                      const auto run = extent == rule_alone    ? sweep<Rule<T>, T, rule_alone>
+                                       : extent == decay_alone ? sweep<Rule<T>, T, decay_alone>
+                                                               : sweep<Rule<T>, T, everything>;
                       run(rule, around, args.w + i, args.g + i, s, count);
                       if (args.average) average(args.average + i, args.w + i, around.mix, count);
                     });
@@ -187,7 +164,7 @@ template <class Rule, class T, Extent extent>
     T local[slots];
     double sum[count];
     for (int k = 0; k < states; ++k) local[k] = s[k][i];
-    own.measure(w[i], extent == rule_alone ? g[i] : extras.gradient(w[i], g[i]), local, sum);
+    own.measure(w[i], extras.template pull<extent>(w[i], g[i]), local, sum);
     for (int k = 0; k < states; ++k) s[k][i] = local[k];
     for (int k = 0; k < count; ++k) sums[k][i] = sum[k];
   }

@@ -70,9 +70,15 @@ void pack(const Batch<T>& batch, int64_t block, T* X, T* y, T* weight) {
   pack_weight(batch, begin, count, lanes, weight + begin);
 }
 
+// Two layers' outputs, that take turns, and a block's inputs.
 template <class T>
 size_t scratch(const Shape& shape) {
-  // gradient() needs most: every layer's z and a, one layer with dropout, rows of one layer, two deltas.
+  return size_t(block_samples) * size_t(2 * widest(shape) + shape.sizes[0]);
+}
+
+// Every layer's z and a, one layer with dropout, rows of one layer, two deltas.
+template <class T>
+size_t gradient_scratch(const Shape& shape) {
   int64_t units = 0;
   for (int l = 0; l <= shape.layers; ++l) units += shape.sizes[l];
   const int64_t wide = pad<T>(widest(shape));
@@ -315,8 +321,16 @@ double gradient(const Shape& shape, int score, const T* w, const Batch<T>& batch
 }
 
 template <class T>
-constexpr NetworkFns<T> network = {scratch<T>,        pack<T>,        evaluate<T>, first_layer<T>, project<T>,
-                                   evaluate_moved<T>, add_product<T>, forward<T>,  gradient<T>};
+constexpr NetworkFns<T> network = {.scratch = scratch<T>,
+                                   .pack = pack<T>,
+                                   .evaluate = evaluate<T>,
+                                   .first_layer = first_layer<T>,
+                                   .project = project<T>,
+                                   .evaluate_moved = evaluate_moved<T>,
+                                   .add_product = add_product<T>,
+                                   .forward = forward<T>,
+                                   .gradient_scratch = gradient_scratch<T>,
+                                   .gradient = gradient<T>};
 
 #define X(F, name, differentiable) {name, differentiable},
 constexpr Activation activations[] = {ACTIVATIONS(X)};

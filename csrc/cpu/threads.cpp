@@ -9,26 +9,35 @@
 #include <atomic>
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <condition_variable>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <exception>
+#include <fstream>
 #include <mutex>
 #include <stdexcept>
 #include <string>
 #include <system_error>
 #include <thread>
 
+#include "float_mode.h"
+
 namespace popgrad {
 namespace {
 
 int available_cores() {
+  int cores = std::max(1, int(std::thread::hardware_concurrency()));
 #if defined(__linux__)
   cpu_set_t set;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+  if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) cores = CPU_COUNT(&set);
+  // A container's share of the processors: "max 100000", or microseconds in each so many.
+  double share = 0, period = 0;
+  if (std::ifstream("/sys/fs/cgroup/cpu.max") >> share >> period && share > 0 && period > 0)
+    cores = std::clamp(int(std::ceil(share / period)), 1, cores);
 #endif
-  const unsigned cores = std::thread::hardware_concurrency();
-  return cores > 0 ? int(cores) : 1;
+  return cores;
 }
 
 int first_count() {
@@ -47,6 +56,25 @@ std::atomic<int>& count_setting() {
   static std::atomic<int> count{first_count()};
   return count;
 }
+
+// Calls between_items every so many items, about as often as ten million operations take, and never in short calls.
+class Look {
+ public:
+  Look(int64_t items, double operations) {
+    if (operations < 1e8) return;
+    look_ = between_items;
+    every_ = std::max<int64_t>(1, int64_t(double(items) * 1e7 / operations));
+  }
+  void operator()() {
+    if (!look_ || ++since_ < every_) return;
+    since_ = 0;
+    look_();
+  }
+
+ private:
+  BetweenItems look_ = nullptr;
+  int64_t every_ = 1, since_ = 0;
+};
 
 // Items are dealt out in shares that lie side by side, one for each thread, so that the same call finds the same memory
 // near the same thread; who is done with its own share takes from the others'.
@@ -70,12 +98,15 @@ struct Job {
   }
   int64_t first(int share) const { return items / shares * share + std::min<int64_t>(items % shares, share); }
 
-  void work(int thread) {
+  void work(int thread, Look* look) {
     try {
       for (int k = 0; k < shares; ++k) {
         const int share = (thread + k) % shares;
         const int64_t end = first(share + 1);
-        for (int64_t i; (i = next[share].item.fetch_add(1, std::memory_order_relaxed)) < end;) body(context, i);
+        for (int64_t i; (i = next[share].item.fetch_add(1, std::memory_order_relaxed)) < end;) {
+          body(context, i);
+          if (look) (*look)();
+        }
       }
     } catch (...) {
       const std::lock_guard lock(error_lock);
@@ -91,23 +122,28 @@ class Pool {
  public:
   std::mutex use;  // one job at a time
 
-  void run(Job& job, int helpers) {
-    bool sleepers;
+  void run(Job& job, int helpers, Look* look) {
     {
       const std::lock_guard lock(mutex_);
       try {
-        for (; threads_ < helpers; ++threads_) std::thread([this, number = threads_] { serve(number); }).detach();
+        while (int(helpers_.size()) < helpers) {
+          helpers_.emplace_back();
+          std::thread([this, number = int(helpers_.size()) - 1] { serve(number); }).detach();
+        }
       } catch (const std::system_error&) {
-        helpers = threads_;  // the system has no more threads to give: fewer do the work
+        helpers_.pop_back();
+        helpers = int(helpers_.size());  // the system has no more threads to give: fewer do the work
       }
       job_ = &job;
-      invited_ = helpers;
-      busy_ = helpers;
-      ++ticket_;
-      sleepers = sleepers_ > 0;
+      call_ = ++ticket_ * most_helpers + uint64_t(helpers);
     }
-    if (sleepers) wake_.notify_all();
-    job.work(0);
+    for (int k = 0; k < helpers; ++k)
+      if (helpers_[size_t(k)].asleep) helpers_[size_t(k)].wake.notify_one();
+    job.work(0, look);
+    {
+      const std::lock_guard lock(mutex_);
+      call_ = ticket_ * most_helpers;  // all is done or being done: who has not come may have no processor to run on
+    }
     if (soon([this] { return busy_ == 0; })) return;
     std::unique_lock lock(mutex_);
     done_.wait(lock, [this] { return busy_ == 0; });
@@ -138,21 +174,32 @@ class Pool {
   }
 
   void serve(int number) {
+    set_float_mode(plain_floats);
+    inside = true;
+    Helper* own;
+    {
+      const std::lock_guard lock(mutex_);
+      own = &helpers_[size_t(number)];
+    }
     uint64_t seen = 0;
+    const auto called = [&] {
+      const uint64_t call = call_;
+      return call / most_helpers != seen && uint64_t(number) < call % most_helpers;
+    };
     for (;;) {
-      const bool awake = soon([&] { return ticket_ != seen; });
+      const bool awake = soon(called);
       std::unique_lock lock(mutex_);
       if (!awake) {
-        ++sleepers_;
-        wake_.wait(lock, [&] { return ticket_ != seen; });
-        --sleepers_;
+        own->asleep = true;
+        own->wake.wait(lock, called);
+        own->asleep = false;
       }
+      if (!called()) continue;  // called off meanwhile
       seen = ticket_;
-      if (number >= invited_) continue;
-      Job* const job = job_;  // there until every thread that was invited has come and gone
+      Job* const job = job_;  // there until every thread that came has gone
+      ++busy_;
       lock.unlock();
-      inside = true;
-      job->work(number + 1);
+      job->work(number + 1, nullptr);
       if (--busy_ == 0) {
         lock.lock();  // so that it cannot fall between the other's look and its sleep
         done_.notify_one();
@@ -160,12 +207,20 @@ class Pool {
     }
   }
 
+  // Each sleeps by itself: a job for two threads wakes one, however many there are.
+  struct Helper {
+    std::condition_variable wake{};
+    std::atomic<bool> asleep = false;
+  };
+  static constexpr uint64_t most_helpers = 1 << 11;
+
   std::mutex mutex_;
-  std::condition_variable wake_, done_;
+  std::condition_variable done_;
+  std::deque<Helper> helpers_;
   Job* job_ = nullptr;
-  std::atomic<uint64_t> ticket_ = 0;
+  uint64_t ticket_ = 0;
+  std::atomic<uint64_t> call_ = 0;  // ticket_ * most_helpers + the helpers that are called, the first ones
   std::atomic<int> busy_ = 0;
-  int threads_ = 0, invited_ = 0, sleepers_ = 0;
 };
 
 // Never destroyed: its threads may still wait when the process ends. A forked child has none of the threads
@@ -194,22 +249,35 @@ void set_thread_count(int count) {
   count_setting() = count;
 }
 
-void run_items(int64_t items, Body body, const void* context, bool threaded) {
+constinit thread_local BetweenItems between_items = nullptr;
+
+void run_items(int64_t items, double operations, Body body, const void* context) {
+  constexpr double worth_waking =
+      3e5;  // about 20 microseconds of arithmetic; to wake a thread that sleeps costs 5 to 50
+  if (inside) {
+    for (int64_t i = 0; i < items; ++i) body(context, i);
+    return;
+  }
+  const struct Inside {
+    WithFloatMode mode{plain_floats};
+    Inside() { inside = true; }
+    ~Inside() { inside = false; }
+  } mark;
+  Look look(items, operations);
   const int64_t wanted = std::min<int64_t>(thread_count(), items);
-  if (threaded && wanted > 1 && !inside) {
+  if (operations > worth_waking && wanted > 1) {
     Pool& shared = current_pool();
     if (std::unique_lock use(shared.use, std::try_to_lock); use.owns_lock()) {
-      const struct Inside {
-        Inside() { inside = true; }
-        ~Inside() { inside = false; }
-      } mark;
       Job job(items, body, context, int(wanted));
-      shared.run(job, int(wanted) - 1);
+      shared.run(job, int(wanted) - 1, &look);
       if (job.error) std::rethrow_exception(job.error);
       return;
     }
   }
-  for (int64_t i = 0; i < items; ++i) body(context, i);
+  for (int64_t i = 0; i < items; ++i) {
+    body(context, i);
+    look();
+  }
 }
 
 }  // namespace popgrad

@@ -46,18 +46,16 @@ struct List {
 // Where a list's arrays lie in one allocation.
 template <class T>
 struct Layout {
-  List<T> list;
-  size_t bytes;
+  size_t count, pieces;
+  size_t fields = count * sizeof(StepArgs<T>), sums = fields + count * most_fields * sizeof(double),
+         first = sums + pieces * most_sums * sizeof(double), bytes = first + (count + 1) * sizeof(size_t);
+
+  List<T> at(void* memory) const {
+    char* const base = static_cast<char*>(memory);
+    return {reinterpret_cast<StepArgs<T>*>(base), reinterpret_cast<size_t*>(base + first),
+            reinterpret_cast<double*>(base + fields), reinterpret_cast<double*>(base + sums), count};
+  }
 };
-template <class T>
-Layout<T> layout(void* memory, size_t count, size_t pieces) {
-  const size_t fields = count * sizeof(StepArgs<T>), sums = fields + count * most_fields * sizeof(double),
-               first = sums + pieces * most_sums * sizeof(double), bytes = first + (count + 1) * sizeof(size_t);
-  char* const base = static_cast<char*>(memory);
-  return {{reinterpret_cast<StepArgs<T>*>(base), reinterpret_cast<size_t*>(base + first),
-           reinterpret_cast<double*>(base + fields), reinterpret_cast<double*>(base + sums), count},
-          bytes};
-}
 
 struct Fields {
   double value[most_fields];
@@ -90,14 +88,10 @@ __global__ void sweep(List<T> list, Fields shared, Around<T> around, bool with_e
   for_piece(list, tensor, [&](size_t i) {
     T local[slots_of<Rule>], value = args.w[i];
     for (int k = 0; k < states; ++k) local[k] = static_cast<const T*>(args.state[k])[i];
-    if (with_extras) {  // the same for every thread
-      const T pull = around.gradient(value, args.g[i]);
-      value = around.decayed(value);
-      rule(value, pull, local);
-      value = around.shrink(value);
-    } else {
-      rule(value, args.g[i], local);
-    }
+    if (with_extras)  // the same for every thread
+      update<everything>(rule, around, args.g[i], value, local);
+    else
+      update<rule_alone>(rule, around, args.g[i], value, local);
     for (int k = 0; k < states; ++k) static_cast<T*>(args.state[k])[i] = local[k];
     args.w[i] = value;
     if (args.average) args.average[i] += around.mix * (value - args.average[i]);
@@ -135,7 +129,8 @@ __global__ void measure(List<T> list, Fields fields, Around<T> around, bool with
     T local[slots_of<Rule>];
     double one[count];
     for (int k = 0; k < states; ++k) local[k] = static_cast<const T*>(args.state[k])[i];
-    rule.measure(args.w[i], with_extras ? around.gradient(args.w[i], args.g[i]) : args.g[i], local, one);
+    const T pull = with_extras ? around.template pull<everything>(args.w[i], args.g[i]) : args.g[i];
+    rule.measure(args.w[i], pull, local, one);
     for (int k = 0; k < states; ++k) static_cast<T*>(args.state[k])[i] = local[k];
     for (int k = 0; k < count; ++k) sum[k] += one[k];
   });
@@ -208,6 +203,7 @@ template <template <class> class Rule, class T>
 void move(const MoveArgs<T>& args, size_t member, size_t begin, size_t end) {
   if (begin >= end) return;
   move_kernel<Rule, T><<<blocks_for(end - begin), threads>>>(args, member, begin, end);
+  check(cudaGetLastError(), "a move");
 }
 
 template <class Rule>
@@ -244,9 +240,10 @@ Tensors<T>::Tensors(const StepArgs<T>* args, size_t count)
   pieces_ = first.back();
   if (pieces_ > 0x7FFFFFFF || count > 0x7FFFFFFF) throw std::invalid_argument("[cuda] more than one launch can take");
   void* memory = nullptr;
-  check(cudaMalloc(&memory, layout<T>(nullptr, count, pieces_).bytes), "memory for a list of tensors");
+  const Layout<T> layout{count, pieces_};
+  check(cudaMalloc(&memory, layout.bytes), "memory for a list of tensors");
   memory_.reset(memory);
-  const List<T> list = layout<T>(memory, count, pieces_).list;
+  const List<T> list = layout.at(memory);
   const auto copy = [](const void* to, const void* from, size_t bytes) {
     check(cudaMemcpy(const_cast<void*>(to), from, bytes, cudaMemcpyHostToDevice), "a list of tensors");
   };
@@ -260,7 +257,7 @@ void Tensors<T>::step(int rule, const double* fields, const StepExtras* extras) 
   if (count_ == 0) return;
   Fields own;
   for (int k = 0; k < most_fields; ++k) own.value[k] = fields[k];
-  step_fns<T>[rule](layout<T>(memory_.get(), count_, pieces_).list, pieces_, own, extras);
+  step_fns<T>[rule](Layout<T>{count_, pieces_}.at(memory_.get()), pieces_, own, extras);
   check(cudaGetLastError(), step_rules[rule].name);
 }
 

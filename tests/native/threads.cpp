@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "api.h"
+#include "cpu/float_mode.h"
 #include "support.h"
 
 using namespace popgrad;
@@ -21,8 +22,7 @@ namespace {
 
 template <class F>
 void run(int64_t items, const F& body) {
-  run_items(
-      items, [](const void* f, int64_t i) { (*static_cast<const F*>(f))(i); }, &body, true);
+  parallel(items, 1e6, body);
 }
 
 // The sum of 0 .. items - 1, in a way that shows an item done twice or never.
@@ -110,12 +110,8 @@ int main() {
     for (int i = 0; i < 3000 && arrived < 2; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   });
   CHECK(arrived == 2);
-  run_items(
-      2,
-      [](const void* main_thread, int64_t) {
-        CHECK(*static_cast<const std::thread::id*>(main_thread) == std::this_thread::get_id(), "threaded = false");
-      },
-      std::array{std::this_thread::get_id()}.data(), false);
+  const auto caller = std::this_thread::get_id();
+  parallel(2, 1e3, [&](int64_t) { CHECK(caller == std::this_thread::get_id(), "too short to wake another"); });
 
   // An error in any item, on any thread, reaches the caller; what was not begun is dropped; the pool lives
   // on.
@@ -135,6 +131,61 @@ int main() {
     }
     CHECK(message_of([] { run(50, [](int64_t) { throw std::runtime_error("every"); }); }) == "every");
     count_items(100);
+  }
+
+  // What looks between items: on the caller's thread alone, not inside of items, never in short calls; it may end a
+  // call.
+  static std::atomic<int> looks;
+  static std::thread::id looker;
+  looks = 0, looker = caller;
+  between_items = [] {
+    CHECK(looker == std::this_thread::get_id());
+    ++looks;
+  };
+  for (const int threads : {1, 4}) {
+    set_thread_count(threads);
+    const int before = looks;
+    parallel(100, 1e7, [](int64_t) {});
+    CHECK(looks == before, "a short call");
+    parallel(100, 1e9, [](int64_t) {
+      parallel(100, 1e9, [](int64_t) {});
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    });
+    CHECK(looks > before && looks <= before + 100, looks - before);
+  }
+  between_items = [] { throw std::runtime_error("enough"); };
+  for (const int threads : {1, 4}) {
+    set_thread_count(threads);
+    std::atomic<int> done{0};
+    const auto slow = [&](int64_t) {
+      ++done;
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    };
+    CHECK(message_of([&] { parallel(10'000, 1e9, slow); }) == "enough");
+    CHECK(done < 10'000, done.load());
+  }
+  between_items = nullptr;
+  count_items(100);
+
+  // However the caller rounds, and whatever it makes of denormal numbers: all items do as the language has it.
+  const FloatMode usual = float_mode();
+#if defined(__SSE2__)
+  const FloatMode upwards = 0x4000;
+#else
+  const FloatMode upwards = 0;
+#endif
+  for (const int threads : {1, 4}) {
+    set_thread_count(threads);
+    const WithFloatMode odd(usual | no_denormals | upwards);
+    const FloatMode set = float_mode();
+    std::atomic<int> right{0};
+    parallel(64, 1e6, [&](int64_t) {
+      volatile float least = 1.2e-38f, one = 1.0f, little = 1e-9f;
+      right += least / 2 > 0 && one + little == one;
+      std::this_thread::sleep_for(std::chrono::microseconds(100));
+    });
+    CHECK(right == 64, threads, right.load());
+    CHECK(float_mode() == set, "the caller's mode is as it was");
   }
 
   // A call from inside a body.
