@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tracemalloc
 
 import numpy as np
@@ -43,6 +45,25 @@ def raw(model, population, X):
         out.append(model.forward(X))
     model.params = kept
     return np.array(out)
+
+
+@every_dtype
+@pytest.mark.parametrize("metric", ["loss", "error_rate", *LABELS])
+def test_only_ratios_of_weights_matter(metric, dtype):
+    model, population, X, y, weight = problem(dtype=dtype)
+    expected = model.evaluate(population, X, y, metric, sample_weight=weight)
+    for scale in (2.0**-1060, 1e-300, 1e-45, 3.0, 1e38, 1e300):
+        scaled = model.evaluate(population, X, y, metric, sample_weight=weight.astype(np.float64) * scale)
+        np.testing.assert_allclose(scaled, expected, rtol=2e-6 if dtype == "float32" else 1e-13)
+    np.testing.assert_array_equal(model.evaluate(population, X, y, metric, sample_weight=8 * weight), expected)
+
+
+def test_data_can_be_pickled():
+    model, population, X, y, weight = problem()
+    data = model.data(X, y, weight)
+    values = data.evaluate(population)
+    for other in (copy.deepcopy(data), pickle.loads(pickle.dumps(data))):
+        np.testing.assert_array_equal(other.evaluate(population), values)
 
 
 # --- Metrics, against scikit-learn ------------------------------------------------------------------------------------

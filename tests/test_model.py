@@ -665,6 +665,58 @@ def test_another_thread_runs_beside_the_kernels(what):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+@pytest.mark.parametrize("what", ["evaluate(population)", "evaluate(members)", "gradient(model.params, out)"])
+def test_interrupt_ends_a_long_call(what):
+    script = f"""
+import os, signal, threading, numpy as np, popgrad as pg
+model = pg.MLP([200, 200, 5])
+rng = np.random.default_rng(0)
+data = model.data(rng.normal(size=(50_000, 200)), rng.integers(5, size=50_000))
+population, out = np.tile(model.params, (200, 1)), np.empty_like(model.params)
+members = pg.Perturbations(model.params, 0.1, 200, 0)
+few = data.evaluate(population[:2])
+class Enough(Exception): pass
+def stop(*_): raise Enough
+signal.signal(signal.SIGINT, stop)
+calls = 0
+timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+timer.start()
+try:
+    while calls < 1000:
+        data.{what}
+        calls += 1
+except Enough:
+    print("ended")
+print(calls if len(members) == len(population) and "gradient" not in {what!r} else 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+assert np.array_equal(data.evaluate(population[:2]), few)  # all is as it was
+"""
+    done = run_script(script)
+    assert done.stdout == "ended\n0\n", done.stderr
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_python_may_end_while_a_daemon_computes(threads):
+    script = f"""
+import threading, time, numpy as np, popgrad as pg
+model = pg.MLP([64, 64, 10])
+data = model.data(np.ones((1000, 64)), np.arange(1000) % 10)
+population, begun = np.tile(model.params, (50, 1)), threading.Event()
+def work():
+    while True:
+        data.evaluate(population)
+        begun.set()
+for _ in range({threads}):
+    threading.Thread(target=work, daemon=True).start()
+begun.wait()
+print("done", flush=True)
+"""
+    for _ in range(3):
+        done = run_script(script)
+        assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 @pytest.mark.parametrize("optimizer", ["optim.Adam()", "search.PSO()"])
 def test_interrupt_ends_fit_and_leaves_finite_parameters(optimizer):
     script = f"""
@@ -686,6 +738,15 @@ except KeyboardInterrupt:
             assert process.communicate(timeout=10)[0] == "interrupted True\n"
         finally:
             process.kill()
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu"])
+def test_gradients_see_nothing_beyond_the_last_sample(activation):
+    """A sample of zeros would be infinite in the second layer, where the real ones are not."""
+    model = pg.MLP([1, 1, 1, 1], activation, "mse")
+    model.params = [-1e20, 1e20, 1e20, 0, 1, 0]
+    for samples in (1, 5, 16, 70):
+        assert np.isfinite(model.gradient(np.ones((samples, 1)), np.zeros(samples))[1]).all()
 
 
 # --- Dropout ------------------------------------------------------------------------------------------------------
@@ -898,7 +959,7 @@ BAD = {
     "weight_negative": (lambda: network().loss(X4, Y3, Y3 - 1), r"sample_weight must be finite, none below zero"),
     "weight_zero": (lambda: network().loss(X4, Y3, 0 * Y3), r"sample_weight must be .* not all zero"),
     "weight_nan": (lambda: network().gradient(X4, Y3, NAN[:, 1]), r"\[MLP.gradient\] sample_weight must be finite"),
-    "weight_large": (lambda: network().loss(X4, Y3, Y3 + 1e300), r"sample_weight must be finite"),
+    "weight_infinite": (lambda: network().loss(X4, Y3, Y3 + np.inf), r"sample_weight must be finite"),
     "weight_text": (lambda: network().loss(X4, Y3, list("abcde")), r"sample_weight must be real numbers"),
     "weight_complex": (lambda: network().loss(X4, Y3, Y3 * 1j), r"sample_weight must be real numbers"),
     # Populations, metrics.

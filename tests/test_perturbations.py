@@ -10,6 +10,7 @@ import copy
 import pickle
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -236,6 +237,20 @@ class TestCombine:
             assert np.array_equal(first, other)
 
     @every_rank
+    def test_many_members_lose_no_digits(self, rank):
+        weights = np.random.default_rng(0).random(100_000) + 0.5
+        float64, float32 = (
+            pg.Perturbations(np.zeros(12, dtype), 0.1, 100_000, 5, False, rank, [(3, 3), (3,)]).combine(weights)
+            for dtype in (np.float64, np.float32)
+        )
+        assert np.abs(float32 - float64).max() <= 2e-6 * np.sqrt((weights**2).sum())
+
+    def test_a_sum_that_is_not_finite(self):
+        members = pg.Perturbations(np.zeros(3, np.float32), 0.1, 4, 0)
+        with pytest.raises(pg.InputError, match=r"\[Perturbations.combine\] weights are too large: float32"):
+            members.combine([3e38, 0, -3e38, 0])
+
+    @every_rank
     def test_no_weight_no_noise(self, rank):
         population = around(pg.MLP(SIZES), 8, rank=rank)
         assert not population.combine(np.zeros(8)).any()
@@ -321,6 +336,7 @@ def test_copies_and_pickles():
     population = around(model, rank=2)
     for other in (copy.deepcopy(population), pickle.loads(pickle.dumps(population))):
         assert np.array_equal(other.rows(0, 34), population.rows(0, 34))
+        assert not other.center.flags.writeable
     assert "popsize=34" in repr(population)
     assert "rank=2" in repr(population)
 
@@ -390,6 +406,18 @@ print((run(100_000) - small) / 99_000)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert float(done.stdout) < 8 * 8
+
+
+def test_metrics_of_outputs_make_no_more_members_than_memory_is_for():
+    model = pg.MLP([100, 100, 2])
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(16, 100)), np.arange(16) % 2
+    population = pg.Perturbations(model.params, 0.1, 2000, 0)  # 78 MiB
+    tracemalloc.start()
+    values = model.evaluate(population, X, y, "auc", memory_limit=1 << 20)
+    assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    tracemalloc.stop()
+    np.testing.assert_array_equal(values[:9], model.evaluate(population.rows(0, 9), X, y, "auc"))
 
 
 @pytest.mark.parametrize(

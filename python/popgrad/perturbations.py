@@ -95,6 +95,10 @@ class Perturbations:
         self.shapes = None if shapes is None else self._checked(shapes)
         self._parts = self._make_parts()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.center.setflags(write=False)  # which a copy forgets
+
     @property
     def shape(self) -> tuple[int, int]:
         """(P, n)."""
@@ -150,7 +154,7 @@ class Perturbations:
             weights: (P,) finite numbers.
 
         Raises:
-            InputError: the weights are not such numbers.
+            InputError: the weights are not such numbers, or too large for a finite sum.
         """
         values = np.asarray(weights)
         if values.shape != (self.popsize,) or values.dtype.kind not in "fiub":
@@ -161,6 +165,8 @@ class Perturbations:
                 fail("Perturbations.combine", f"weights hold NaN, infinity or more than {self.dtype} holds")
         out = np.empty_like(self.center)
         self.noise.combine(typed, out)
+        if not np.isfinite(out).all():
+            fail("Perturbations.combine", f"weights are too large: {self.dtype} does not hold the sum")
         return out
 
     @property

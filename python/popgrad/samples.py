@@ -37,12 +37,16 @@ class Data:
 
     Args:
         model: whose network and loss are meant.
-        X: (B, inputs). y: (B, 1) labels or (B, outputs) targets. weight: (B,) or None. All of the model's dtype.
+        X: (B, inputs). y: (B, 1) labels or (B, outputs) targets. weight: (B,) or None. All of the model's dtype, and
+            not to be changed as long as this lives: the kernels keep a copy of their own.
     """
 
     def __init__(self, model: Model, X: Array, y: Array, weight: Array | None) -> None:
         self.model, self.X, self.y, self.weight = model, X, y, weight
         self._packed: dict[tuple[bool, bool], _core.Packed] = {}  # by `balanced` and `bfloat16`
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_packed": {}}
 
     def __len__(self) -> int:
         return len(self.X)
@@ -93,8 +97,8 @@ class Data:
 
         Args:
             measure, rows: as for `evaluate`.
-            memory_limit: bytes for the raw outputs, where they are needed, and what is computed from them; those of
-                one candidate are taken in any case.
+            memory_limit: bytes for the raw outputs, where they are needed, what is computed from them, and members of
+                `Perturbations`, which must be made for that; those of one candidate are taken in any case.
             bfloat16: whether to multiply bfloat16 numbers. It needs a float32 model and `_core.bfloat16()`, and no
                 population with noise of low rank.
         """
@@ -139,7 +143,8 @@ class Data:
 
         def evaluate(population: Array | Perturbations) -> NDArray[np.float64]:
             out = np.empty(len(population))
-            count = min(len(population), max(1, memory_limit // each))
+            member = population.shape[1] * X.itemsize if isinstance(population, Perturbations) else 0
+            count = min(len(population), max(1, memory_limit // (each + member)))
             z = np.empty((count, len(X), outputs), X.dtype)
             for first in range(0, len(population), count):
                 part = rows_of(population, first, count)
