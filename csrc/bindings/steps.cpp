@@ -43,8 +43,6 @@ struct Values {
   }
 };
 
-uint32_t noise_at(uint32_t t, size_t tensor) { return t * 0x85EBCA6Bu + uint32_t(tensor) * 0xC2B2AE35u; }
-
 // Where the states of a flat vector lie, and how they are stored.
 template <class T>
 void set_states(StepArgs<T>& args, const StepRule& rule, const py::object& state, const py::object& scales,
@@ -104,7 +102,7 @@ void step_bound(int index, const py::tuple& fields, const py::object& w, const p
     args.g = input<T>("g", g, {n});
     args.n = size_t(n);
     args.adapt = true;
-    args.noise = noise_at(t, 0);
+    args.noise = t * 0x85EBCA6Bu;
     args.extras = values.has_extras ? &values.extras : nullptr;
     set_states(args, rule, state, scales, n);
     if (!average.is_none()) {
@@ -126,8 +124,7 @@ void step_bound(int index, const py::tuple& fields, const py::object& w, const p
 }
 
 template <class T>
-void step_list_of(const StepRule& rule, const Values& values, const int64_t* table, py::ssize_t count, double* kept,
-                  uint32_t t) {
+void step_list_of(const StepRule& rule, const Values& values, const int64_t* table, py::ssize_t count, double* kept) {
   const int columns = 4 + rule.states;
   std::vector<StepArgs<T>> tensors(static_cast<size_t>(count));
   for (size_t k = 0; k < tensors.size(); ++k) {
@@ -139,7 +136,6 @@ void step_list_of(const StepRule& rule, const Values& values, const int64_t* tab
     args.g = reinterpret_cast<const T*>(row[3]);
     for (int s = 0; s < rule.states; ++s) args.state[s] = reinterpret_cast<void*>(row[4 + s]);
     args.kept = kept + k * size_t(rule.kept);
-    args.noise = noise_at(t, k);
     args.extras = values.has_extras ? &values.extras : nullptr;
   }
   const Released release;
@@ -147,16 +143,16 @@ void step_list_of(const StepRule& rule, const Values& values, const int64_t* tab
 }
 
 void step_list_bound(int index, const py::tuple& fields, bool is_double, const py::object& table,
-                     const py::object& extras, const py::object& kept, uint32_t t) {
+                     const py::object& extras, const py::object& kept) {
   const StepRule& rule = rule_at(index);
   const Values values(fields, extras);
   const py::ssize_t count = length("table", table);
   const int64_t* const rows = input<int64_t>("table", table, {count, 4 + rule.states});
   double* const own = rule.kept ? output<double>("kept", kept, {count, rule.kept}) : nullptr;
   if (is_double)
-    step_list_of<double>(rule, values, rows, count, own, t);
+    step_list_of<double>(rule, values, rows, count, own);
   else
-    step_list_of<float>(rule, values, rows, count, own, t);
+    step_list_of<float>(rule, values, rows, count, own);
 }
 
 // The part that is needed of DLPack's exchange table, which lets a tensor be read without knowing its library:
@@ -245,7 +241,7 @@ void bind_steps(py::module_& m) {
         py::arg("extras") = py::none(), py::arg("average") = py::none(), py::arg("scales") = py::none(),
         py::arg("layers") = py::none(), py::arg("kept") = py::none(), py::arg("t") = 0);
   m.def("step_list", &step_list_bound, py::arg("rule"), py::arg("fields"), py::arg("is_double"), py::arg("table"),
-        py::arg("extras") = py::none(), py::arg("kept") = py::none(), py::arg("t") = 0);
+        py::arg("extras") = py::none(), py::arg("kept") = py::none());
   m.def("gradients", &gradients_bound, py::arg("exchange"), py::arg("table"), py::arg("is_double"), py::arg("params"));
   m.def(
       "sum_squares",

@@ -276,7 +276,7 @@ class Optimizer(torch.optim.Optimizer):
         calls = [(view, batch, *self._call(view, batch)) for view, batch in self._current()]
         once = False
         for view, batch, fields, extras, numbers in calls:
-            _core.step_list(view.native[0], fields, batch.is_double, batch.table, extras, batch.kept, batch.t)
+            _core.step_list(view.native[0], fields, batch.is_double, batch.table, extras, batch.kept)
             batch.t += 1
             if numbers:  # of the type in which they are stored, so that they are the same after a checkpoint
                 exact = batch.is_double or self._exact_numbers

@@ -327,5 +327,5 @@ class SophiaG(Optimizer):
         for view, batch in self._current():
             decay = view.rule.beta2
             fields = (decay, (1 - decay) * samples)
-            _core.step_list(RULES["Curvature"][0], fields, batch.is_double, batch.table, None, None, batch.t)
+            _core.step_list(RULES["Curvature"][0], fields, batch.is_double, batch.table)
         self._flush()
