@@ -35,7 +35,7 @@ int available_cores() {
   // A container's share of the processors: "max 100000", or microseconds in each so many.
   double share = 0, period = 0;
   if (std::ifstream("/sys/fs/cgroup/cpu.max") >> share >> period && share > 0 && period > 0)
-    cores = std::clamp(int(std::ceil(share / period)), 1, cores);
+    cores = int(std::min(double(cores), std::ceil(share / period)));
 #endif
   return cores;
 }
@@ -252,8 +252,8 @@ void set_thread_count(int count) {
 constinit thread_local BetweenItems between_items = nullptr;
 
 void run_items(int64_t items, double operations, Body body, const void* context) {
-  constexpr double worth_waking =
-      3e5;  // about 20 microseconds of arithmetic; to wake a thread that sleeps costs 5 to 50
+  // About 20 microseconds of arithmetic, for each thread; to wake one that sleeps costs 5 to 50.
+  constexpr double worth_waking = 3e5;
   if (inside) {
     for (int64_t i = 0; i < items; ++i) body(context, i);
     return;
@@ -264,8 +264,9 @@ void run_items(int64_t items, double operations, Body body, const void* context)
     ~Inside() { inside = false; }
   } mark;
   Look look(items, operations);
-  const int64_t wanted = std::min<int64_t>(thread_count(), items);
-  if (operations > worth_waking && wanted > 1) {
+  const double useful = 1 + operations / worth_waking;
+  const int64_t wanted = std::min({int64_t(thread_count()), items, useful < 1024 ? int64_t(useful) : 1024});
+  if (wanted > 1) {
     Pool& shared = current_pool();
     if (std::unique_lock use(shared.use, std::try_to_lock); use.owns_lock()) {
       Job job(items, body, context, int(wanted));
