@@ -204,14 +204,19 @@ double gradient_any(const Shape& shape, int score, const T* w, const Batch<T>& b
   const int64_t parts = (blocks + part_blocks - 1) / part_blocks, length = part_blocks * block_samples;
   const double weight = total_weight(batch), scale = 1 / weight;
   const size_t need = network<T>().gradient_scratch(shape);
-  double sums[16];
+  double sums[16] = {};
   const auto own = allocate<T>(size_t(n) * size_t(parts - 1));
-  parallel(parts, 6.0 * double(n) * double(batch.samples), [&](int64_t k) {
-    T* const g = k == 0 ? out : own.get() + (k - 1) * n;
-    std::memset(g, 0, size_t(n) * sizeof(T));
-    sums[k] = network<T>().gradient(shape, score, w, batch, k * length, std::min(batch.samples, (k + 1) * length),
-                                    scale, dropout, g, scratch<T>(need));
-  });
+  // Of long parts a piece at a time, so that the call can be ended.
+  const double each = 6.0 * double(n) * block_samples;
+  const int64_t step = std::min(length, std::max<int64_t>(1, int64_t(5e8 / each)) * block_samples);
+  for (int64_t at = 0; at < length; at += step)
+    parallel(parts, each * double(parts * step / block_samples), [&](int64_t k) {
+      const int64_t begin = k * length + at, end = std::min({batch.samples, begin + step, (k + 1) * length});
+      T* const g = k == 0 ? out : own.get() + (k - 1) * n;
+      if (at == 0) std::memset(g, 0, size_t(n) * sizeof(T));
+      if (begin < end)
+        sums[k] += network<T>().gradient(shape, score, w, batch, begin, end, scale, dropout, g, scratch<T>(need));
+    });
   double total = 0;
   for (int64_t k = 0; k < parts; ++k) total += sums[k];
   if (parts > 1)

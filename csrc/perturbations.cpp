@@ -81,10 +81,14 @@ void rows_any(const Perturbations<T>& p, size_t first, size_t count, T* out) {
 // the thread's scratch memory.
 template <class T>
 void evaluate_full(const Shape& shape, int score, const Perturbations<T>& p, const PackedData<T>& data, double* out) {
-  constexpr size_t enough = 64;  // pairs of members to keep all threads busy without cutting the samples
+  constexpr size_t enough = 64;     // pairs of members to keep all threads busy without cutting the samples
+  constexpr double too_long = 5e8;  // operations of a pair that shall be cut, so that the call can be ended
   const size_t n = parameter_count(p.parts), half = drawn_members(p), images = p.members / half;
   const int64_t blocks = block_count(data.view.samples), parts = (blocks + part_blocks - 1) / part_blocks;
-  const int64_t cuts = half < enough ? parts : 1, each = parts / cuts;
+  const bool is_long =
+      double(images) * double(n) * double(data.view.samples) > too_long && half * size_t(parts) < 1 << 20;
+  const bool cut_samples = half < enough || is_long;
+  const int64_t cuts = cut_samples ? parts : 1, each = parts / cuts;
   const Evaluator<T> network = evaluator(data.view);
   const size_t need = room(network.scratch(shape));
   std::vector<double> sums(cuts > 1 ? p.members * size_t(cuts) : 0);

@@ -26,15 +26,16 @@ int64_t lanes_of(const Packed<T>& packed, int64_t block) {
   return pad<T>(samples_in(packed.samples, block));
 }
 
-// Samples [begin, begin + count) side by side in `lanes` >= count lanes. The rest repeats the last one, so that what is
-// finite for all samples is finite there too: of what gradients have there, zero times infinity would get into sums.
+// Samples [begin, begin + count) side by side in `lanes` >= count lanes; the rest is zero.
 template <class T>
 void pack_lanes(const T* from, const int64_t* rows, int64_t width, int64_t begin, int64_t count, int64_t lanes, T* to) {
-  for (int64_t s = 0; s < lanes; ++s) {
-    const int64_t row = begin + (s < count ? s : count - 1);
-    const T* const sample = from + (rows ? rows[row] : row) * width;
+  for (int64_t s = 0; s < count; ++s) {
+    const T* const sample = from + (rows ? rows[begin + s] : begin + s) * width;
     for (int64_t i = 0; i < width; ++i) to[i * lanes + s] = sample[i];
   }
+  if (count < lanes)
+    for (int64_t i = 0; i < width; ++i)
+      for (int64_t s = count; s < lanes; ++s) to[i * lanes + s] = T(0);
 }
 
 // Samples as rows of `to`, from units (units, lanes) side by side.

@@ -310,6 +310,9 @@ double gradient(const Shape& shape, int score, const T* w, const Batch<T>& batch
                          .columns = lanes});
       if (dropout.rate > 0) drop(dropout, l - 1, b, inputs, lanes, next);
       act.chain(zl, al, next, inputs * lanes);
+      // A sample of zeros may be infinite where no real one is, and its slope no number.
+      for (int64_t i = 0; count < lanes && i < inputs; ++i)
+        for (int64_t s = count; s < lanes; ++s) next[i * lanes + s] = T(0);
       T* const done = delta;
       delta = next;
       next = done;

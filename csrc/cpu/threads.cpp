@@ -57,24 +57,23 @@ std::atomic<int>& count_setting() {
   return count;
 }
 
-// Calls between_items every so many items, about as often as ten million operations take, and never in short calls.
+// Calls between_items about as often as ten million operations take, in one call of parallel() or in many.
 class Look {
  public:
-  Look(int64_t items, double operations) {
-    if (operations < 1e8) return;
-    look_ = between_items;
-    every_ = std::max<int64_t>(1, int64_t(double(items) * 1e7 / operations));
-  }
+  Look(int64_t items, double operations)
+      : look_(between_items), each_(operations / double(std::max<int64_t>(items, 1))) {}
   void operator()() {
-    if (!look_ || ++since_ < every_) return;
-    since_ = 0;
+    if (!look_ || (unseen_ += each_) < 1e7) return;
+    unseen_ = 0;
     look_();
   }
 
  private:
-  BetweenItems look_ = nullptr;
-  int64_t every_ = 1, since_ = 0;
+  static thread_local double unseen_;  // operations
+  const BetweenItems look_;
+  const double each_;
 };
+constinit thread_local double Look::unseen_ = 0;
 
 // Items are dealt out in shares that lie side by side, one for each thread, so that the same call finds the same memory
 // near the same thread; who is done with its own share takes from the others'.
@@ -118,11 +117,15 @@ struct Job {
 
 thread_local bool inside = false;  // a body that calls run_items again finds itself here
 
+// How many forks lie between this process and the one that loaded the library.
+std::atomic<int> forks = 0;
+
 class Pool {
  public:
   std::mutex use;  // one job at a time
 
   void run(Job& job, int helpers, Look* look) {
+    const int generation = forks;
     {
       const std::lock_guard lock(mutex_);
       try {
@@ -140,6 +143,8 @@ class Pool {
     for (int k = 0; k < helpers; ++k)
       if (helpers_[size_t(k)].asleep) helpers_[size_t(k)].wake.notify_one();
     job.work(0, look);
+    if (forks != generation)  // by what looked between items; the helpers, and what they had begun, are not here
+      throw std::runtime_error("[popgrad] this process was forked in the middle of a call, and cannot go on with it");
     {
       const std::lock_guard lock(mutex_);
       call_ = ticket_ * most_helpers;  // all is done or being done: who has not come may have no processor to run on
@@ -228,7 +233,11 @@ class Pool {
 std::atomic<Pool*> pool{nullptr};
 
 Pool& current_pool() {
-  static const int registered = pthread_atfork(nullptr, nullptr, [] { pool = nullptr; });
+  static const int registered = pthread_atfork(nullptr, nullptr, [] {
+    pool = nullptr;
+    inside = false;
+    ++forks;
+  });
   (void)registered;
   Pool* found = pool.load();
   if (found) return *found;

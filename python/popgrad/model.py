@@ -262,7 +262,8 @@ class MLP:
         # no sum of them and no product overflows or vanishes.
         exponent = int(np.frexp(array.max())[1])
         if abs(exponent) > 30:
-            array = np.ldexp(array, -exponent)
+            with np.errstate(under="ignore"):
+                array = np.ldexp(array, -exponent)
         return _cast(array, self.dtype)
 
     def score_name(self, operation: str, metric: str) -> str:

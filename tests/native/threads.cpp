@@ -133,8 +133,8 @@ int main() {
     count_items(100);
   }
 
-  // What looks between items: on the caller's thread alone, not inside of items, never in short calls; it may end a
-  // call.
+  // What looks between items: on the caller's thread alone, not inside of items, as often as much work asks for, be it
+  // one call or many.
   static std::atomic<int> looks;
   static std::thread::id looker;
   looks = 0, looker = caller;
@@ -142,16 +142,20 @@ int main() {
     CHECK(looker == std::this_thread::get_id());
     ++looks;
   };
+  const auto sleepy = [](int64_t) {
+    parallel(100, 1e9, [](int64_t) {});
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  };
   for (const int threads : {1, 4}) {
     set_thread_count(threads);
     const int before = looks;
-    parallel(100, 1e7, [](int64_t) {});
-    CHECK(looks == before, "a short call");
-    parallel(100, 1e9, [](int64_t) {
-      parallel(100, 1e9, [](int64_t) {});
-      std::this_thread::sleep_for(std::chrono::microseconds(100));
-    });
-    CHECK(looks > before && looks <= before + 100, looks - before);
+    parallel(100, 1e6, sleepy);
+    CHECK(looks <= before + 1, "a short call");
+    parallel(100, 1e9, sleepy);
+    CHECK(looks > before && looks <= before + 101, looks - before);
+    const int after = looks;
+    for (int k = 0; k < 1000; ++k) parallel(2, 2e5, [](int64_t) {});
+    CHECK(looks >= after + 10 && looks <= after + 21, looks - after);
   }
   between_items = [] { throw std::runtime_error("enough"); };
   for (const int threads : {1, 4}) {
@@ -164,7 +168,18 @@ int main() {
     CHECK(message_of([&] { parallel(10'000, 1e9, slow); }) == "enough");
     CHECK(done < 10'000, done.load());
   }
+  // It may also fork: the child cannot go on, since it has no helpers, and must not wait for them.
+  static pid_t kid;
+  kid = -1;
+  between_items = [] {
+    if (kid < 0 && (kid = fork()) == 0) alarm(20);
+  };
+  const std::string message = message_of([&] { parallel(1000, 1e9, sleepy); });
   between_items = nullptr;
+  if (kid == 0) _exit(message.find("forked") != message.npos && count_items(100) == 4950 ? 0 : 3);
+  CHECK(kid > 0 && message.empty(), message);
+  int status = 0;
+  CHECK(waitpid(kid, &status, 0) == kid && status == 0, status);
   count_items(100);
 
   // However the caller rounds, and whatever it makes of denormal numbers: all items do as the language has it.
