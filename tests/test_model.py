@@ -683,8 +683,8 @@ def prepare(members):
     if {what!r} == "stored":
         return lambda: model.network.evaluate("cross_entropy", stored, packed, out), out
     if "combine" in {what!r}:
-        total = np.full(len(model.params), np.nan, np.float32)
-        return lambda: noise.noise.combine(rng.normal(size=members), total), total
+        total, weights = np.full(len(model.params), np.nan, np.float32), rng.normal(size=members)
+        return lambda: noise.noise.combine(weights, total), total
     return lambda: model.network.evaluate_noise("cross_entropy", noise.noise, noise.center, packed, out), out
 members, seconds = 200, 0
 while seconds < 0.6:  # long enough on any machine
