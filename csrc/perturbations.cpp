@@ -172,11 +172,11 @@ void evaluate_low_rank(const Shape& shape, int score, const Perturbations<T>& p,
   for (size_t k = 0; k < p.members; ++k) out[k] /= data.total_weight;
 }
 
-// Some members are drawn at a time, and each matrix grows by the product of their A, weighted, with their B. Now and
-// then what has grown is added in double, so that millions of members lose no digits.
+// Some members are drawn at a time, and each matrix grows by the product of their A, weighted, with their B. The
+// sums of several such groups are added in double: millions of members lose no digits.
 template <class T>
 void combine_low_rank(const Perturbations<T>& p, const std::vector<double>& weights, T* out) {
-  constexpr size_t most = 128;  // members at a time, where what they draw takes no more than a few times what they make
+  constexpr size_t most = 128;  // members at a time, fewer where what they draw would take more than four times n
   constexpr int64_t tile = 24;  // rows; what a thread takes
   struct Tile {
     size_t part, drawn, at;  // number of the part, and where it begins in what is drawn and in out
