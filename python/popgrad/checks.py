@@ -3,11 +3,64 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
+from abc import ABCMeta
 from collections.abc import Iterable
-from typing import Any, NoReturn, SupportsFloat, cast
+from typing import Any, NoReturn, SupportsFloat, TypeVar, cast
 
-__all__ = ["InputError", "at_least_zero", "fail", "fraction", "one_of", "positive", "positive_int", "whole_seed"]
+__all__ = [
+    "InputError",
+    "Settings",
+    "at_least_zero",
+    "fail",
+    "fraction",
+    "one_of",
+    "positive",
+    "positive_int",
+    "suggestion",
+    "whole_seed",
+]
+
+T = TypeVar("T")
+
+# What users of other libraries write for a setting, metric or loss of popgrad. The first name that is known counts,
+# except for a tuple, all of whose names are meant.
+_SYNONYMS: dict[str, list[str | tuple[str, ...]]] = {
+    "lr": ["learning_rate"],
+    "eta": ["learning_rate"],
+    "step_size": ["learning_rate"],
+    "learning_rate_init": ["learning_rate"],
+    "wd": ["weight_decay"],
+    "l2": ["weight_decay"],
+    "alpha": ["learning_rate"],
+    "eps": ["epsilon"],
+    "betas": [("beta1", "beta2", "beta3"), ("beta1", "beta2")],
+    "momentum": ["beta"],
+    "mu": ["beta"],
+    "b1": ["beta1"],
+    "b2": ["beta2"],
+    "pop_size": ["popsize"],
+    "population_size": ["popsize"],
+    "n_particles": ["popsize"],
+    "std": ["sigma"],
+    "stdev": ["sigma"],
+    "accuracy": ["error_rate"],
+    "acc": ["error_rate"],
+    "balanced_accuracy": ["balanced_error"],
+    "f1": ["f1_macro"],
+    "roc_auc": ["auc"],
+    "rmse": ["mse"],
+    "mean_squared_error": ["mse"],
+    "mean_absolute_error": ["mae"],
+    "log_loss": ["loss", "cross_entropy"],
+    "ce": ["cross_entropy"],
+    "bce": ["binary_cross_entropy"],
+    "smooth_l1": ["huber"],
+    "swish": ["silu"],
+    "logistic": ["sigmoid"],
+    "linear": ["identity"],
+}
 
 
 class InputError(ValueError):
@@ -37,9 +90,44 @@ def one_of(operation: object, what: str, name: object, known: Iterable[str]) -> 
     known = list(known)
     if isinstance(name, str) and name in known:
         return name
-    near = difflib.get_close_matches(str(name).lower(), known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    fail(operation, f"unknown {what} {name!r}. {hint}Known: {', '.join(known)}")
+    fail(operation, f"unknown {what} {name!r}. {suggestion(name, known)}Known: {', '.join(known)}")
+
+
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """Return "Did you mean ...? " for a name that is not among `known`, or "" when nothing resembles it."""
+    known, lowered = list(known), str(name).lower()
+    for meant in _SYNONYMS.get(lowered, []):
+        names = [meant] if isinstance(meant, str) else list(meant)
+        if set(names) <= set(known):
+            return f"Did you mean {' and '.join(map(repr, names))}? "
+    near = difflib.get_close_matches(lowered, known, n=1, cutoff=0.5)
+    return f"Did you mean {near[0]!r}? " if near else ""
+
+
+class Settings(ABCMeta):
+    """The type of classes whose arguments are settings: an unknown argument is answered with the one that is meant."""
+
+    def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
+        """Construct an instance.
+
+        Raises:
+            TypeError: an argument is unknown. Python from 3.13 on would suggest similar names, but not synonyms.
+        """
+        try:
+            return type.__call__(cls, *args, **kwargs)  # type: ignore[no-any-return]
+        except TypeError:
+            known = inspect.signature(cls).parameters
+            unknown = next((name for name in kwargs if name not in known), None)
+            if unknown is None:
+                raise
+        hint = f"{suggestion(unknown, known)}Known: {', '.join(known)}"
+        raise TypeError(f"{cls.__name__}() has no argument {unknown!r}. {hint}")
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        """That of the constructor: without this, help() would show ``(*args, **kwargs)``."""
+        own = inspect.signature(cls.__init__)  # type: ignore[misc]
+        return own.replace(parameters=list(own.parameters.values())[1:])
 
 
 def _number(value: object) -> float:

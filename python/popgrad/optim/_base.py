@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from popgrad import _core
 from popgrad.backends import aligned
-from popgrad.checks import InputError, at_least_zero, fail, fraction, one_of, positive
+from popgrad.checks import InputError, Settings, at_least_zero, fail, fraction, one_of, positive
 from popgrad.optim._presets import Library, Matching, Presets, preset_of
 
 __all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "at"]
@@ -84,7 +84,7 @@ class State:
 _ARRAYS = ("average", "scales", "layers", "kept")
 
 
-class Optimizer(ABC):
+class Optimizer(metaclass=Settings):
     """Turns a gradient into a step: frozen settings, and a `State` that is data."""
 
     @abstractmethod

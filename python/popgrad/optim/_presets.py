@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-from abc import ABCMeta
 from dataclasses import fields
 from typing import Any, Literal, TypeVar, get_args
 
-from popgrad.checks import fail, one_of
+from popgrad.checks import Settings, fail, one_of
 
 __all__ = ["DECOUPLED", "Library", "Matching", "Presets"]
 
@@ -20,7 +18,7 @@ T = TypeVar("T")
 DECOUPLED = {"weight_decay_mode": "decoupled"}  # Keras decays all weights so, whatever the method
 
 
-class Matching(ABCMeta):
+class Matching(Settings):
     """Fills in, before a class is called, the arguments that were not given and that ``matches`` stands for."""
 
     _presets: Presets
@@ -31,13 +29,7 @@ class Matching(ABCMeta):
             given = [f.name for f in fields(cls) if f.init and not f.kw_only][: len(args)]  # type: ignore[arg-type]
             preset = preset_of(cls, library)
             kwargs = {name: value for name, value in preset.items() if name not in given} | kwargs
-        return type.__call__(cls, *args, **kwargs)  # type: ignore[no-any-return]
-
-    @property
-    def __signature__(cls) -> inspect.Signature:
-        """That of the constructor: without this, help() would show ``(*args, **kwargs)``."""
-        own = inspect.signature(cls.__init__)  # type: ignore[misc]
-        return own.replace(parameters=list(own.parameters.values())[1:])
+        return super().__call__(*args, **kwargs)  # type: ignore[misc, no-any-return]
 
 
 def _below(kind: Any) -> list[Any]:

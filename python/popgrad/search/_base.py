@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from popgrad.backends import Stream, move, random_generator
-from popgrad.checks import fail, positive_int, whole_seed
+from popgrad.checks import Settings, fail, positive_int, whole_seed
 
 __all__ = ["Bounds", "Run", "Search"]
 
@@ -20,7 +20,7 @@ Bounds = tuple[ArrayLike, ArrayLike]
 
 
 @dataclass(frozen=True)
-class Search(ABC):
+class Search(metaclass=Settings):
     """Proposes populations and learns from their fitness. Subclasses hold the settings of one method.
 
     A subclass keeps all that it needs to go on in ``run.state``, a dict of arrays and numbers, and draws its
