@@ -62,6 +62,11 @@ class Evaluated:
     memory: int | None
 
     @property
+    def is_equivalent(self) -> bool:
+        """Whether `rate` counts operations that were saved, not done."""
+        return self.activation == "rank 1"
+
+    @property
     def rate(self) -> float:
         """Floating-point operations of the products per second, here; of noise of low rank, of the products saved."""
         products = sum(a * b for a, b in pairwise(self.sizes))

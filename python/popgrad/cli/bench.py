@@ -7,23 +7,26 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from popgrad.cli._common import app, count, out
+from popgrad.cli._common import app, count, error, out
 
 __all__: list[str] = []
 
-bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+bench = typer.Typer(help="Measure the speed of popgrad on this machine.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
 
 @bench.command("step")
 def bench_step(
-    n: Annotated[str, typer.Option("--n", help="Float32 parameters of a step.")] = "16_000_000",
+    n: Annotated[str, typer.Option("--n", help="Number of float32 parameters.")] = "16_000_000",
     optimizers: Annotated[
-        str | None, typer.Option(help="Names separated by commas (popgrad list). Default: all gradient methods.")
+        str | None, typer.Option(help="Names separated by commas. Default: all gradient methods.")
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timings of each, whose median counts.")] = 9,
+    repeats: Annotated[int, typer.Option(min=1, help="Timings of each step; the median counts.")] = 9,
 ) -> None:
-    """Bandwidth of a step of every optimizer, and its share of what a loop with the same streams reaches."""
+    """Measure the memory bandwidth of each optimizer's step, and its share of that of a plain loop.
+
+    The plain loop reads and writes the same arrays and does hardly any arithmetic.
+    """
     from popgrad import _core
     from popgrad import bench as measuring
 
@@ -45,10 +48,13 @@ def bench_step(
 
 @bench.command("population")
 def bench_population(
-    networks: Annotated[int | None, typer.Option(min=1, help="Members of a population at most.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="How often each is timed; the median counts.")] = 7,
+    networks: Annotated[int | None, typer.Option(min=1, help="Largest population to measure.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timings of each contender; the median counts.")] = 7,
 ) -> None:
-    """Fitness of whole populations: in bfloat16, and beside NumPy, PyTorch and JAX where they are installed."""
+    """Time the fitness of whole populations, beside NumPy, PyTorch and JAX if they are installed.
+
+    The measurement takes a minute or two; each row is shown when it is done.
+    """
     from popgrad import _core
     from popgrad import bench as measuring
     from popgrad.backends import get_num_threads
@@ -57,18 +63,30 @@ def bench_population(
     names = ("NumPy", "PyTorch", "JAX", "stored")
     for column in ("networks", "P", "samples", "ms", "GF/s", "share", "MiB", *names, "bf16"):
         shown.add_column(column, justify="left" if column == "networks" else "right", no_wrap=True)
-    for row in measuring.bench_population(networks, repeats):
-        ratios = [f"{row.ratio(name):.1f}" if name in row.seconds else "-" for name in names]
-        ratios.append(f"{1 / row.ratio('bfloat16'):.2f}" if "bfloat16" in row.seconds else "-")
-        sizes = f"{'-'.join(map(str, row.sizes))} {row.activation}"
-        milliseconds = f"{1e3 * row.seconds['popgrad']:.3g}"
-        memory = "-" if row.memory is None else f"{row.memory / 2**20:.1f}"
-        cells = (milliseconds, f"{row.rate / 1e9:.0f}", f"{row.share:.2f}", memory)
-        shown.add_row(sizes, f"{row.members:,}", f"{row.samples:,}", *cells, *ratios)
+    total, low_rank = len(measuring.POPULATIONS) + 1, False
+    with out.status(f"measuring row 1 of {total}") as status:
+        for done, row in enumerate(measuring.bench_population(networks, repeats), 1):
+            status.update(f"measuring row {done + 1} of {total}")
+            ratios = [f"{row.ratio(name):.1f}" if name in row.seconds else "-" for name in names]
+            ratios.append(f"{1 / row.ratio('bfloat16'):.2f}" if "bfloat16" in row.seconds else "-")
+            label = f"{'-'.join(map(str, row.sizes))} {row.activation}"
+            memory = "-" if row.memory is None else f"{row.memory / 2**20:.1f}"
+            equivalent = "*" * row.is_equivalent
+            rates = (f"{row.rate / 1e9:.0f}{equivalent}", f"{row.share:.2f}{equivalent}")
+            low_rank |= row.is_equivalent
+            milliseconds = f"{1e3 * row.seconds['popgrad']:.3g}"
+            shown.add_row(label, f"{row.members:,}", f"{row.samples:,}", milliseconds, *rates, memory, *ratios)
+            if not out.is_terminal:
+                error.print(f"{done} of {total}: {label}, {milliseconds} ms", highlight=False)
     out.print(shown, highlight=False)
     text = (
         f"{get_num_threads()} threads, {_core.isa()}; medians of {repeats}. Share: of the rate of a product of 2,048 x "
-        "2,048 float32 matrices. MiB: memory beside arguments and result. By name: times as long as popgrad. bf16: how "
-        "many times as fast bfloat16 is."
+        "2,048 float32 matrices. MiB: memory beside arguments and result. NumPy, PyTorch, JAX, stored: how many times "
+        "as long they take as popgrad. bf16: how many times as fast bfloat16 is."
     )
+    if low_rank:
+        text += (
+            " * Equivalent rate: the operations that stored networks would need, divided by the time. Noise of rank 1 "
+            "needs far fewer, so the processor does not run at this rate."
+        )
     out.print(text, highlight=False)

@@ -1,75 +1,232 @@
-"""``popgrad fit``."""
+"""``popgrad fit``: train one network, and say what was trained, on what, and how good it is."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 from rich.table import Table
 
 from popgrad.checks import fail
-from popgrad.cli._common import Activation, Hidden, Objective, Target, Task, app, count, out, sizes
+from popgrad.cli._common import (
+    Activation,
+    BatchSize,
+    Decimal,
+    Drop,
+    Header,
+    Hidden,
+    LearningRate,
+    Na,
+    Objective,
+    Separator,
+    Setting,
+    Target,
+    Task,
+    app,
+    count,
+    error,
+    out,
+    reading,
+    sizes,
+)
+
+if TYPE_CHECKING:
+    from popgrad import MLP, History
+    from popgrad.compare.entrants import Entrant
+    from popgrad.data import Dataset, Split
 
 __all__: list[str] = []
+
+Array = NDArray[Any]
+_ROWS = 20  # of the table of records, at most
 
 
 @app.command()
 def fit(
-    dataset: Annotated[str, typer.Argument(metavar="DATA", help="A name, a CSV or NPZ file, or openml:ID.")],
-    optimizer: Annotated[str, typer.Option(help="One of popgrad list.")] = "adam",
+    dataset: Annotated[
+        str, typer.Argument(metavar="DATA", help="A name, a CSV or NPZ file, FILE:TARGET, or openml:ID.")
+    ],
+    optimizer: Annotated[str, typer.Option(help="A name that popgrad list shows.")] = "adam",
     epochs: Annotated[
-        int | None, typer.Option(help="Passes of gradients over the samples, or that much work. Default: 20.")
+        int | None,
+        typer.Option(help="Passes over the training samples; for a search, the same amount of work."),
     ] = None,
-    budget: Annotated[str | None, typer.Option(help="Forwards that the run may use.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Forwards: samples through the network. A gradient costs 3 per sample.")
+    ] = None,
+    lr: LearningRate = None,
+    batch_size: BatchSize = None,
+    settings: Setting = None,
     hidden: Hidden = "32",
     activation: Activation = "relu",
     objective: Objective = "loss",
+    select: Annotated[
+        str, typer.Option(help="What picks the best record on the validation samples: metric or loss.")
+    ] = "metric",
     target: Target = None,
     task: Task = None,
-    seed: Annotated[int, typer.Option(help="Seed of split, weights and optimizer.")] = 0,
+    header: Header = None,
+    sep: Separator = None,
+    decimal: Decimal = ".",
+    na: Na = None,
+    drop: Drop = None,
+    split: Annotated[
+        str, typer.Option(help="How rows are divided: random, time (in their order), or a column of groups.")
+    ] = "random",
+    seed: Annotated[int, typer.Option(help="Seed of the split, the initial weights and the optimizer.")] = 0,
     save: Annotated[Path | None, typer.Option(help="Where to write the model (safetensors).")] = None,
 ) -> None:
-    """Train one network on data, and show its loss and metric on held-out samples."""
+    """Train one network on data, and report its loss and metric on held-out rows."""
     import popgrad as pg
     from popgrad import data
     from popgrad.checks import one_of
-    from popgrad.compare.entrants import ENTRANTS
+    from popgrad.compare.entrants import chosen
 
-    entrant = ENTRANTS[one_of("fit", "optimizer", optimizer.lower(), ENTRANTS)]
+    if "," in optimizer:
+        fail("fit", f"expected one optimizer, got {optimizer!r}; popgrad compare takes several")
+    entrant = next(iter(chosen(optimizer, learning_rate=lr, batch_size=batch_size, settings=settings or ()).values()))
+    one_of("fit", "select", select, ("metric", "loss"))
     limit = None if budget is None else pg.Budget(forwards=count("--budget", budget))
+    _check_writable(save)
+    table = data.load(dataset, target=target, task=task, **reading(header, sep, decimal, na, drop))
+    parts = data.split(table, seed=seed, by=split)
+    model = _model(table, parts, sizes(hidden), activation, seed)
+    model.measure("fit", objective)
+    _introduce(dataset, table, parts, model, entrant, split)
+
+    def train(callback: Callable[[MLP, History], None]) -> History:
+        return pg.fit(
+            model,
+            parts.X_train,
+            parts.y_train,
+            optimizer=entrant.method,
+            batch_size=entrant.batch_size,
+            epochs=epochs,
+            budget=limit,
+            validation=(parts.X_val, parts.y_val),
+            objective=objective,
+            select="metric" if select == "metric" and objective == "loss" else None,
+            callbacks=[callback],
+            seed=seed,
+        )
+
+    history, interrupted = _watched(train, model)
+    out.print(_table_of(history, parts, table))
+    _conclude(history, model, parts, table, objective)
+    if save is not None:
+        out.print(f"Model: {model.save(save)}", highlight=False, soft_wrap=True)
+    if interrupted:
+        raise typer.Exit(130)
+
+
+def _check_writable(save: Path | None) -> None:
     if save is not None and save.is_dir():
         fail("fit", f"--save needs the name of a file, and {str(save)!r} is a folder")
     if save is not None and not (save.parent.is_dir() and os.access(save.parent, os.W_OK)):
         fail("fit", f"cannot write to the folder {str(save.parent)!r}")
-    table = data.load(dataset, target=target, task=task)
-    split = data.split(table, seed=seed)
+
+
+def _model(table: Dataset, parts: Split, hidden: list[int], activation: str, seed: int) -> MLP:
+    from popgrad import MLP
+
     classes = len(table.classes)
     loss = "cross_entropy" if classes else "mse"
-    model = pg.MLP([split.X_train.shape[1], *sizes(hidden), classes or 1], activation, loss, seed=seed)
-    shown = Table("forwards", "seconds", "loss", "validation loss", "validation metric", "", box=None)
-    history = pg.fit(
-        model,
-        split.X_train,
-        split.y_train,
-        optimizer=entrant.method,
-        batch_size=entrant.batch_size,
-        epochs=epochs,
-        budget=limit,
-        validation=(split.X_val, split.y_val),
-        objective=objective,
-        seed=seed,
-    )
+    return MLP([parts.X_train.shape[1], *hidden, classes or 1], activation, loss, seed=seed)
+
+
+def _introduce(source: str, table: Dataset, parts: Split, model: MLP, entrant: Entrant, split: str) -> None:
+    """Say what is predicted from what, by which network and which optimizer, before any work."""
+    rows = [len(y) for y in (parts.y_train, parts.y_val, parts.y_test)]
+    kind = f"{len(table.classes)} classes" if table.classes else "a quantity"
+    inputs = f"{parts.X_train.shape[1]} inputs from {table.frame.shape[1]} columns"
+    how = {"random": "at random", "time": "in their order"}.get(split, f"by {split}")
+    batch = f"batches of {entrant.batch_size}" if entrant.batch_size else "all samples per step"
+    loss = "cross-entropy" if table.classes else "mean squared error of the standardized target"
+    lines = [
+        ("data", f"{source}: predicts {table.target!r} ({kind}), {inputs}"),
+        ("rows", f"{rows[0]:,} for training, {rows[1]:,} for validation, {rows[2]:,} for testing, divided {how}"),
+        ("network", f"{'-'.join(map(str, model.sizes))} {model.activation}, {len(model.params):,} parameters; {loss}"),
+        ("optimizer", f"{entrant.method}, {batch}"),
+        *(("note", note) for note in table.notes),
+    ]
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    for name, text in lines:
+        grid.add_row(f"[b]{name}", text)
+    out.print(grid, highlight=False)
+    out.print()
+
+
+def _watched(train: Callable[[Callable[[MLP, History], None]], History], model: MLP) -> tuple[History, bool]:
+    """Train while showing the newest record; Ctrl-C ends the training with the records that are there."""
+    seen: list[History] = []
+    with out.status("training") as status:
+
+        def show(_: MLP, history: History) -> None:
+            seen[:] = [history]
+            text = f"{history.forwards[-1]:,} forwards, loss {history.loss[-1]:.4g}"
+            status.update(f"training: {text}, validation loss {history.validation_loss[-1]:.4g}")
+
+        try:
+            return train(show), False
+        except KeyboardInterrupt:
+            if not seen:
+                error.print("popgrad: interrupted before the first record")
+                raise typer.Exit(130) from None
+    history = seen[0]
+    history.reason = "interrupted"
+    model.params = history.best_params
+    return history, True
+
+
+def _table_of(history: History, parts: Split, table: Dataset) -> Table:
+    """Up to `_ROWS` records, the best and the last among them."""
+    metric = "validation error rate" if table.classes else f"validation RMSE ({table.target})"
+    shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+    for title in ("forwards", "seconds", "loss", "validation loss", metric):
+        shown.add_column(title, justify="right")
+    shown.add_column("")
     last = len(history.forwards) - 1
-    for i in sorted({*range(0, last, max(1, last // 20)), history.best, last}):
-        mark = "best" if i == history.best else ""
-        values = [history.loss[i], history.validation_loss[i], history.validation_metric[i]]
-        numbers = [f"{history.forwards[i]:,}", f"{history.seconds[i]:.2f}", *(f"{value:.4g}" for value in values)]
-        shown.add_row(*numbers, mark)
-    out.print(shown)
-    metric = history.metric_name
-    value = model.evaluate(model.params[None], split.X_test, split.y_test, metric)[0]
-    out.print(f"{history.reason}; test {metric} of the best: {value:.4g}", highlight=False)
-    if save is not None:
-        out.print(f"model: {model.save(save)}", highlight=False, soft_wrap=True)
+    for i in sorted({*range(0, last, max(1, -(-last // _ROWS))), history.best, last}):
+        value = history.validation_metric[i]
+        cells = [f"{history.forwards[i]:,}", f"{history.seconds[i]:.2f}"]
+        cells += [f"{history.loss[i]:.4g}", f"{history.validation_loss[i]:.4g}"]
+        cells.append(_percent(value) if table.classes else f"{np.sqrt(value) * parts.target_scale:.4g}")
+        shown.add_row(*cells, "best" if i == history.best else "")
+    return shown
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _conclude(history: History, model: MLP, parts: Split, table: Dataset, objective: str) -> None:
+    """Say why the training ended, whether it worked, and how good the best parameters are on the test rows."""
+    out.print()
+    ended = f"{history.reason[0].upper()}{history.reason[1:]}."
+    if history.diverged:
+        ended += f" The loss rose from {history.loss[0]:.4g} to {history.loss[-1]:.4g}: try a smaller --lr."
+    elif history.improving:
+        ended += " The network was still improving: more --epochs or a larger --budget may help."
+    out.print(ended, highlight=False, style="bold red" if history.diverged else "")
+    name = f"Test, with the best parameters ({history.forwards[history.best]:,} forwards): "
+    out.print(f"{name}{_test(model, parts, table, objective)}", highlight=False)
+
+
+def _test(model: MLP, parts: Split, table: Dataset, objective: str) -> str:
+    X, y = parts.X_test, parts.y_test
+    predicted = model.predict(X)
+    if table.classes:
+        wrong = int((predicted != y).sum())
+        text = f"error rate {_percent(wrong / len(y))} ({wrong:,} of {len(y):,} rows)"
+    else:
+        mse, spread = float(((predicted - y) ** 2).mean()), float(y.var())
+        text = f"RMSE {np.sqrt(mse) * parts.target_scale:.4g} in units of {table.target!r}"
+        text += f", R2 {1 - mse / spread:.3f}" if spread else ""
+    if objective not in ("loss", "error_rate", "mse"):
+        text += f", {objective} {model.evaluate(model.params[None], X, y, objective)[0]:.4g}"
+    return text

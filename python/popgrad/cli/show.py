@@ -11,27 +11,37 @@ __all__: list[str] = []
 
 @app.command("list")
 def list_() -> None:
-    """The names that can be given: optimizers, searches, data sets, activations, losses."""
-    from popgrad import data
+    """Show every name that a command takes: optimizers and their settings, data sets, objectives, activations."""
+    from popgrad import data, metrics
     from popgrad.compare.entrants import ENTRANTS
-    from popgrad.model import ACTIVATIONS, LOSSES
+    from popgrad.compare.summary import OBJECTIVES
+    from popgrad.model import ACTIVATIONS, LOSSES, METRICS
 
-    for kind, title in (("gradient", "gradient methods"), ("search", "searches")):
-        shown = Table(title=f"[b]{title}", title_justify="left", box=None, show_header=False, padding=(0, 2))
+    for kind, title in (("gradient", "Gradient methods"), ("search", "Searches")):
+        shown = Table(title=f"[b]{title}", title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+        shown.add_column("name", no_wrap=True)
+        shown.add_column("batch", justify="right")
+        shown.add_column("settings (change one with --set NAME.SETTING=VALUE)", overflow="fold")
         for name, entrant in ENTRANTS.items():
             if entrant.kind == kind:
-                batch = f"batch {entrant.batch_size}" if entrant.batch_size else "all samples"
-                shown.add_row(name, batch, str(entrant.method))
-        out.print(shown)
+                shown.add_row(name, str(entrant.batch_size or "all"), str(entrant.method))
+        out.print(shown, highlight=False)
         out.print()
-    out.print(f"[b]data sets[/b]    {', '.join(data.NAMES)}, a .csv or .npz file, openml:ID", highlight=False)
-    out.print(f"[b]activations[/b]  {', '.join(ACTIVATIONS)}", highlight=False)
-    out.print(f"[b]losses[/b]       {', '.join(LOSSES)}", highlight=False)
+    names = Table.grid(padding=(0, 2, 0, 0))
+    for title, known in (
+        ("data sets", [*data.NAMES, "a .csv, .tsv or .npz file", "FILE:TARGET", "openml:ID"]),
+        ("objectives", ["loss", *OBJECTIVES]),
+        ("metrics", [*METRICS, *metrics.NAMES]),
+        ("activations", list(ACTIVATIONS)),
+        ("losses", list(LOSSES)),
+    ):
+        names.add_row(f"[b]{title}", ", ".join(known))
+    out.print(names, highlight=False)
 
 
 @app.command()
 def info() -> None:
-    """Version, instruction sets, threads, BLAS, CUDA and optional extras."""
+    """Show the version, instruction sets, threads, BLAS, CUDA and optional extras of this installation."""
     from popgrad.system import installation
 
     shown = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
