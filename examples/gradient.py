@@ -1,4 +1,7 @@
-"""Train a network with Adam, and look at what happened."""
+"""Train a network with Adam, look at what happened, save the network and load it again."""
+
+import tempfile
+from pathlib import Path
 
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
@@ -15,4 +18,7 @@ print(
     f"best validation loss {history.validation_loss[history.best]:.3f} after {history.forwards[history.best]} forwards"
 )
 print(f"test accuracy {(model.predict(X_test) == y_test).mean():.3f}")
-model.save("digits.safetensors")
+
+with tempfile.TemporaryDirectory() as folder:
+    path = model.save(Path(folder) / "digits.safetensors")
+    print(f"the loaded network predicts the same: {(pg.MLP.load(path).predict(X_test) == model.predict(X_test)).all()}")

@@ -31,6 +31,7 @@ def test_example(path, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    assert not list(tmp_path.iterdir()), "an example leaves files behind"
     if path.stem in LEARNED:
         assert LEARNED[path.stem](float(done.stdout.split()[-1])), done.stdout
 

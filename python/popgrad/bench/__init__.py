@@ -1,6 +1,6 @@
 """How fast this machine is at steps, beside loops with the same streams, and at populations, beside other libraries."""
 
-from popgrad.bench.population import Evaluated, bench_population
+from popgrad.bench.population import POPULATIONS, Evaluated, bench_population
 from popgrad.bench.step import Measured, bench_step
 
-__all__ = ["Evaluated", "Measured", "bench_population", "bench_step"]
+__all__ = ["POPULATIONS", "Evaluated", "Measured", "bench_population", "bench_step"]
