@@ -129,7 +129,8 @@ def draw(bars: list[tuple[str, str, float]], path: str) -> None:
     axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
     axes.minorticks_off()
     axes.axvline(1, color="#374151", linewidth=1)
-    axes.set_xlabel(f"times as fast as PyTorch {torch.__version__.partition('+')[0]} on the same two cores (log scale)")
+    version = torch.__version__.partition("+")[0]
+    figure.supxlabel(f"times as fast as PyTorch {version} on {pg.get_num_threads()} cores (log scale)", fontsize=10)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     figure.savefig(path, facecolor="white", metadata={"Date": None})
