@@ -12,6 +12,9 @@ from rich.console import Console
 from popgrad.checks import fail
 
 __all__ = [
+    "NETWORK",
+    "TABLE",
+    "TRAINING",
     "Activation",
     "BatchSize",
     "Decimal",
@@ -71,35 +74,71 @@ def reading(
     return {name: value for name, value in given.items() if value != defaults[name]}
 
 
-Hidden = Annotated[str, typer.Option(help="Sizes of the hidden layers, separated by commas; 0 for none.")]
-Target = Annotated[
-    str | None, typer.Option(help="Column to predict. Default: target, label, class or y, else the last column.")
+# Panels of a command's help.
+NETWORK, TRAINING, TABLE = "Network", "Optimizer and training", "Reading a table"
+
+Hidden = Annotated[
+    str,
+    typer.Option(help="Sizes of the hidden layers, separated by commas; 0 for none.", rich_help_panel=NETWORK),
 ]
-Task = Annotated[
-    str | None, typer.Option(help="classification or regression. Default: decided by the values of the target.")
-]
-Activation = Annotated[str, typer.Option(help="Activation of the hidden layers.")]
+Activation = Annotated[str, typer.Option(help="Activation of the hidden layers.", rich_help_panel=NETWORK)]
 Objective = Annotated[
     str,
     typer.Option(
-        help="What searches minimize: loss, error_rate, balanced_error, f1_macro. Gradient methods use the loss."
+        help="What searches minimize: loss, error_rate, balanced_error or f1_macro. Gradient methods use the loss.",
+        rich_help_panel=TRAINING,
     ),
 ]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate. Default: the optimizer's own.")]
-BatchSize = Annotated[str | None, typer.Option(help="Samples per step, or all. Default: see popgrad list.")]
+LearningRate = Annotated[
+    float | None,
+    typer.Option("--lr", help="Learning rate. Default: the optimizer's own.", rich_help_panel=TRAINING),
+]
+BatchSize = Annotated[
+    str | None,
+    typer.Option(help="Samples per step, or all. Default: as popgrad list shows.", rich_help_panel=TRAINING),
+]
 Setting = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME.SETTING=VALUE", help="Change a setting, such as adam.beta1=0.95. May be repeated."
+        "--set",
+        metavar="<setting>",
+        help="Change one setting: NAME.SETTING=VALUE, such as adam.beta1=0.95. May be repeated.",
+        rich_help_panel=TRAINING,
+    ),
+]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        help="Column to predict. Default: target, label, class or y, else the last column.", rich_help_panel=TABLE
+    ),
+]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="classification or regression. Default: decided by the values of the target.", rich_help_panel=TABLE
     ),
 ]
 Header = Annotated[
     bool | None,
-    typer.Option("--header/--no-header", help="The first row holds column names, or data. Default: found out."),
+    typer.Option(
+        "--header/--no-header",
+        help="Whether the first row holds column names. Default: detected.",
+        rich_help_panel=TABLE,
+    ),
 ]
-Separator = Annotated[str | None, typer.Option("--sep", help="Field separator of a table. Default: found out.")]
-Decimal = Annotated[str, typer.Option(help="Decimal separator of a table.")]
+Separator = Annotated[
+    str | None, typer.Option("--sep", help="Field separator. Default: detected.", rich_help_panel=TABLE)
+]
+Decimal = Annotated[str, typer.Option(help="Decimal separator.", rich_help_panel=TABLE)]
 Na = Annotated[
-    list[str] | None, typer.Option(help="Another text that marks a missing value, such as -999. May be repeated.")
+    list[str] | None,
+    typer.Option(
+        metavar="<str>",
+        help="Another text that marks a missing value, such as -999. May be repeated.",
+        rich_help_panel=TABLE,
+    ),
 ]
-Drop = Annotated[list[str] | None, typer.Option(help="Column to leave out. May be repeated.")]
+Drop = Annotated[
+    list[str] | None,
+    typer.Option(metavar="<str>", help="Column to leave out. May be repeated.", rich_help_panel=TABLE),
+]

@@ -14,6 +14,8 @@ from rich.table import Table
 
 from popgrad.checks import fail
 from popgrad.cli._common import (
+    TABLE,
+    TRAINING,
     Activation,
     BatchSize,
     Decimal,
@@ -51,23 +53,31 @@ def fit(
     dataset: Annotated[
         str, typer.Argument(metavar="DATA", help="A name, a CSV or NPZ file, FILE:TARGET, or openml:ID.")
     ],
-    optimizer: Annotated[str, typer.Option(help="A name that popgrad list shows.")] = "adam",
+    optimizer: Annotated[str, typer.Option(help="A name that popgrad list shows.", rich_help_panel=TRAINING)] = "adam",
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the training samples; for a search, the same amount of work."),
+        typer.Option(
+            help="Passes over the training samples; for a search, the same amount of work.", rich_help_panel=TRAINING
+        ),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Forwards: samples through the network. A gradient costs 3 per sample.")
+        str | None,
+        typer.Option(
+            help="Forwards: samples through the network. A gradient costs 3 per sample.", rich_help_panel=TRAINING
+        ),
     ] = None,
     lr: LearningRate = None,
     batch_size: BatchSize = None,
     settings: Setting = None,
-    hidden: Hidden = "32",
-    activation: Activation = "relu",
     objective: Objective = "loss",
     select: Annotated[
-        str, typer.Option(help="What picks the best record on the validation samples: metric or loss.")
+        str,
+        typer.Option(
+            help="What picks the best record on the validation samples: metric or loss.", rich_help_panel=TRAINING
+        ),
     ] = "metric",
+    hidden: Hidden = "32",
+    activation: Activation = "relu",
     target: Target = None,
     task: Task = None,
     header: Header = None,
@@ -76,7 +86,11 @@ def fit(
     na: Na = None,
     drop: Drop = None,
     split: Annotated[
-        str, typer.Option(help="How rows are divided: random, time (in their order), or a column of groups.")
+        str,
+        typer.Option(
+            help="How rows are divided: random, time (in their order) or the name of a column of groups.",
+            rich_help_panel=TABLE,
+        ),
     ] = "random",
     seed: Annotated[int, typer.Option(help="Seed of the split, the initial weights and the optimizer.")] = 0,
     save: Annotated[Path | None, typer.Option(help="Where to write the model (safetensors).")] = None,
