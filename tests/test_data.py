@@ -114,7 +114,7 @@ def test_every_kind_of_table_reads_the_same(tmp_path: Path, suffix: str) -> None
     [("a,Label,c", "Label"), ("y,b,class", "class"), ("a,b,c", "c"), ("a,y,target", "target")],
 )
 def test_the_default_target(tmp_path: Path, header: str, expected: str) -> None:
-    path = write(tmp_path, header + "\n" + "0,0,0\n1,1,1\n" * 5)
+    path = write(tmp_path, header + "\n" + "0,0,1\n0,1,0\n1,0,0\n1,1,1\n" * 3)
     assert data.load(path).target == expected
     assert data.load(path, target=header[0]).target == header[0]
 
@@ -290,8 +290,10 @@ def test_a_column_without_training_values_stays() -> None:
 
 
 def test_rare_categories_share_a_column() -> None:
-    frame = pd.DataFrame({"id": [f"v{i}" for i in range(100)]})
-    assert len(data.split(data.from_arrays("t", frame, [0, 1] * 50), seed=0).features) == 32
+    frame = pd.DataFrame({"city": [f"v{i}" for i in range(45)] * 2 + ["v0"] * 10})
+    dataset = data.from_arrays("t", frame, [0, 1] * 50)
+    assert len(data.split(dataset, seed=0).features) == 32
+    assert "'city' is text with 45 distinct values" in dataset.notes[-1]
 
 
 def test_a_regression_target_is_standardised_by_the_training_rows() -> None:
@@ -357,12 +359,12 @@ BAD_TABLES = {
     "empty": ("", "expects a table"),
     "header only": ("a,b\n", "expects rows"),
     "target alone": ("y\n1\n2\n3\n", "expects columns beside the target, got only 'y'"),
-    "wrong separator": ("a;y\n" + "1;2\n" * 5, "is the separator right"),
-    "surplus field": ("a,y\n1,0\n1,0,5\n", "expects a table"),
-    "surplus field in all": ("a,y\n" + "1,0,5\n" * 9, "the first has 2 and others have more"),
-    "missing target": ("a,y\n" + "1,0\n2,1\n" * 5 + "3,\n3,?\n", r"missing value in 2 of 12 .* rows 10, 11 "),
-    "infinite target": ("a,y\n" + "1,0.5\n2,1.5\n" * 3 + "3,inf\n", r"infinity .* in 1 of 7 .* rows 6 "),
-    "infinite feature": ("a,y\n" + "1,0.5\n2,1.5\n" * 3 + "-inf,1\n", r"'a' of X has infinity .* rows 6 "),
+    "wrong separator": ("a:y\n" + "1:2\n" * 5, "is the separator right"),
+    "surplus field": ("a,y\n1,0\n1,0,5\n", "line 3 has 3 fields and the header .line 1. has 2"),
+    "surplus field in all": ("a,y\n" + "1,0,5\n" * 9, "line 2 has 3 fields and the header .line 1. has 2"),
+    "missing target": ("a,y\n" + "1,0\n2,1\n" * 5 + "3,\n3,?\n", r"missing value in 2 of 12 .* lines 12, 13;"),
+    "infinite target": ("a,y\n" + "1,0.5\n2,1.5\n" * 3 + "3,inf\n", r"infinity .* in 1 of 7 .* lines 8"),
+    "infinite feature": ("a,y\n" + "1,0.5\n2,1.5\n" * 3 + "-inf,1\n", r"'a' of X has infinity .* lines 8"),
     "one class": ("a,y\n" + "1,no\n" * 9, "at least two classes, got 1: no"),
     "rare class": ("a,y\n" + "1,no\n" * 9 + "1,yes\n" * 2, "class 'yes' has 2 rows but needs 3"),
     "constant target": ("a,y\n" + "1,0.5\n" * 9, "0.5 in every row"),

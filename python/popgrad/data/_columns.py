@@ -149,8 +149,9 @@ def _note_dates(name: str, dates: pd.Series[Any], sentence: str, examined: Exami
         dates = dates.dt.tz_localize(None)
     dates = pd.Series(dates.to_numpy("datetime64[us]"))
     known = dates.dropna()
-    cycles = cycles_of(dates)
-    turned = " and the cycle of the ".join(["the elapsed days", *cycles])
+    cycles = [f"the {cycle}" for cycle in cycles_of(dates)]
+    turned = "elapsed days" + (f" and the {'cycle' if len(cycles) == 1 else 'cycles'} of " if cycles else "")
+    turned += " and ".join([", ".join(cycles[:-1]), cycles[-1]] if len(cycles) > 1 else cycles)
     examined.notes.append(
         f"Column {name!r} holds dates ({known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}){sentence}: it becomes "
         f"{turned}; pass drop=[{name!r}] (--drop {name}) to leave it out."

@@ -57,15 +57,15 @@ def dates_in(operation: str, where: str, distinct: Distinct) -> tuple[pd.Series[
         return None
     sample = [value for value, ok in zip(distinct.values, look, strict=True) if ok][:20]
     # The 20 first values need not tell day from month: every format that reads most of them is tried on all.
-    promising = [way for way in _FORMATS if _parse(sample, way).notna().mean() >= _MOST]
+    promising = [way for way in _FORMATS if np.asarray(_parse(sample, way).notna()).mean() >= _MOST]
     read = {way: _parse(distinct.values, way) for way in promising}
-    shares = {way: distinct.share(dates.notna()) for way, dates in read.items()}
+    shares = {way: distinct.share(np.asarray(dates.notna())) for way, dates in read.items()}
     best = max(shares.values(), default=0.0)
     if best < _MOST:
         return None
     ways = [way for way, share in shares.items() if share == best]
     if best < 1:
-        refuse_most(operation, where, distinct, read[ways[0]].notna(), "dates")
+        refuse_most(operation, where, distinct, np.asarray(read[ways[0]].notna()), "dates")
     columns = {way: _spread(distinct, read[way]) for way in ways}
     way, sentence = ways[0], ""
     if len(ways) > 1 and not columns[ways[0]].equals(columns[ways[1]]):

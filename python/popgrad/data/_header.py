@@ -7,16 +7,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import pairwise
 
-from popgrad.data._common import listed
-
 __all__ = ["Sample", "find_header", "number_share"]
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?([ T]\d{1,2}:.*)?|\d{1,2}:\d\d(:\d\d.*)?", re.ASCII)
 _MOST = 0.8  # share of a column that shows its kind
 
-_IS_NAMES = "The first row holds the column names"
-_IS_DATA = "The first row was read as data"
 _CORRECT_NAMES = "pass header=False (--no-header) if it is data."
 _CORRECT_DATA = "pass header=True (--header) if it names the columns."
 
@@ -63,7 +59,8 @@ class Sample:
 def find_header(sample: Sample) -> tuple[bool, str]:
     """Return (whether the first row holds the names, a sentence that says so).
 
-    1. A "?" or a number that is negative, has a decimal point, or does not go up evenly: data.
+    1. A "?", or a number that is negative, has a decimal point, or does not go up evenly, or a date above
+       dates: data.
     2. A field of another kind (number, date, text) than the column below it, or an empty field above a row
        index: names.
     3. A text that occurs again in its own column: data.
@@ -72,22 +69,26 @@ def find_header(sample: Sample) -> tuple[bool, str]:
     5. Text alone: names.
     """
     first = sample.rows[0]
+    shown = ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")
+    is_names, is_data = "The first row holds the column names", f"The first row ({shown}) was read as data"
     numbers = {i: x for i, field in enumerate(first) if (x := _number(field, sample.decimal)) is not None}
     if "?" in first or not _can_be_names(list(numbers.values())):
-        return False, f"{_IS_DATA}; {_CORRECT_DATA}"
+        return False, f"{is_data}; {_CORRECT_DATA}"
     columns = [sample.column(i) for i in range(len(first))]
+    if any(_date_above_dates(sample, field, column) for field, column in zip(first, columns, strict=True)):
+        return False, f"{is_data}; {_CORRECT_DATA}"
     if any(_differs(sample, field, column) for field, column in zip(first, columns, strict=True)):
-        return True, f"{_IS_NAMES}."
+        return True, f"{is_names}."
     if first[0] == "" and [_number(value, ".") for value in columns[0]] == list(range(len(sample.rows) - 1)):
-        return True, f"{_IS_NAMES}."
+        return True, f"{is_names}."
     again = [field for i, field in enumerate(first) if i not in numbers and field in columns[i]]
     if again:
-        return False, f"{_IS_DATA}, since {again[0]!r} occurs again below; {_CORRECT_DATA}"
+        return False, f"{is_data}, since {again[0]!r} occurs again below; {_CORRECT_DATA}"
     if not numbers:
-        return True, f"{_IS_NAMES}, {listed(first, 3)}: {_CORRECT_NAMES}"
+        return True, f"{is_names} ({shown}): {_CORRECT_NAMES}"
     if _counts(list(numbers.values())) or _far(sample, numbers, columns):
-        return True, f"{_IS_NAMES}, {listed(first, 3)}: {_CORRECT_NAMES}"
-    return False, f"{_IS_DATA}; {_CORRECT_DATA}"
+        return True, f"{is_names} ({shown}): {_CORRECT_NAMES}"
+    return False, f"{is_data}; {_CORRECT_DATA}"
 
 
 def _can_be_names(numbers: list[float]) -> bool:
@@ -96,7 +97,11 @@ def _can_be_names(numbers: list[float]) -> bool:
 
 
 def _differs(sample: Sample, field: str, column: list[str]) -> bool:
-    return field != "" and bool(column) and sample.kind([field]) != sample.kind(column)
+    return field not in sample.missing and bool(column) and sample.kind([field]) != sample.kind(column)
+
+
+def _date_above_dates(sample: Sample, field: str, column: list[str]) -> bool:
+    return sample.kind([field]) == "date" == sample.kind(column)
 
 
 def _counts(numbers: list[float]) -> bool:

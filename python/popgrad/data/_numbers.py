@@ -84,7 +84,7 @@ def refuse_most(operation: str, where: str, distinct: Distinct, good: NDArray[np
     if distinct.index.name != "line":
         fail(operation, f"{got}: correct it, or make the column categorical if it is text")
     if where == "the target":
-        fail(operation, f"{got}: correct it or delete the row")
+        fail(operation, f"{got}: correct or delete {'this row' if count == 1 else 'these rows'}")
     name = where.removeprefix("column ")
     option = value if re.fullmatch(r"[\w.-]+", value) else f"'{value}'"
     fail(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popgrad.checks import fail, one_of
-from popgrad.data._common import attempt, check_rows, counted, kind
+from popgrad.data._common import LARGEST, attempt, check_rows, counted, kind
 from popgrad.data._dates import dates_in
 from popgrad.data._numbers import Distinct, numbers_in
 
@@ -93,6 +93,8 @@ def encode_target(operation: str, column: pd.Series[Any], task: str | None) -> T
         if what == "text":
             fail(operation, f"the target of a regression must be numbers, got text such as {values[0]!r}")
         quantities = attempt(operation, lambda: values.astype(np.float64), "the target must fit float64")
+        beyond = ~(np.abs(quantities) <= LARGEST)
+        check_rows(operation, beyond, "infinity or more than float32 holds", "the target", column.index)
         return Target(quantities, "regression", (), tuple(notes))
     if what == "float":
         numbers = values.astype(np.float64)
