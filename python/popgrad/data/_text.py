@@ -255,8 +255,9 @@ class _Records:
         if not self.quoted:
             return self.sep.join(fields)
         text = io.StringIO()
-        csv.writer(text, delimiter=self.sep, lineterminator="").writerow(fields)
-        return text.getvalue()
+        # The writer quotes the characters of the line terminator on every version of Python, and others on some.
+        csv.writer(text, delimiter=self.sep, lineterminator="\r\n").writerow(fields)
+        return text.getvalue().removesuffix("\r\n")
 
     def width(self, at: int) -> int:
         return len(self.fields(at)) if self.quoted else self.lines[at].count(self.sep) + 1
@@ -305,7 +306,7 @@ class _Records:
             else "put quotes around a field that contains the separator, or name the surplus column"
         )
         if width == 1:
-            hint = "is the separator right? Pass sep=... (--sep)"
+            hint = f"delete line {self.numbers[0]} if it is a title, or pass sep=... (--sep) if fields are separated otherwise"
         fail(
             operation,
             f"{_EXPECTED}; line {self.numbers[at]} has {counted(got, 'field')} and {first} has {width}: {hint}",
