@@ -14,7 +14,7 @@ from popgrad.checks import fail
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LARGEST", "TASKS", "attempt", "check_rows", "counted", "kind", "listed", "place"]
+__all__ = ["LARGEST", "TASKS", "attempt", "check_rows", "counted", "kind", "listed", "place", "some"]
 
 TASKS = ("classification", "regression")
 LARGEST = float(np.finfo(np.float32).max)
@@ -69,6 +69,11 @@ def _holds(value: object) -> bool:
 def counted(number: int, noun: str) -> str:
     """Return "1 row" or "3 rows"."""
     return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
+def some(number: int, noun: str, where: str, done: str) -> str:
+    """Return "2 rows at the top are left out." or the like; "" for none."""
+    return f"{counted(number, noun)} {where} {'is' if number == 1 else 'are'} {done}." * bool(number)
 
 
 def listed(names: Sequence[object], limit: int = 5) -> str:

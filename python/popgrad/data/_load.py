@@ -16,8 +16,9 @@ from popgrad.checks import fail, one_of
 from popgrad.data._arrays import as_column, as_frame
 from popgrad.data._common import TASKS, attempt, listed
 from popgrad.data._dataset import Dataset
+from popgrad.data._records import SPACE
 from popgrad.data._target import choose_target, encode_target
-from popgrad.data._text import SPACE, TextOptions, read_text
+from popgrad.data._text import TextOptions, read_text
 
 if TYPE_CHECKING:
     import pandas as pd
