@@ -73,8 +73,9 @@ def _from_library(operation: str, values: Any, what: str) -> Any:
     if hasattr(values, "toarray"):
         fail(operation, f"{what} must be dense, got a sparse {type(values).__name__}: pass {what}.toarray()")
     if hasattr(values, "detach") and hasattr(values, "cpu"):
-        return values.detach().cpu()
-    if hasattr(values, "collect") and hasattr(values, "columns") and not hasattr(values, "to_pandas"):
+        tensor = values.detach().cpu()
+        return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor  # NumPy has no bfloat16
+    if hasattr(values, "collect") and not hasattr(values, "to_pandas"):
         fail(operation, f"{what} must be in memory, got a {type(values).__name__}: pass {what}.collect()")
     if hasattr(values, "to_pandas"):
         return attempt(operation, values.to_pandas, f"{what} must be convertible to pandas")

@@ -68,7 +68,8 @@ def _examine_matrix(operation: str, frame: pd.DataFrame, names: list[str]) -> Ex
     values = frame.to_numpy()
     values = np.array(values, order="C", dtype=values.dtype if str(values.dtype) in _KEPT else np.float64)
     if values.dtype.kind == "f":
-        beyond = (values > LARGEST) | (values < -LARGEST)
+        wide = values.dtype == np.float64
+        beyond = (values > LARGEST) | (values < -LARGEST) if wide else np.isinf(values)
         for at in np.flatnonzero(beyond.any(axis=0)):
             _check_size(operation, beyond[:, at], names[at], frame.index)
     examined = Examined(pd.DataFrame(values, columns=names, copy=False))
@@ -137,6 +138,8 @@ def _as_dates(operation: str, column: pd.Series[Any], name: str) -> pd.Series[An
 
     if isinstance(column.dtype, pd.PeriodDtype):
         column = column.dt.to_timestamp()
+    if isinstance(column.dtype, pd.DatetimeTZDtype):
+        column = column.dt.tz_localize(None)  # the hours of the place, not of Greenwich
     dates = pd.to_datetime(column, utc=True, errors="coerce")
     check_rows(operation, (dates.isna() & column.notna()).to_numpy(), "a date out of range", f"column {name!r} of X")
     return dates

@@ -57,6 +57,8 @@ def kind(column: pd.Series[Any]) -> str:
     import pandas as pd
 
     inferred = pd.api.types.infer_dtype(column, skipna=True)
+    if inferred == "unknown-array":  # such as a dictionary of PyArrow
+        inferred = pd.api.types.infer_dtype(column.astype(object), skipna=True)
     if inferred.startswith("mixed") and any(_holds(value) for value in column):
         return "mixed objects"
     return _KINDS.get(inferred, inferred)
@@ -88,9 +90,14 @@ def place(index: pd.Index[Any], row: int) -> str:
 
 
 def check_rows(
-    operation: str, bad: NDArray[np.bool_], what: str, where: str, index: pd.Index[Any] | None = None
+    operation: str,
+    bad: NDArray[np.bool_],
+    what: str,
+    where: str,
+    index: pd.Index[Any] | None = None,
+    hint: str = "",
 ) -> None:
-    """Fail if any row is marked, naming the first five."""
+    """Fail if any row is marked, naming the first five: by their lines in a file if the index has these."""
     rows = np.flatnonzero(bad)
     if not len(rows):
         return
@@ -98,4 +105,4 @@ def check_rows(
     numbers = [index[row] if index is not None and lines else row for row in rows[:5]]
     several = ", ".join(map(str, numbers)) + (", ..." if len(rows) > 5 else "")
     which = f"lines {several}" if lines else f"rows {several} (counted from 0)"
-    fail(operation, f"{where} has {what} in {len(rows)} of {len(bad)} rows: correct or drop {which}")
+    fail(operation, f"{where} has {what} in {len(rows)} of {len(bad)} rows: correct or drop {which}{hint}")

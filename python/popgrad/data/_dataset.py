@@ -30,7 +30,8 @@ class Dataset:
     Args:
         name: short, usable in a file name.
         frame: (N, columns) features. Kept as a copy: numbers and booleans as float64 (a table of one smaller
-            numeric type keeps its type), dates as datetime64 in UTC, durations in seconds, all else as text; NaN or
+            numeric type keeps its type), dates as datetime64 (local time for a column with a time zone,
+            UTC for text with offsets), durations in seconds, all else as text; NaN or
             NaT marks a missing value. Text that spells numbers, times of day (in hours) or dates is read as
             such, unless it is categorical.
         y: (N,) int64 class indices in [0, K), or (N,) float64 for regression.

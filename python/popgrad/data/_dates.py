@@ -114,7 +114,7 @@ def expand(name: str, dates: pd.Series[Any]) -> dict[str, NDArray[np.float64]]:
     for cycle in cycles_of(dates):
         phase = days - 4 if cycle == "week" else days  # 1970-01-05 was a Monday
         if cycle == "year":
-            phase = dates.dt.dayofyear.to_numpy(np.float64, na_value=np.nan) - 1 + days % 1
+            phase = dates.dt.day_of_year.to_numpy(np.float64, na_value=np.nan) - 1 + days % 1
         angle = 2 * np.pi * phase / _LENGTHS[cycle]
         columns |= {f"{name}_{cycle}_sin": np.sin(angle), f"{name}_{cycle}_cos": np.cos(angle)}
     return columns

@@ -83,7 +83,7 @@ def encode_target(operation: str, column: pd.Series[Any], task: str | None) -> T
         fail(operation, "expects rows of data, got none")
     if what not in _KINDS:
         fail(operation, f"the target must be text, booleans or numbers, got {what} ({column.dtype})")
-    _check_missing(operation, column)
+    _check_missing(operation, column, what)
     values = _values(column, what)
     distinct = np.unique(values)
     notes: list[str] = []
@@ -121,18 +121,20 @@ def _values(column: pd.Series[Any], what: str) -> NDArray[Any]:
     return column.to_numpy(np.float64)
 
 
-def _check_missing(operation: str, column: pd.Series[Any]) -> None:
-    gone = column.isna().to_numpy()
-    if gone.any() and column.index.name == "line":
-        rows = np.flatnonzero(gone)
-        lines = ", ".join(str(column.index[row]) for row in rows[:5]) + (", ..." if len(rows) > 5 else "")
-        fail(
-            operation,
-            f"the target has a missing value in {len(rows)} of {len(gone)} rows: correct or drop lines {lines}; "
-            "if a word there, such as None or NA, is a class, pass na=[''] (--na ''): then only an empty field and "
-            "what else na lists is missing",
-        )
-    check_rows(operation, gone, "a missing value", "the target")
+def _check_missing(operation: str, column: pd.Series[Any], what: str) -> None:
+    from_file = column.index.name == "line"
+    hint = (
+        "; if a word there, such as None or NA, is a class, pass na=[''] (--na ''): then only an empty field and what "
+        "else na lists is missing"
+    )
+    check_rows(
+        operation,
+        column.isna().to_numpy(),
+        "a missing value",
+        "the target",
+        column.index,
+        hint if from_file and what == "text" else "",
+    )
 
 
 def _infer(what: str, distinct: NDArray[Any]) -> tuple[Literal["classification", "regression"], list[str]]:
