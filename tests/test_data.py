@@ -114,7 +114,7 @@ def test_every_kind_of_table_reads_the_same(tmp_path: Path, suffix: str) -> None
     [("a,Label,c", "Label"), ("y,b,class", "class"), ("a,b,c", "c"), ("a,y,target", "target")],
 )
 def test_the_default_target(tmp_path: Path, header: str, expected: str) -> None:
-    path = write(tmp_path, header + "\n" + "0,0,0\n1,1,1\n" * 5)
+    path = write(tmp_path, header + "\n" + "0,0,1\n0,1,0\n1,0,0\n1,1,1\n" * 3)
     assert data.load(path).target == expected
     assert data.load(path, target=header[0]).target == header[0]
 
@@ -290,8 +290,10 @@ def test_a_column_without_training_values_stays() -> None:
 
 
 def test_rare_categories_share_a_column() -> None:
-    frame = pd.DataFrame({"id": [f"v{i}" for i in range(100)]})
-    assert len(data.split(data.from_arrays("t", frame, [0, 1] * 50), seed=0).features) == 32
+    frame = pd.DataFrame({"city": [f"v{i}" for i in range(45)] * 2 + ["v0"] * 10})
+    dataset = data.from_arrays("t", frame, [0, 1] * 50)
+    assert len(data.split(dataset, seed=0).features) == 32
+    assert "'city' is text with 45 distinct values" in dataset.notes[-1]
 
 
 def test_a_regression_target_is_standardised_by_the_training_rows() -> None:
@@ -357,12 +359,12 @@ BAD_TABLES = {
     "empty": ("", "expects a table"),
     "header only": ("a,b\n", "expects rows"),
     "target alone": ("y\n1\n2\n3\n", "expects columns beside the target, got only 'y'"),
-    "wrong separator": ("a;y\n" + "1;2\n" * 5, "is the separator right"),
-    "surplus field": ("a,y\n1,0\n1,0,5\n", "expects a table"),
-    "surplus field in all": ("a,y\n" + "1,0,5\n" * 9, "the first has 2 and others have more"),
-    "missing target": ("a,y\n" + "1,0\n2,1\n" * 5 + "3,\n3,?\n", r"missing value in 2 of 12 .* rows 10, 11 "),
-    "infinite target": ("a,y\n" + "1,0.5\n2,1.5\n" * 3 + "3,inf\n", r"infinity .* in 1 of 7 .* rows 6 "),
-    "infinite feature": ("a,y\n" + "1,0.5\n2,1.5\n" * 3 + "-inf,1\n", r"'a' of X has infinity .* rows 6 "),
+    "wrong separator": ("a:y\n" + "1:2\n" * 5, "is the separator right"),
+    "surplus field": ("a,y\n1,0\n1,0,5\n", "line 3 has 3 fields and the header .line 1. has 2"),
+    "surplus field in all": ("a,y\n" + "1,0,5\n" * 9, "line 2 has 3 fields and the header .line 1. has 2"),
+    "missing target": ("a,y\n" + "1,0\n2,1\n" * 5 + "3,\n3,?\n", r"missing value in 2 of 12 .* lines 12, 13$"),
+    "infinite target": ("a,y\n" + "1,0.5\n2,1.5\n" * 3 + "3,inf\n", r"infinity .* in 1 of 7 .* lines 8"),
+    "infinite feature": ("a,y\n" + "1,0.5\n2,1.5\n" * 3 + "-inf,1\n", r"'a' of X has infinity .* lines 8"),
     "one class": ("a,y\n" + "1,no\n" * 9, "at least two classes, got 1: no"),
     "rare class": ("a,y\n" + "1,no\n" * 9 + "1,yes\n" * 2, "class 'yes' has 2 rows but needs 3"),
     "constant target": ("a,y\n" + "1,0.5\n" * 9, "0.5 in every row"),
@@ -376,6 +378,37 @@ def test_a_bad_table_is_refused(tmp_path: Path, text_and_message: tuple[str, str
     with pytest.raises(InputError, match=message) as caught:
         data.load(write(tmp_path, text))
     assert caught.value.__context__ is None
+
+
+SOURCES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "no target": ("good.csv", {}, "class"),
+    "target": ("good.csv", {"target": "member"}, "member"),
+    "behind a colon": ("good.csv:member", {}, "member"),
+    "twice the same": ("good.csv:member", {"target": "member"}, "member"),
+    "a colon in the column": ("colon.csv:a:b", {}, "a:b"),
+    "a colon in the file": ("odd:age.csv", {}, "class"),
+    "both": ("odd:age.csv:member", {}, "member"),
+    "bundled": ("diabetes:bmi", {}, "bmi"),
+    "npz": ("good.npz:y", {}, "y"),
+}
+
+
+@pytest.mark.parametrize("case", SOURCES.values(), ids=SOURCES)
+@pytest.mark.usefixtures("sources")
+def test_a_source_may_name_its_target(case: tuple[str, dict[str, Any], str]) -> None:
+    source, options, target = case
+    dataset = data.load(source, **options)
+    assert dataset.target == target
+    assert dataset.name in ("good", "colon", "odd_age", "diabetes")
+
+
+def test_options_may_be_positional_and_the_module_is_an_attribute(tmp_path: Path) -> None:
+    import popgrad as pg
+
+    table().assign(age=range(60)).to_csv(tmp_path / "t.csv", index=False)
+    dataset = pg.data.load(f"{tmp_path / 't.csv'}", "age", "regression")
+    assert (dataset.target, dataset.task) == ("age", "regression")
+    np.testing.assert_array_equal(pg.data.split(dataset, 3, 0.2, 0.2).X_test, data.split(dataset, seed=3).X_test)
 
 
 BAD_SOURCES: dict[str, tuple[Any, dict[str, Any], str]] = {
@@ -395,6 +428,23 @@ BAD_SOURCES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "target": ("good.csv", {"target": "colur"}, "unknown target column 'colur'.*Did you mean 'colour'"),
     "bundled target": ("iris", {"target": "petal"}, "unknown target column 'petal'"),
     "npz target": ("good.npz", {"target": "X"}, "its array 'y', got target='X'"),
+    "two targets": ("good.csv:age", {"target": "class"}, "names the target 'age', and target='class' another"),
+    "unknown behind a colon": ("good.csv:agee", {}, "unknown target column 'agee'.*Did you mean 'age'"),
+    "nothing behind a colon": ("good.csv:", {}, "unknown target column ''"),
+    "no file before a colon": ("nothing.csv:age", {}, "expects a file, but there is none"),
+    "header": ("good.csv", {"header": "yes"}, "header must be True, False or None"),
+    "header number": ("good.csv", {"header": 0}, "header must be True, False or None"),
+    "sep": ("good.csv", {"sep": ";;"}, "sep must be one character"),
+    "no sep": ("good.csv", {"sep": ""}, "sep must be one character"),
+    "decimal": ("good.csv", {"decimal": ";"}, "decimal must be '.' or ','"),
+    "sep and decimal": ("good.csv", {"sep": ",", "decimal": ","}, "sep and decimal must differ"),
+    "na": ("good.csv", {"na": [1]}, "na must be strings"),
+    "na number": ("good.csv", {"na": -999}, "na must be strings, got -999"),
+    "drop": ("good.csv", {"drop": [None]}, "drop must be strings"),
+    "text option of npz": ("good.npz", {"header": True}, "header, sep, decimal and na are for text files"),
+    "text option of a bundled set": ("iris", {"na": ["x"]}, "header, sep, decimal and na are for text files"),
+    "dropped target of npz": ("good.npz", {"drop": "y"}, "unknown column to drop 'y'"),
+    "dropped target": ("iris", {"drop": "target"}, "cannot drop 'target': it is the target"),
     "task": ("good.csv", {"task": "classify"}, "unknown task 'classify'"),
     "text regression": ("good.csv", {"task": "regression"}, "must be numbers, got text such as 'b'"),
     "fractional labels": ("good.csv", {"target": "constant", "task": "classification"}, "no whole number"),
@@ -415,6 +465,8 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir()
     table().to_csv("good.csv", index=False)
     table().to_csv("good.txt", index=False)
+    table().to_csv("odd:age.csv", index=False)
+    table().rename(columns={"member": "a:b"}).to_csv("colon.csv", index=False)
     (tmp_path / "latin.csv").write_bytes("a,y\nn\xe9e,1\n".encode("latin-1"))
     for name in ("broken.csv.gz", "broken.npz"):
         (tmp_path / name).write_bytes(b"\x00\x01 neither")
@@ -434,7 +486,7 @@ def test_a_bad_source_is_refused(case: tuple[Any, dict[str, Any], str]) -> None:
     source, options, message = case
     with pytest.raises(InputError, match=message) as caught:
         data.load(source, **options)
-    assert str(caught.value).startswith((f"[data.load {str(source)!r}]", "[data.from_arrays 'lengths']"))
+    assert str(caught.value).startswith((f"[data.load {str(source)!r}]", "[data.from_arrays "))
     assert caught.value.__context__ is None
 
 

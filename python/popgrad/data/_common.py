@@ -1,0 +1,108 @@
+"""What the modules of this folder share: constants, guarded calls and messages about rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popgrad.checks import fail
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["LARGEST", "TASKS", "attempt", "check_rows", "counted", "kind", "listed", "place", "some"]
+
+TASKS = ("classification", "regression")
+LARGEST = float(np.finfo(np.float32).max)
+_KINDS = {
+    "string": "text",
+    "categorical": "text",
+    "mixed": "text",
+    "time": "text",
+    "mixed-integer": "text",
+    "boolean": "boolean",
+    "integer": "integer",
+    "floating": "float",
+    "decimal": "float",
+    "mixed-integer-float": "float",
+    "empty": "float",  # every value is missing
+    "datetime64": "date",
+    "datetime": "date",
+    "date": "date",
+    "period": "date",
+    "timedelta64": "duration",
+    "timedelta": "duration",
+}
+
+T = TypeVar("T")
+
+
+def attempt(operation: str, read: Callable[[], T], expected: str) -> T:
+    """Return ``read()``; fail with the reason, and without a third party's traceback or warnings."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return read()
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".strip()
+    fail(operation, f"{expected} ({reason})")
+
+
+def kind(column: pd.Series[Any]) -> str:
+    """Return text, boolean, integer, float, date or duration, or pandas' own word for anything else."""
+    import pandas as pd
+
+    inferred = pd.api.types.infer_dtype(column, skipna=True)
+    if inferred == "unknown-array":  # such as a dictionary of PyArrow
+        inferred = pd.api.types.infer_dtype(column.astype(object), skipna=True)
+    if inferred.startswith("mixed") and any(_holds(value) for value in column):
+        return "mixed objects"
+    return _KINDS.get(inferred, inferred)
+
+
+def _holds(value: object) -> bool:
+    return isinstance(value, complex) or (hasattr(value, "__len__") and not isinstance(value, str))
+
+
+def counted(number: int, noun: str) -> str:
+    """Return "1 row" or "3 rows"."""
+    return f"{number:,} {noun if number == 1 else noun + 's'}"
+
+
+def some(number: int, noun: str, where: str, done: str) -> str:
+    """Return "2 rows at the top are left out." or the like; "" for none."""
+    return f"{counted(number, noun)} {where} {'is' if number == 1 else 'are'} {done}." * bool(number)
+
+
+def listed(names: Sequence[object], limit: int = 5) -> str:
+    """Return the first names, with quotes around text, and how many follow."""
+    shown = ", ".join(repr(name) if isinstance(name, str) else str(name) for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def place(index: pd.Index[Any], row: int) -> str:
+    """Return the words for one row: its line in a file (an index named "line"), or its number from 0."""
+    return f"line {index[row]}" if index.name == "line" else f"row {row} (counted from 0)"
+
+
+def check_rows(
+    operation: str,
+    bad: NDArray[np.bool_],
+    what: str,
+    where: str,
+    index: pd.Index[Any] | None = None,
+    hint: str = "",
+) -> None:
+    """Fail if any row is marked, naming the first five: by their lines in a file if the index has these."""
+    rows = np.flatnonzero(bad)
+    if not len(rows):
+        return
+    lines = index is not None and index.name == "line"
+    numbers = [index[row] if index is not None and lines else row for row in rows[:5]]
+    several = ", ".join(map(str, numbers)) + (", ..." if len(rows) > 5 else "")
+    which = f"lines {several}" if lines else f"rows {several} (counted from 0)"
+    fail(operation, f"{where} has {what} in {len(rows)} of {len(bad)} rows: correct or drop {which}{hint}")

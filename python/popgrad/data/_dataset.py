@@ -1,0 +1,138 @@
+"""A dataset before any split, and the three parts of one."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popgrad.checks import fail, one_of
+from popgrad.data._columns import examine, target_copies
+from popgrad.data._common import LARGEST, TASKS, check_rows, counted
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Dataset", "Split"]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A table and its target, before any split; nothing in it is scaled, encoded or filled in.
+
+    Identifiers and copies of the target are set aside: text with more than 20 rows of which over half are
+    distinct, a column called id, index, row or the like with another whole number in each row, and a column
+    that repeats the target in every row.
+
+    Args:
+        name: short, usable in a file name.
+        frame: (N, columns) features. Kept as a copy: numbers and booleans as float64 (a table of one smaller
+            numeric type keeps its type), dates as datetime64 (local time for a column with a time zone,
+            UTC for text with offsets), durations in seconds, all else as text; NaN or
+            NaT marks a missing value. Text that spells numbers, times of day (in hours) or dates is read as
+            such, unless it is categorical.
+        y: (N,) int64 class indices in [0, K), or (N,) float64 for regression.
+        task: "classification" or "regression".
+        classes: the K labels; empty for regression.
+        target: name of the target column.
+        notes: sentences about what was assumed or done.
+        aside: (N, columns) columns that are no features, but that `split` may go by. What the constructor
+            sets aside is added.
+
+    Raises:
+        InputError: `frame` and `y` do not fit, X or y is not finite, a column holds numbers or dates except for a
+            few values, no feature is left, there is only one value to predict, or a class has fewer than 3 rows.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    y: NDArray[Any]
+    task: Literal["classification", "regression"]
+    classes: tuple[str, ...]
+    target: str
+    notes: tuple[str, ...] = ()
+    aside: pd.DataFrame | None = None
+
+    def __post_init__(self) -> None:
+        operation = f"Dataset {self.name!r}"
+        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w.-]{0,99}", self.name):
+            fail(operation, "name must be a few letters, digits, '_', '.' or '-': files are named after it")
+        one_of(operation, "task", self.task, TASKS)
+        y = np.asarray(self.y)
+        if y.ndim != 1 or len(y) != len(self.frame):
+            fail(operation, f"y must have shape ({len(self.frame)},), one value a row of X, got {y.shape}")
+        (_check_labels if self.task == "classification" else _check_quantity)(operation, y, self.classes)
+        y = y.astype(np.int64 if self.classes else np.float64)
+        object.__setattr__(self, "y", y)
+        self._examine(operation)
+
+    def _examine(self, operation: str) -> None:
+        """Tidy the features, set columns aside and note it."""
+        import pandas as pd
+
+        examined = examine(operation, self.frame)
+        copies, notes = target_copies(examined.frame, self.y, self.classes, self.target)
+        columns = list(examined.frame)
+        dropped = [name for name in columns if name in {*examined.identifiers, *copies}]
+        notes = [*self.notes, *examined.notes, *notes]
+        if len(dropped) == len(columns):
+            fail(operation, f"no feature is left beside the target {self.target!r}. {' '.join(notes)}")
+        frame, aside = examined.frame, self.aside
+        if dropped:
+            kept = (
+                frame[dropped] if aside is None else pd.concat([aside.reset_index(drop=True), frame[dropped]], axis=1)
+            )
+            frame, aside = frame.drop(columns=dropped), kept
+        object.__setattr__(self, "frame", frame)
+        object.__setattr__(self, "aside", aside)
+        object.__setattr__(self, "notes", tuple(dict.fromkeys(notes)))
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The three parts of a dataset, ready to train on.
+
+    Args:
+        X_train, X_val, X_test: (rows, columns) float32, C-contiguous, without missing values.
+        y_train, y_val, y_test: (rows,) int64 class indices, or float32 standardized values for regression.
+        features: name of every column: the numeric ones first, then one for each category of each text column.
+        target_mean, target_scale: a regression target is ``y * target_scale + target_mean`` in its own
+            units; 0 and 1 for classification.
+    """
+
+    X_train: NDArray[np.float32]
+    y_train: NDArray[Any]
+    X_val: NDArray[np.float32]
+    y_val: NDArray[Any]
+    X_test: NDArray[np.float32]
+    y_test: NDArray[Any]
+    features: tuple[str, ...]
+    target_mean: float
+    target_scale: float
+
+
+def _check_labels(operation: str, y: NDArray[Any], classes: tuple[str, ...]) -> None:
+    if len(classes) < 2:
+        fail(operation, f"expects at least two classes, got {len(classes)}: {', '.join(classes)}")
+    if y.dtype.kind not in "iu" or (y < 0).any() or (y >= len(classes)).any():
+        fail(operation, f"y must hold class indices in [0, {len(classes)}), one for each of the classes")
+    counts = np.bincount(y, minlength=len(classes))
+    rare = int(counts.argmin())
+    if counts[rare] < 3:
+        rows = counted(int(counts[rare]), "row")
+        got = f"class {classes[rare]!r} has {rows} but needs 3, to be in all parts of a split"
+        fail(operation, f"{got}: drop or merge it, or pass task='regression' if the target is a quantity")
+
+
+def _check_quantity(operation: str, y: NDArray[Any], classes: tuple[str, ...]) -> None:
+    if classes or y.dtype.kind not in "biuf":
+        fail(operation, f"a regression needs numbers as y and no classes, got {y.dtype} and {len(classes)}")
+    infinite = ~(np.abs(y.astype(np.float64)) <= LARGEST)
+    check_rows(operation, infinite, "NaN, infinity or more than float32 holds", "the target")
+    if len(y) < 4:
+        fail(operation, f"expects at least 4 rows (2 training, 1 validation, 1 test), got {len(y)}")
+    if (y == y[0]).all():
+        fail(operation, f"the target is {y[0]} in every row: there is nothing to predict")

@@ -1,0 +1,297 @@
+"""Datasets by name, from a file, from OpenML, and from arrays."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from popgrad.checks import fail, one_of
+from popgrad.data._arrays import as_column, as_frame
+from popgrad.data._common import TASKS, attempt, listed
+from popgrad.data._dataset import Dataset
+from popgrad.data._records import SPACE
+from popgrad.data._target import choose_target, encode_target
+from popgrad.data._text import TextOptions, read_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["NAMES", "from_arrays", "load"]
+
+NAMES = ("digits", "breast_cancer", "wine", "iris", "diabetes")
+
+# Suffixes and their separators; "" where the file shows it, None for a file that is no text.
+_SUFFIXES: dict[str, str | None] = {
+    ".csv": ",",
+    ".csv.gz": ",",
+    ".tsv": "\t",
+    ".tsv.gz": "\t",
+    ".data": "",
+    ".data.gz": "",
+    ".npz": None,
+}
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What the caller asks for, checked."""
+
+    target: str | None
+    task: str | None
+    text: TextOptions
+    drop: tuple[str, ...]
+
+
+def load(
+    source: str | os.PathLike[str],
+    target: str | None = None,
+    task: str | None = None,
+    *,
+    header: bool | None = None,
+    sep: str | None = None,
+    decimal: str = ".",
+    na: str | Iterable[str] = (),
+    drop: str | Iterable[str] = (),
+) -> Dataset:
+    """Read a dataset.
+
+    `Dataset.notes` says what was assumed. In a text file, blank lines are skipped and spaces around fields are
+    ignored. The first row holds the names of the columns if
+
+    - a field is of another kind (number, date, text) than the column below it, or
+    - it is all text, and none of it occurs again in its own column, or
+    - its numbers are three or more that count by one from 0 or 1, or two or more in even steps and each farther
+      from its column's values than these are from each other;
+
+    but not with a "?", a negative or repeated number, a decimal point, or numbers in uneven steps. Else columns are
+    named "0", "1", ... A first column without a name is a row index and left out. Empty fields at the end of a
+    row are ignored where they have no column; any other row with too many or too few fields is refused.
+
+    Args:
+        source: one of `NAMES`; a path to a .csv, .tsv or .data (UTF-8, may be .gz) or to an .npz with arrays
+            ``X`` and ``y``; or "openml:61", which downloads that dataset once. Each may end in ":" and a
+            column to predict, as in "cars.csv:price".
+        target: column to predict. Default: the source's own; in a file, the column called target, label,
+            class or y in upper or lower case, else the last one.
+        task: "classification" or "regression". Default: classification if the target is text, boolean, or
+            integer with at most 20 distinct values; regression otherwise, so for every target with a
+            decimal point.
+        header: whether the first row of a text file holds the names of the columns. Default: find out.
+        sep: the separator of a text file: one character, or a space or ``\\s+`` for any number of blanks. Default:
+            the one among ``,``, ``;``, tab and ``|`` (and blanks in a .data file) that gives all rows as many
+            fields, and among several the one that shows more numbers.
+        decimal: the decimal point of a text file, "." or ",".
+        na: strings that mean a missing value in a text file, besides an empty field, ``?``, ``NA``, ``N/A``,
+            ``NaN``, ``null``, ``None`` and the like. With an empty string among them, they are the only
+            ones: ``na=[""]`` keeps a class called "None".
+        drop: columns that are no features; `split` may go by them.
+
+    Raises:
+        InputError: the source is not there or cannot be read, an option does not fit it, or the data cannot be used.
+    """
+    operation = f"data.load {str(source)!r}"
+    if not isinstance(source, (str, os.PathLike)):
+        fail(operation, f"source must be a name or a path, got {type(source).__name__}")
+    one_of(operation, "task", TASKS[0] if task is None else task, TASKS)
+    text = _check_text_options(operation, header, sep, decimal, _strings(operation, "na", na))
+    source, within = _separate_target(os.fspath(source))
+    if within is not None and target not in (None, within):
+        fail(operation, f"the source names the target {within!r}, and target={target!r} another one")
+    target = target if within is None else within
+    wanted = _Wanted(target, task, text, _strings(operation, "drop", drop))
+    if source in NAMES or source.startswith("openml:"):
+        _check_no_text_options(operation, wanted)
+        return (_load_bundled if source in NAMES else _load_openml)(operation, source, wanted)
+    path, suffix = _check_path(operation, source)
+    name = re.sub(r"[^\w.-]+", "_", path.name[: -len(suffix)])[:60].lstrip(".-") or "data"
+    separator = _SUFFIXES[suffix]
+    if separator is None:
+        _check_no_text_options(operation, wanted)
+        return _load_npz(operation, path, name, wanted)
+    table = read_text(operation, path, separator, wanted.text)
+    target, notes = choose_target(operation, table.columns, wanted.target)
+    _check_drop(operation, table.columns, target, wanted.drop)
+    frame = table.frame(target, wanted.drop)
+    return _from_frame(operation, name, frame, target, wanted, [*table.notes, *notes])
+
+
+def from_arrays(
+    name: str, X: ArrayLike | pd.DataFrame, y: ArrayLike, *, task: str | None = None, drop: str | Iterable[str] = ()
+) -> Dataset:
+    """Make a dataset of a matrix or a frame, and a target; the task is inferred as by `load`.
+
+    Args:
+        name: short, usable in a file name.
+        X: (N, columns) numbers or booleans, NaN or masked where one is missing; or a frame of pandas, polars or
+            PyArrow, also with text and dates. The columns of a matrix are called x0, x1, ...
+        y: (N,) labels (text, booleans, integers) or quantities.
+        task: "classification" or "regression"; inferred by default.
+        drop: columns that are no features; `split` may go by them.
+
+    Raises:
+        InputError: shapes or types are wrong, or the data cannot be used.
+    """
+    operation = f"data.from_arrays {name!r}"
+    one_of(operation, "task", TASKS[0] if task is None else task, TASKS)
+    frame = as_frame(operation, X)
+    column = as_column(operation, y, len(frame))
+    columns = [str(column) for column in frame.columns]
+    wanted = _Wanted("y", task, TextOptions(), _strings(operation, "drop", drop))
+    if wanted.drop:
+        _check_drop(operation, columns, None, wanted.drop)
+        frame = frame.set_axis(columns, axis=1)
+    return _build(operation, name, frame, column, "y", wanted, [])
+
+
+def _separate_target(source: str) -> tuple[str, str | None]:
+    """Split "FILE:target" at the last colon behind a source; a file whose whole name has colons comes first."""
+    if os.path.exists(os.path.expanduser(source)):
+        return source, None
+    at = len(source)
+    while (at := source.rfind(":", 0, at)) > 0:
+        base = source[:at]
+        known = base in NAMES or re.fullmatch(r"openml:\d+", base)
+        if known or os.path.isfile(os.path.expanduser(base)) or base.lower().endswith(tuple(_SUFFIXES)):
+            return base, source[at + 1 :]
+    return source, None
+
+
+def _strings(operation: str, what: str, given: str | Iterable[str]) -> tuple[str, ...]:
+    strings = (given,) if isinstance(given, str) else tuple(given) if isinstance(given, Iterable) else (None,)
+    if not all(isinstance(string, str) for string in strings):
+        fail(operation, f"{what} must be strings, got {given!r}")
+    return tuple(str(string) for string in strings)
+
+
+def _check_text_options(
+    operation: str, header: bool | None, sep: str | None, decimal: str, na: tuple[str, ...]
+) -> TextOptions:
+    if header not in (None, True, False) or not isinstance(header, (bool, type(None))):
+        fail(operation, f"header must be True, False or None (find out), got {header!r}")
+    if decimal not in (".", ","):
+        fail(operation, f"decimal must be '.' or ',', got {decimal!r}")
+    sep = {"\\t": "\t", " ": SPACE}.get(sep, sep) if isinstance(sep, str) else sep
+    if sep not in (None, SPACE) and (not isinstance(sep, str) or len(sep) != 1 or sep in '"\r\n'):
+        fail(operation, f"sep must be one character, or r'\\s+' for blanks, got {sep!r}")
+    if sep == decimal:
+        fail(operation, f"sep and decimal must differ, got {sep!r} for both")
+    return TextOptions(header, sep, decimal, na)
+
+
+def _check_no_text_options(operation: str, wanted: _Wanted) -> None:
+    if wanted.text != TextOptions():
+        fail(operation, "header, sep, decimal and na are for text files (.csv, .tsv, .data)")
+
+
+def _check_path(operation: str, source: str) -> tuple[Path, str]:
+    """Return (the path of a file that is there, its known suffix in lower case)."""
+    path = Path(os.path.expanduser(source))
+    suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
+    endings = ", ".join(_SUFFIXES)
+    there = os.path.exists(path)  # unlike Path.exists, False for a name that is too long
+    if suffix is None and not there:
+        one_of(operation, "dataset", source, [*NAMES, "openml:<id>", f"a path that ends in {endings}"])
+    if not there:
+        fail(operation, f"expects a file, but there is none of this name in {path.absolute().parent}")
+    if suffix is None or not path.is_file():
+        got = "another kind of file" if path.is_file() else "a directory"
+        fail(operation, f"expects a file whose name ends in {endings}, got {got}")
+    return path, suffix
+
+
+def _check_drop(operation: str, columns: list[str], target: str | None, drop: tuple[str, ...]) -> None:
+    for name in drop:
+        one_of(operation, "column to drop", name, columns)
+        if name == target:
+            fail(
+                operation, f"cannot drop {name!r}: it is the target; pass target=... (--target) to predict another one"
+            )
+    if drop and set(columns) <= {*drop, target}:
+        fail(operation, f"expects a feature, but all columns are dropped: {listed(drop)}")
+
+
+def _load_bundled(operation: str, name: str, wanted: _Wanted) -> Dataset:
+    from sklearn import datasets
+
+    # scikit-learn hands out diabetes already scaled, by all rows and so by the test rows too.
+    options = {"scaled": False} if name == "diabetes" else {}
+    bunch = getattr(datasets, f"load_{name}")(as_frame=True, **options)
+    frame = bunch.frame
+    target, _ = choose_target(operation, [str(column) for column in frame.columns], wanted.target or "target")
+    if target == "target" and wanted.task is None:
+        wanted = replace(wanted, task="regression" if name == "diabetes" else "classification")
+    named = target == "target" and "target_names" in bunch and wanted.task != "regression"
+    labels = tuple(map(str, bunch.target_names)) if named else ()
+    return _from_frame(operation, name, frame, target, wanted, [], labels)
+
+
+def _load_openml(operation: str, source: str, wanted: _Wanted) -> Dataset:
+    from sklearn.datasets import fetch_openml
+
+    number = source.removeprefix("openml:")
+    if not re.fullmatch("[1-9][0-9]{0,8}", number):
+        fail(operation, "an OpenML dataset is named by its number, such as openml:61 (see openml.org)")
+    expected = "OpenML needs a network connection (once: the table is then kept) and a number that exists"
+    bunch = attempt(operation, lambda: fetch_openml(data_id=int(number), as_frame=True, n_retries=1), expected)
+    own = bunch.target_names[0] if len(bunch.target_names) == 1 else None
+    columns = [str(column) for column in bunch.frame.columns]
+    target, notes = choose_target(operation, columns, own if wanted.target is None else wanted.target)
+    return _from_frame(operation, f"openml-{number}", bunch.frame, target, wanted, notes)
+
+
+def _load_npz(operation: str, path: Path, name: str, wanted: _Wanted) -> Dataset:
+    if wanted.target not in (None, "y"):
+        fail(operation, f"the target of an .npz file is its array 'y', got target={wanted.target!r}")
+
+    def read() -> dict[str, NDArray[Any]]:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in ("X", "y")}
+
+    arrays = attempt(operation, read, "expects numpy.savez(path, X=..., y=...) of arrays of plain types")
+    return from_arrays(name, arrays["X"], arrays["y"], task=wanted.task, drop=wanted.drop)
+
+
+def _from_frame(
+    operation: str,
+    name: str,
+    frame: pd.DataFrame,
+    target: str,
+    wanted: _Wanted,
+    notes: list[str],
+    labels: tuple[str, ...] = (),
+) -> Dataset:
+    """Make a dataset of a frame that holds the target, too."""
+    columns = [str(column) for column in frame.columns]
+    frame = frame.set_axis(columns, axis=1)
+    if len(columns) == 1:
+        got = f"expects columns beside the target, got only {target!r}"
+        fail(operation, f"{got}: is the separator right? Pass sep=... (--sep)")
+    _check_drop(operation, columns, target, wanted.drop)
+    at = columns.index(target)
+    features = frame.iloc[:, [i for i in range(len(columns)) if i != at]]
+    return _build(operation, name, features, frame.iloc[:, at], target, wanted, notes, labels)
+
+
+def _build(
+    operation: str,
+    name: str,
+    frame: pd.DataFrame,
+    column: pd.Series[Any],
+    target: str,
+    wanted: _Wanted,
+    notes: list[str],
+    labels: tuple[str, ...] = (),
+) -> Dataset:
+    found = encode_target(operation, column, wanted.task)
+    aside = None
+    if wanted.drop:
+        aside = frame[list(wanted.drop)].reset_index(drop=True)
+        frame = frame.drop(columns=list(wanted.drop))
+    return Dataset(name, frame, found.y, found.task, labels or found.classes, target, (*notes, *found.notes), aside)

@@ -1,0 +1,210 @@
+"""Text tables: records with as many fields each, the separator, the names, and the columns as pandas reads them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from popgrad.checks import fail
+from popgrad.data._common import attempt, kind, listed, some
+from popgrad.data._header import Sample, find_header
+from popgrad.data._numbers import Distinct, numbers_in
+from popgrad.data._records import EXPECTED, Records, find_separator, stripped
+from popgrad.data._target import target_from_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["MISSING", "TextOptions", "TextTable", "read_text"]
+
+# An empty field, UCI's "?", and the words of spreadsheets, databases and pandas.
+MISSING = frozenset(
+    ("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "#NA", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None")
+)
+BOOLEANS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
+_SAMPLED = 1000  # records that tell whether the first one holds the names
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """How to read a text table; the meaning is in the docstring of `load`."""
+
+    header: bool | None = None
+    sep: str | None = None
+    decimal: str = "."
+    na: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> frozenset[str]:
+        """The strings that mean a missing value."""
+        return frozenset(self.na) if "" in self.na else MISSING | set(self.na)
+
+
+@dataclass
+class TextTable:
+    """The records of a text table.
+
+    Args:
+        operation: for messages.
+        names: of the columns.
+        lines: one a record, each with as many fields.
+        numbers: the line of the file in which each record begins.
+        sep: the separator of `lines`.
+        options: decimal point and missing values.
+        notes: sentences about what was assumed.
+        unnamed: whether the first column is a row index.
+    """
+
+    operation: str
+    names: list[str]
+    lines: list[str]
+    numbers: list[int]
+    sep: str
+    options: TextOptions
+    notes: list[str]
+    unnamed: bool = False
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the columns without a row index."""
+        return self.names[1:] if self.unnamed else self.names
+
+    def frame(self, target: str, drop: tuple[str, ...] = ()) -> pd.DataFrame:
+        """Return the columns, each as numbers, booleans or text, indexed by the lines of the file.
+
+        Raises:
+            InputError: a column that is not in `drop` holds numbers except for a few values.
+        """
+        import pandas as pd
+
+        at = self.names.index(target)
+        exact: Any = {at: str}  # integers of the target must not become float64
+        raw = attempt(
+            self.operation,
+            lambda: pd.read_csv(
+                io.StringIO("\n".join(self.lines)),
+                sep=self.sep,
+                header=None,
+                names=cast(Any, range(len(self.names))),
+                index_col=False,
+                dtype=exact,
+                decimal=self.options.decimal,
+                na_values=sorted(self.options.missing),
+                keep_default_na=False,
+                skipinitialspace=True,
+                skip_blank_lines=False,
+                low_memory=False,
+            ),
+            EXPECTED,
+        )
+        raw.index = pd.Index(self.numbers, name="line")
+        columns = {}
+        for i in range(int(self.unnamed), len(self.names)):
+            name, column = self.names[i], raw.iloc[:, i]
+            as_it_is = i != at and (column.dtype.kind in "biuf" or kind(column) == "boolean" or name in drop)
+            columns[name] = column if as_it_is else self._convert(column, name, i == at)
+        return pd.concat(columns.values(), axis=1, keys=columns.keys())
+
+    def _convert(self, column: pd.Series[Any], name: str, is_target: bool) -> pd.Series[Any]:
+        import pandas as pd
+
+        missing = self.options.missing
+        stripped = [value if value != value else str(value).strip() for value in column]
+        text = [np.nan if value in missing else value for value in stripped]
+        column = pd.Series(text, index=column.index, dtype=object)
+        distinct = Distinct(column)
+        if distinct.values and all(value in BOOLEANS for value in distinct.values):
+            return column.map(BOOLEANS)
+        if is_target:
+            return target_from_text(self.operation, column, self.options.decimal)
+        numbers = numbers_in(self.operation, f"column {name!r}", distinct, self.options.decimal)
+        return column if numbers is None else pd.Series(numbers, index=column.index)
+
+
+def read_text(operation: str, path: Path, own: str, options: TextOptions) -> TextTable:
+    """Read the records of a text table and find their names.
+
+    Args:
+        operation: for messages.
+        path: .gz is unpacked.
+        own: the separator that belongs to the file's suffix, or "" for a suffix that fixes none.
+        options: what the caller says about the format.
+
+    Raises:
+        InputError: the text is not UTF-8, or a record has more or fewer fields than the first.
+    """
+    records, notes = _read_records(operation, path, own, options)
+    sample = [stripped(records.fields(i)) for i in range(min(_SAMPLED, len(records.lines)))]
+    header, sentence = options.header, ""
+    if header is None:
+        header, sentence = find_header(Sample(sample, options.decimal, options.missing))
+    names = _trimmed(sample[0]) if header else [str(i) for i in range(len(sample[0]))]
+    empty = records.fit(operation, len(names), header)
+    if not header and len(names) > 1 and records.ends_empty():
+        names.pop()
+        records.fit(operation, len(names), header)
+    if header:
+        del records.lines[0], records.numbers[0]
+    if not records.lines:
+        fail(operation, "expects rows of data, got none")
+    names, renamed = _distinct_names(names)
+    unnamed = names[0] == ""
+    notes += [sentence, some(empty, "row", "without any value", "left out"), renamed]
+    if unnamed:
+        notes.append("The first column has no name, so it is taken as row labels and left out.")
+    notes = [note for note in notes if note]
+    return TextTable(operation, names, records.lines, records.numbers, records.sep, options, notes, unnamed)
+
+
+def _read_records(operation: str, path: Path, own: str, options: TextOptions) -> tuple[Records, list[str]]:
+    """Return (at least one record, sentences about lines that were left out)."""
+    text = attempt(operation, lambda: _decode(path), f"{EXPECTED}; save it as UTF-8 text")
+    if "\0" in text:
+        fail(operation, f"{EXPECTED}; got a zero byte: is it another kind of file?")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    start, directive = 1, re.match(r"sep=(.)\n", text)  # a line for spreadsheets
+    if directive:
+        text, start = text[directive.end() :], 2
+    sep = options.sep or (directive.group(1) if directive else find_separator(text, own, options.decimal))
+    records = Records.read(operation, text, sep, start)
+    comments = records.skip_comments()
+    if not records.lines:
+        fail(operation, f"{EXPECTED}; got an empty file")
+    return records, [some(comments, "comment line", "at the top", "left out")]
+
+
+def _decode(path: Path) -> str:
+    content = path.read_bytes()
+    if path.name.lower().endswith(".gz"):
+        content = gzip.decompress(content)
+    return content.decode("utf-8-sig")
+
+
+def _trimmed(fields: list[str]) -> list[str]:
+    """Return the names of a header without the empty ones at its end."""
+    count = max((i + 1 for i, field in enumerate(fields) if field), default=0)
+    names = fields[: max(count, 1)]
+    # numpy.savetxt marks its header as a comment.
+    return [re.sub(r"^#\s*(?=.)", "", names[0]), *names[1:]]
+
+
+def _distinct_names(names: list[str]) -> tuple[list[str], str]:
+    """Return (names of which no two are alike, a sentence about those that were changed or "").
+
+    The first name may stay empty: its column is a row index.
+    """
+    result: list[str] = []
+    for at, name in enumerate(names):
+        base = name or ("" if at == 0 else f"column {at + 1}")
+        number, distinct = 1, base
+        while distinct in result:
+            distinct, number = f"{base}.{number}", number + 1
+        result.append(distinct)
+    changed = [new for old, new in zip(names, result, strict=True) if new != old]
+    return result, f"Names that were missing or occurred twice are changed: {listed(changed)}." * bool(changed)
