@@ -41,6 +41,10 @@ class Measure:
     own: bool = False
     operation: str = "MLP.evaluate"
 
+    def same_as(self, other: Measure) -> bool:
+        """Whether both are the mean of the same native score, with the same weights."""
+        return bool(self.score) and (self.score, self.balanced) == (other.score, other.balanced)
+
     def bytes_per_sample(self, outputs: int, itemsize: int) -> int:
         """Memory that one sample of one candidate takes: its outputs and, for our own functions, what they compute."""
         return outputs * itemsize if self.own else outputs * (itemsize + 24) + 96

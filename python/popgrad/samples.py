@@ -168,6 +168,20 @@ class Data:
             model.loss_name, params, self.X, self.y, self.weight, rows, out, dropout, model.seed, step or 0
         )
 
+    def constant_loss(self) -> float:
+        """The loss of a network that ignores its inputs: its outputs are the mean target, or give its probability."""
+        model, weight = self.model, self.weight
+        y = np.eye(model.sizes[-1])[self.y[:, 0].astype(np.int64)] if SCORES[model.loss_name][0] else self.y
+        mean = np.average(y.astype(np.float64), axis=0, weights=weight)
+        if "cross_entropy" in model.loss_name:
+            least = float(np.finfo(model.dtype).tiny)
+            mean = np.log(np.maximum(mean, least)) - (
+                np.log(np.maximum(1 - mean, least)) if model.loss_name.startswith("binary") else 0.0
+            )
+        params = np.zeros((1, model.network.n), model.dtype)
+        params[0, -len(mean) :] = mean  # the biases of the last layer
+        return float(self.evaluate(params)[0])
+
     def draw(self, params: Array, rows: Array | None, random: np.random.Generator) -> Data:
         """The samples with targets drawn from what the network predicts for them.
 
