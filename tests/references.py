@@ -2,7 +2,8 @@
 
 Each function takes parameters (n,) and gradients (steps, n), both float32 or both float64, and returns the parameters
 after the last step. `first` is what a schedule of ours is called with at the first step: 0 with ``matches``, else 1;
-the libraries' own schedulers, which count from 0, call it. All that a library computes beside its arrays is of their type too: what it would round to float32
+the libraries' own schedulers, which count from 0, call it. All that a library computes beside its arrays is of their
+type too: what it would round to float32
 even for float64 parameters (learning rates, counters) is told not to. optax and Keras run in a process of their own,
 since JAX adds types to NumPy, and handlers of fork, for all that come after it.
 """

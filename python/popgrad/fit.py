@@ -309,7 +309,7 @@ def _judge(history: History, kind: _Gradients | _Populations, train: Data) -> No
     history.reason = history.reason or "a callback ended it"
     history.last = kind.last()
     history.improving = records.improving(history)
-    if isinstance(kind, _Gradients) and records.diverged(history, train):
+    if isinstance(kind, _Gradients) and records.diverged(history, train, kind.params()):
         history.diverged, history.improving = True, False
         losses = f"training loss {history.loss[0]:.4g} at the start, {history.loss[-1]:.4g} at the end"
         history.reason += f"; the run diverged: try a smaller learning rate{_scale_hint(train)} ({losses})"

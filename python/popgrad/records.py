@@ -25,8 +25,8 @@ Select = Literal["loss", "metric"] | None
 
 MOST_RECORDS = 100  # records of a run by default, besides the first one and the last one
 _SIGNIFICANT = 1.645  # standard deviations; one-sided, 5 %
-_WORTHWHILE = 0.05  # share of the objective that its last quarter must have gained
-_NOTABLE = 0.01  # or share of all that was gained
+_NOTABLE = 0.01  # share of all gains that the last quarter must have brought
+_WORTHWHILE, _LEAST = 0.05, 0.001  # or shares of the objective itself and of all gains, which it must both exceed
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,8 @@ def improving(history: History) -> bool:
     """Whether the objective was still falling when the run ended.
 
     Three things must hold: the objective is smallest in the last tenth of the run (by forwards); the trend of its last
-    quarter falls significantly (Mann-Kendall test, one-sided, 5 %); and the last quarter gained at least 5 % of the
-    objective, or 1 % of all that the run gained. With fewer than four records after the first one, the last record must
+    quarter falls significantly (Mann-Kendall test, one-sided, 5 %); and the last quarter lowered the objective by 1 % of
+    the whole run's gain, or by 5 % of the objective and 0.1 % of that gain. With fewer than four records after the first one, the last record must
     be the best one.
     """
     values, forwards = np.array(history.objective), np.array(history.forwards, np.float64)
@@ -215,8 +215,8 @@ def improving(history: History) -> bool:
     tail = values[first:]
     if forwards[best] < 0.9 * forwards[-1] or not np.isfinite(tail).all() or _trend(tail) > -_SIGNIFICANT:
         return False
-    gain = tail[0] - values[best]
-    return bool(gain >= _WORTHWHILE * abs(tail[0]) or gain >= _NOTABLE * (values[0] - values[best]))
+    gain, all_gains = tail[0] - values[best], values[0] - values[best]
+    return bool(gain >= _NOTABLE * all_gains or gain >= max(_WORTHWHILE * abs(tail[0]), _LEAST * all_gains))
 
 
 def _trend(values: NDArray[np.float64]) -> float:
@@ -226,18 +226,22 @@ def _trend(values: NDArray[np.float64]) -> float:
     return float(pairs.sum() / math.sqrt(n * (n - 1) * (2 * n + 5) / 18))
 
 
-def diverged(history: History, train: Data) -> bool:
+def diverged(history: History, train: Data, params: Array) -> bool:
     """Whether a gradient method failed on its training samples.
 
     It did if the last training loss is not finite; if it is above twice the larger of the loss of the untrained model
-    and the loss of the best constant output; or if training once got below half the loss of that constant and ended
-    above it, so that all it had learned is lost.
+    and the loss of the best constant output; or if it is no better than that constant although training once got below
+    half of it, or because the network is dead: its outputs are the same for 99 % of the samples.
+
+    Args:
+        history: of the run.
+        train: the training samples.
+        params: (n,) at the end of the run.
     """
-    losses = np.array(history.loss)
-    last, best = losses[-1], losses.min()
+    last, best = history.loss[-1], min(history.loss)
     if not math.isfinite(last):
         return True
-    if last <= 2 * best:
-        return False
     constant = train.constant_loss()
-    return bool(last > 2 * max(losses[0], constant) or (best < constant / 2 and last > 0.999 * constant))
+    if last > 2 * max(history.loss[0], constant):
+        return True
+    return last > 0.999 * constant and (best < constant / 2 or train.constant_outputs(params))
