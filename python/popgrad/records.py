@@ -200,9 +200,9 @@ def improving(history: History) -> bool:
     """Whether the objective was still falling when the run ended.
 
     Three things must hold: the objective is smallest in the last tenth of the run (by forwards); the trend of its last
-    quarter falls significantly (Mann-Kendall test, one-sided, 5 %); and the last quarter lowered the objective by 1 % of
-    the whole run's gain, or by 5 % of the objective and 0.1 % of that gain. With fewer than four records after the first one, the last record must
-    be the best one.
+    quarter falls significantly (Mann-Kendall test, one-sided, 5 %); and the last quarter lowered the objective by 1 %
+    of the whole run's gain, or by 5 % of the objective and 0.1 % of that gain. With fewer than four records after the
+    first one, the last record must be the best one.
     """
     values, forwards = np.array(history.objective), np.array(history.forwards, np.float64)
     last = len(values) - 1
