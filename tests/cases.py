@@ -320,7 +320,8 @@ class Rule:
         """A step by the formula, with the weight decay that the optimizer says and its learning rate at step t."""
         o = self.optimizer
         if callable(o.learning_rate):
-            o = replace(o, learning_rate=o.learning_rate(t))
+            late = (o.matches is not None) + (o.matches is not None and isinstance(o, optim.ASGD))
+            o = replace(o, learning_rate=o.learning_rate(max(t - late, 0)))
         if o._mode == "coupled":
             g = g + o.weight_decay * w
         elif type(o)._decay != "decoupled":  # else the formula knows
@@ -509,6 +510,11 @@ OPTIMIZERS = [
 def falling(t):
     """A learning rate that tells a velocity with the rate inside from one without."""
     return 0.1 / (1 + 0.2 * t)
+
+
+def cooling(t):
+    """A learning rate that tells a schedule that is called with 0 at the first step from one called with 1."""
+    return 0.01 / (1 + 0.2 * t)
 
 
 COUPLED, DECOUPLED = {"weight_decay": 0.3}, {"weight_decay": 0.3, "weight_decay_mode": "decoupled"}
@@ -792,6 +798,7 @@ def _presets():
         # PyTorch rounds 1 - learning_rate weight_decay to float32, optax's Lion adds the decay to a sign: each is up to
         # 1.5e-6 from the formula after twenty steps, where popgrad is 3e-7 from it.
         rounds = {"float32": 2e-6} if cls in (optim.Lion, optim.AdamW) else {}
+        yield from _scheduled(cls, formula, arguments, torch, optax, keras, rounds)
         for decay in ({}, {"weight_decay": 0.3}):
             if torch and not (decay and torch == "Rprop"):
                 yield Rule(cls(matches="torch", **decay), formula, torch=(torch, arguments | decay), **rounds)
@@ -810,6 +817,19 @@ def _presets():
         yield Rule(cls(falling, momentum=0.8, matches="torch"), formula, torch=(name, arguments))
         yield Rule(cls(falling, momentum=0.8, matches="optax"), formula, optax=optax)
         yield Rule(cls(falling, momentum=0.8, matches="keras"), formula, keras=(name, arguments))
+
+
+def _scheduled(cls, formula, arguments, torch, optax, keras, rounds):
+    """The same with a schedule, which every library calls with 0 at the first step. Rprop's rate is a first length."""
+    if cls is optim.Rprop:
+        return
+    if torch:
+        yield Rule(cls(cooling, matches="torch"), formula, torch=(torch, arguments), **rounds)
+    if optax:
+        reference = [(optax, arguments | {"learning_rate": cooling})]
+        yield Rule(cls(cooling, matches="optax"), formula, optax=reference, **rounds)
+    if keras:
+        yield Rule(cls(cooling, matches="keras"), formula, keras=(keras, arguments))
 
 
 PRESETS = list(_presets())

@@ -1,7 +1,9 @@
 """Optimizers of other libraries, run step by step over given gradients.
 
 Each function takes parameters (n,) and gradients (steps, n), both float32 or both float64, and returns the parameters
-after the last step. All that a library computes beside its arrays is of their type too: what it would round to float32
+after the last step. `first` is what a schedule of ours is called with at the first step: 0 with ``matches``, else 1;
+the libraries' own schedulers, which count from 0, call it. All that a library computes beside its arrays is of their
+type too: what it would round to float32
 even for float64 parameters (learning rates, counters) is told not to. optax and Keras run in a process of their own,
 since JAX adds types to NumPy, and handlers of fork, for all that come after it.
 """
@@ -33,7 +35,7 @@ def load(name: str) -> Any:
         return importlib.import_module(name)
 
 
-def run_torch(reference: tuple[str, dict[str, Any]], rate: Any, w: Any, gradients: Any) -> Any:
+def run_torch(reference: tuple[str, dict[str, Any]], rate: Any, first: int, w: Any, gradients: Any) -> Any:
     """`reference`: a class of torch.optim and its arguments; `rate`: a schedule ``t -> float``, or None."""
     torch = load("torch")
     name, arguments = reference
@@ -42,24 +44,24 @@ def run_torch(reference: tuple[str, dict[str, Any]], rate: Any, w: Any, gradient
     torch.set_default_dtype(getattr(torch, str(w.dtype)))
     try:
         parameter = torch.tensor(w, requires_grad=True)
-        optimizer = getattr(torch.optim, name)([parameter], **arguments)
-        for t, gradient in enumerate(gradients, 1):
-            if rate is not None:
-                optimizer.param_groups[0]["lr"] = rate(t)
+        optimizer = getattr(torch.optim, name)([parameter], **arguments | ({"lr": 1.0} if rate else {}))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda count: rate(count + first) if rate else 1.0)
+        for gradient in gradients:
             parameter.grad = torch.tensor(gradient)
             optimizer.step()
+            schedule.step()
     finally:
         torch.set_default_dtype(before)
     return parameter.detach().numpy()
 
 
-def run_optax(reference: list[tuple[str, dict[str, Any]]], rate: Any, w: Any, gradients: Any) -> Any:
+def run_optax(reference: list[tuple[str, dict[str, Any]]], rate: Any, first: int, w: Any, gradients: Any) -> Any:
     """`reference`: functions of optax, chained, with their arguments. Schedules are among these, as functions of t."""
     jax, optax = load("jax"), load("optax")
     load("optax.contrib")
 
     def value(given: Any) -> Any:
-        return (lambda count: given(count + 1)) if callable(given) else given  # optax counts from 0
+        return (lambda count: given(count + first)) if callable(given) else given
 
     links = []
     for name, arguments in reference:
@@ -73,19 +75,27 @@ def run_optax(reference: list[tuple[str, dict[str, Any]]], rate: Any, w: Any, gr
         return np.array(parameter)
 
 
-def run_keras(reference: tuple[str, dict[str, Any]], rate: Any, w: Any, gradients: Any) -> Any:
+def run_keras(reference: tuple[str, dict[str, Any]], rate: Any, first: int, w: Any, gradients: Any) -> Any:
     """`reference`: a class of keras.optimizers and its arguments; `rate`: a schedule ``t -> float``, or None."""
     jax, keras = load("jax"), load("keras")
     name, arguments = reference
+
+    def schedule(rate: Any) -> Any:
+        class Schedule(keras.optimizers.schedules.LearningRateSchedule):  # type: ignore[misc, name-defined]
+            def __call__(self, step: Any) -> Any:
+                return rate(int(step) + first)
+
+        return Schedule()
+
     before = keras.config.floatx()
     keras.config.set_floatx(str(w.dtype))  # the type of the learning rate
     try:
         with jax.enable_x64(w.dtype == np.float64):
+            if rate is not None:
+                arguments = arguments | {"learning_rate": schedule(rate)}
             optimizer = getattr(keras.optimizers, name)(**arguments)
             parameter = keras.Variable(w, dtype=str(w.dtype))
-            for t, gradient in enumerate(gradients, 1):
-                if rate is not None:
-                    optimizer.learning_rate = rate(t)
+            for gradient in gradients:
                 optimizer.apply([jax.numpy.asarray(gradient)], [parameter])
             return np.array(parameter)
     finally:
@@ -139,7 +149,7 @@ def gap(optimizer: Any, library: str, reference: Any, dtype: str) -> float:
     """Between `optimizer` and `reference`, an optimizer of `library`, after the last step; in units of max |w|."""
     w, gradients = problem(dtype)
     rate = optimizer.learning_rate if callable(optimizer.learning_rate) else None
-    call = (RUN[library], reference, rate, w, gradients)
+    call = (RUN[library], reference, rate, 1 if optimizer.matches is None else 0, w, gradients)
     theirs = call[0](*call[1:]) if library == "torch" else process().submit(*call).result(timeout=300)
     assert theirs.dtype == w.dtype
     return error(ours(optimizer, dtype), theirs)

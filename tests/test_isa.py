@@ -238,7 +238,39 @@ class TestThreads:
         share, period = quota.read_text().split() if quota.exists() else ("max", "100000")
         if share != "max":
             expected = min(expected, math.ceil(int(share) / int(period)))
+        environment = environment | {"OMP_NUM_THREADS": ""}
         assert output_of("import popgrad._core as c; print(c.threads())", **environment) == str(expected)
+
+    @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity on this system")
+    def test_the_default_is_the_affinity(self):
+        core = min(os.sched_getaffinity(0))
+        script = f"import os; os.sched_setaffinity(0, [{core}]); import popgrad._core as c; print(c.threads())"
+        assert output_of(script, OMP_NUM_THREADS="") == "1"
+
+    @pytest.mark.parametrize(
+        ("omp", "own", "expected"),
+        [
+            ("1", "", "1"),
+            ("1,4", "", "1"),
+            ("1", "3", "3"),
+            ("64", "", None),
+            ("0", "", None),
+            ("-2", "", None),
+            ("x", "", None),
+        ],
+    )
+    def test_omp_num_threads_limits_the_default(self, omp, own, expected):
+        script = "import popgrad._core as c; print(c.threads())"
+        expected = expected or output_of(script, OMP_NUM_THREADS="")
+        assert output_of(script, OMP_NUM_THREADS=omp, POPGRAD_NUM_THREADS=own) == expected
+
+    def test_workers_of_joblib_share_the_cores(self):
+        script = """if True:
+            import joblib, popgrad
+            with joblib.parallel_config("loky", inner_max_num_threads=1):
+                print(joblib.Parallel(n_jobs=2)(joblib.delayed(popgrad.get_num_threads)() for _ in range(4)))
+        """
+        assert output_of(script) == "[1, 1, 1, 1]"
 
     @pytest.mark.parametrize("count", ["0", "-1", "1025", "abc", "2x", "1.5", " 2", "99999999999999999999"])
     def test_a_bad_count_is_an_import_error(self, count):

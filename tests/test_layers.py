@@ -20,12 +20,13 @@ SOURCE = Path(__file__).parent.parent / "csrc"
 # From the bottom up; a module may import what is in a line above its own, or its own folder.
 LAYERS = [
     {"_core", "checks"},
-    {"backends", "budget", "checkpoint", "data", "metrics", "quantize", "system"},
-    {"perturbations", "rescore"},
+    {"arrays"},
+    {"backends", "budget", "checkpoint", "data", "labels", "metrics", "quantize", "system"},
+    {"holdout", "perturbations", "rescore"},
     {"samples"},
     {"model"},
     {"optim", "racing"},
-    {"search", "torch"},
+    {"records", "search", "torch"},
     {"bench", "fit"},
     {"compare"},
     {"cli"},

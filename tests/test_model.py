@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import special
+from scipy import sparse, special
 
 import popgrad as pg
 from popgrad.model import ACTIVATIONS, INITS, LOSSES, METRICS, SCORES
@@ -776,7 +776,12 @@ BAD = {
     "X_infinite": (lambda: network().forward(X4 + np.inf), r"X holds NaN, infinity.*first in row 0"),
     "X_large": (lambda: network().forward(X4 + 1e300), r"X holds .*more than float32 holds"),
     "X_complex": (lambda: network().forward(X4 * 1j), r"X must be real numbers, got dtype complex128"),
-    "X_object": (lambda: network().forward(X4.astype(object)), r"X must be real numbers, got dtype object"),
+    "X_object": (lambda: network().forward(np.full((5, 4), object())), r"X must be real numbers, got dtype object"),
+    "X_sparse": (
+        lambda: network().forward(sparse.eye(4)),
+        r"X must be real numbers.*a sparse matrix must be .*toarray",
+    ),
+    "X_masked": (lambda: network().forward(np.ma.array(X4, mask=NAN != 0)), r"X has 1 masked entries"),
     "X_text": (lambda: network().forward(X4.astype(str)), r"X must be real numbers, got dtype <U"),
     "X_none": (lambda: network().forward(None), r"X must be real numbers, got dtype object"),
     "X_dates": (lambda: network().forward(X4.astype("datetime64[s]")), r"X must be real numbers, got dtype datetime"),
@@ -790,8 +795,11 @@ BAD = {
     "y_negative": (lambda: network().loss(X4, Y3 - 1), r"labels must be whole numbers in \[0, 3\), got -1 in row 0"),
     "y_float": (lambda: network().loss(X4, Y3 / 2), r"labels must be whole numbers in \[0, 3\), got 0.5 in row 1"),
     "y_nan": (lambda: network().loss(X4, np.full(5, np.nan)), r"labels must be whole numbers.*got nan in row 0"),
-    "y_text": (lambda: network().loss(X4, list("abcab")), r"y must be real numbers.*encode labels as 0, 1, 2"),
-    "y_object": (lambda: network().loss(X4, Y3.astype(object)), r"y must be real numbers, got dtype object; encode"),
+    "y_text": (
+        lambda: network().loss(X4, list("abcab")),
+        r"y must be real numbers.*give labels as 0, 1, 2, \.\.\., or set",
+    ),
+    "y_object": (lambda: network().loss(X4, [object()] * 5), r"y must be real numbers, got dtype object; give labels"),
     "y_complex": (lambda: network().loss(X4, Y3 * 1j), r"y must be real numbers, got dtype complex128"),
     "y_ragged": (lambda: network().loss(X4, [[0], [0, 1], [0], [0], [0]]), r"y must be an array of real numbers"),
     "target_width": (lambda: network(loss="mse").loss(X4, Y3), r"y must have shape \(5, 3\), got \(5,\)"),
@@ -819,7 +827,7 @@ BAD = {
     "population_empty": (lambda: network().evaluate(np.zeros((0, 51)), X4, Y3), r"shape \(P, 51\), P >= 1"),
     "population_bool": (lambda: network().evaluate(np.ones((2, 51), bool), X4, Y3), r"must be real numbers.*bool"),
     "population_complex": (lambda: network().evaluate(np.ones((2, 51)) * 1j, X4, Y3), r"must be real numbers.*complex"),
-    "population_object": (lambda: network().evaluate(np.ones((2, 51), object), X4, Y3), r"must be real.*object"),
+    "population_object": (lambda: network().evaluate(np.full((2, 51), "a", object), X4, Y3), r"must be real.*object"),
     "population_ragged": (lambda: network().evaluate([[1], [1, 2]], X4, Y3), r"population must be an array of real"),
     "metric": (
         lambda: network().evaluate(np.zeros((1, 51)), X4, Y3, metric="eror_rate"),

@@ -40,9 +40,19 @@ int available_cores() {
   return cores;
 }
 
+// Process pools such as joblib's share the cores out between their workers by OMP_NUM_THREADS. It may list one number
+// for each level of nested parallelism; the first counts. Whatever else it holds is not for us to judge.
+int shared_out_cores() {
+  const int cores = available_cores();
+  const char* const text = std::getenv("OMP_NUM_THREADS");
+  int count = 0;
+  if (!text || std::from_chars(text, text + std::strlen(text), count).ec != std::errc() || count < 1) return cores;
+  return std::min(count, cores);
+}
+
 int first_count() {
   const char* const text = std::getenv("POPGRAD_NUM_THREADS");
-  if (!text || !*text) return available_cores();
+  if (!text || !*text) return shared_out_cores();
   int count = 0;
   const char* const end = text + std::strlen(text);
   const auto [stop, error] = std::from_chars(text, end, count);

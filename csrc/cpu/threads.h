@@ -6,7 +6,8 @@
 
 namespace popgrad {
 
-// Threads that a call may use: POPGRAD_NUM_THREADS, or the cores this process may run on.
+// Threads that a call may use: POPGRAD_NUM_THREADS, or the cores that this process may run on, limited by
+// OMP_NUM_THREADS.
 int thread_count();
 void set_thread_count(int count);  // throws std::invalid_argument unless 1 <= count <= 1024
 

@@ -44,7 +44,11 @@ def set_num_threads(count: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads that a native call may use: all cores, or what ``POPGRAD_NUM_THREADS`` said at import."""
+    """Threads that a native call may use.
+
+    At import: ``POPGRAD_NUM_THREADS``; if it is not set, the cores that the process may run on (affinity, the quota of
+    its container), but at most ``OMP_NUM_THREADS``, which joblib sets in its workers.
+    """
     return _core.threads()
 
 

@@ -1,15 +1,29 @@
-"""The coin that every optimizer is charged in."""
+"""The unit of cost that every optimizer is charged in."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
+from typing import NamedTuple
 
 from popgrad.checks import fail
 
-__all__ = ["GRADIENT_FORWARDS", "Budget"]
+__all__ = ["DEFAULT_EPOCHS", "DEFAULT_FORWARDS", "GRADIENT_FORWARDS", "Budget", "Used", "default_budget"]
 
 GRADIENT_FORWARDS = 3  # a gradient costs a forward pass and a backward pass of about two
+
+# What a run gets without epochs and without a budget: the largest of these.
+DEFAULT_EPOCHS = 20
+DEFAULT_FORWARDS = 3_000_000  # as `popgrad compare` gives
+DEFAULT_POPULATIONS = 50
+
+
+class Used(NamedTuple):
+    """What a run has used so far, in the units of `Budget`."""
+
+    forwards: int
+    evaluations: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -18,9 +32,9 @@ class Budget:
 
     Args:
         forwards: samples through the network. A gradient costs 3 per sample, the evaluation of one candidate
-            1 per sample; measurements on the side (records, validation) cost nothing.
+            1 per sample; records and validation cost nothing.
         evaluations: candidates evaluated; a gradient counts as one.
-        seconds: wall time of the steps, without those measurements; no step begins after it.
+        seconds: wall time of the steps, without the records; no step begins after it.
 
     Raises:
         InputError: no limit is given, or one is not a number > 0.
@@ -31,15 +45,56 @@ class Budget:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        limits = {"forwards": self.forwards, "evaluations": self.evaluations, "seconds": self.seconds}
-        given: dict[str, object] = {name: value for name, value in limits.items() if value is not None}
+        given: dict[str, object] = {name: value for name, value in self._limits().items() if value is not None}
         if not given:
             fail(self, "give at least one of forwards, evaluations and seconds")
         for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
                 fail(self, f"{name} must be a number > 0, got {value!r}")
 
+    def __str__(self) -> str:
+        """The limits for people, such as "3,000,000 forwards and 10 seconds"."""
+        return " and ".join(_quantity(value, name) for name, value in self._limits().items() if value is not None)
+
     def allows(self, forwards: float, evaluations: float, seconds: float) -> bool:
         """Whether these totals are within every limit."""
-        pairs = ((self.forwards, forwards), (self.evaluations, evaluations), (self.seconds, seconds))
-        return all(limit is None or used <= limit for limit, used in pairs)
+        return self.exceeded(forwards, evaluations, seconds) is None
+
+    def exceeded(self, forwards: float, evaluations: float, seconds: float) -> str | None:
+        """The name of the first limit that one of these totals exceeds, or None."""
+        if self.forwards is not None and forwards > self.forwards:
+            return "forwards"
+        if self.evaluations is not None and evaluations > self.evaluations:
+            return "evaluations"
+        return "seconds" if self.seconds is not None and seconds > self.seconds else None
+
+    def share(self, used: Used) -> float:
+        """How much of the budget is used: the largest share of a limit."""
+        pairs = zip(self._limits().values(), used, strict=True)
+        return max(float(total) / float(limit) for limit, total in pairs if limit is not None)
+
+    def limit(self, name: str) -> str:
+        """One of the limits for people, such as "3,000,000 forwards"."""
+        return _quantity(getattr(self, name), name)
+
+    def _limits(self) -> dict[str, float | None]:
+        return {"forwards": self.forwards, "evaluations": self.evaluations, "seconds": self.seconds}
+
+
+def default_budget(samples: int, population: int = 0) -> Budget:
+    """What a run gets if neither epochs nor a budget are given.
+
+    The largest of 20 epochs of gradients, 3,000,000 forwards, and 50 populations of a search.
+
+    Args:
+        samples: training samples.
+        population: forwards that a population of a search costs; 0 for a gradient method.
+    """
+    epochs = DEFAULT_EPOCHS * GRADIENT_FORWARDS * samples
+    return Budget(forwards=max(epochs, DEFAULT_FORWARDS, DEFAULT_POPULATIONS * population))
+
+
+def _quantity(value: float, unit: str) -> str:
+    """A number with its unit in the right grammatical number: "1 evaluation", "3,000,000 forwards"."""
+    number = f"{value:,.0f}" if float(value).is_integer() else f"{float(value):,}"
+    return f"{number} {unit[:-1] if value == 1 else unit}"

@@ -2,64 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, count, repeat
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from popgrad import arrays, holdout, labels, records
 from popgrad import racing as races
 from popgrad.backends import Stream, aligned, random_generator
-from popgrad.budget import GRADIENT_FORWARDS, Budget
-from popgrad.checks import fail, positive_int, whole_seed
+from popgrad.budget import DEFAULT_EPOCHS, GRADIENT_FORWARDS, Budget, Used, default_budget
+from popgrad.checks import fail, one_of, positive_int, whole_seed
+from popgrad.labels import Classes
 from popgrad.metrics import Measure, Metric
 from popgrad.model import MLP
 from popgrad.optim import Optimizer, SophiaG
+from popgrad.records import History, Last, Marks, Recorder
 from popgrad.samples import Data
 from popgrad.search import Search
 
 __all__ = ["Callback", "History", "fit"]
 
 Array = NDArray[Any]
-
-
-@dataclass
-class History:
-    """What happened, record by record; the first one is the untrained model.
-
-    Attributes:
-        metric_name: what ``metric`` and ``validation_metric`` are, "error_rate" or "mse"; smaller is better.
-        forwards: samples through the network so far (`popgrad.Budget` says how they are counted).
-        evaluations: candidates evaluated so far; a gradient counts as one.
-        seconds: wall time of the steps so far, without the measuring of records.
-        loss, metric: over all training samples.
-        validation_loss, validation_metric: over the validation samples; empty without any.
-        best: index of the record with the smallest validation loss (or metric, if that is the objective); over
-            the training samples where there are no others.
-        best_params: (n,) the parameters at that record, which the model has after `fit`.
-        nonfinite: losses or fitnesses that were NaN or infinite.
-        reason: why the run ended.
-    """
-
-    metric_name: str
-    forwards: list[int] = field(default_factory=list)
-    evaluations: list[int] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
-    loss: list[float] = field(default_factory=list)
-    metric: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    validation_metric: list[float] = field(default_factory=list)
-    best: int = 0
-    best_params: Array = field(default_factory=lambda: np.empty(0), repr=False)
-    nonfinite: int = 0
-    reason: str = ""
-
-
 Callback = Callable[[MLP, History], Any]
+Validation = float | tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike] | None
 
 
 def fit(
@@ -70,40 +41,58 @@ def fit(
     optimizer: Optimizer | Search,
     epochs: int | None = None,
     batch_size: int | Literal["auto"] | None = "auto",
-    validation: float | tuple[ArrayLike, ArrayLike] | None = None,
+    validation: Validation = None,
     budget: Budget | None = None,
     callbacks: Iterable[Callback] = (),
     seed: int = 0,
     sample_weight: ArrayLike | None = None,
     objective: Metric = "loss",
+    select: Literal["loss", "metric"] | None = None,
     record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
     racing: float | None = None,
+    resume: History | None = None,
 ) -> History:
-    """Train a model, by gradients or by a search.
+    """Train a model with a gradient method or a search.
 
     Args:
-        model: starts from its present parameters, and has the best recorded ones afterwards.
-        X: (N, inputs), without NaN. y: (N,) labels or (N,) or (N, outputs) numbers.
+        model: starts from its current parameters, and has the best recorded parameters afterwards.
+        X: (N, inputs), without NaN: an array, a frame, or a tensor in CPU memory. y: (N,) labels, or (N,) or
+            (N, outputs) numbers. Labels that are text, or K whole numbers beyond 0 to K - 1, become `MLP.classes`, in
+            sorted order.
         optimizer: one of `popgrad.optim` or `popgrad.search`.
-        epochs: the work of so many passes of gradients over the training samples (3 forwards a sample), for
-            either kind. Default 20 if there is no budget, else no limit.
-        batch_size: samples of a step; None means all. "auto": 32 for gradients, all for a search. A search
+        epochs: stop after the work of so many passes of gradients over the training samples (3 forwards a sample),
+            for a search too.
+        batch_size: samples of a step; None means all. "auto": 32 for a gradient method, all for a search. A search
             measures a whole generation on the same samples.
-        validation: share of the samples to hold back, in (0, 1), or a pair (X, y).
-        budget: when to stop; the last step ends within it.
+        validation: share of the samples to hold back, in (0, 1), or (X, y), or (X, y, sample_weight). Exactly
+            round(N * share) samples are held back; the choice is a function of `seed`. Labels are stratified: each
+            class has the same share, up to one sample, and a class of two or more samples is in both parts wherever
+            the sizes permit. Numeric targets are divided at random.
+        budget: when to stop; the last step ends within it. With `epochs`, the smaller of the two. Without both:
+            3,000,000 forwards, or 20 epochs or 50 generations of the search if these are more.
         callbacks: functions, or one, called as ``callback(model, history)`` after every record, with the
-            parameters of that record; one that returns True ends the run.
+            parameters of that record in the model. A callback that returns True ends the run. A callback may change
+            ``model.params``, for example project them: a gradient method continues from the changed parameters, an
+            average of the parameters restarts there, and they are recorded in place of the others. A search cannot
+            continue from parameters that it has not proposed: it ignores the change, with a warning.
         seed: of shuffling, of the validation share and of the search.
-        sample_weight: (N,) weights >= 0; samples of weight 0 are left out. A minibatch's mean is over its
-            own weights.
-        objective: what a search minimises, and what picks the best record: a metric of `MLP.evaluate`. Gradient
-            methods always descend the loss. A function of raw outputs is called once before the work begins, to see
+        sample_weight: (N,) weights >= 0; samples of weight 0 are left out. The mean over a minibatch uses the
+            weights of that minibatch.
+        objective: what a search minimizes, and what picks the best record: a metric of `MLP.evaluate`. Gradient
+            methods always descend the loss. A function of raw outputs is called once before training starts, to check
             that it returns a number for each candidate.
-        record_every: forwards between records, default those of one epoch; or a list of rising totals, a record
-            following each (and the end of the run).
+        select: what picks the best record: "loss", "metric" (``history.metric_name``; ties go to the smaller loss), or
+            None for the objective. Measured on the validation samples if there are any.
+        record_every: forwards between records, or a list of rising totals, with a record after each (and at the end
+            of the run). Default: an epoch, or a hundredth of the budget if that is more.
         racing: a search measures a generation by successive halving (`popgrad.race`), in which this share, in (0, 1),
-            goes on from round to round; it is charged the forwards really used, 5/16 of all for 32 candidates that
-            are halved. The best of a generation is known from all samples, the others from fewer.
+            stays in the race from round to round. The run is charged the forwards that are really used, 5/16 of all
+            for 32 candidates that are halved. The best candidate of a generation is measured on all samples, the
+            others on fewer.
+        resume: the history of an earlier run of the same model and gradient optimizer. The run continues with that
+            run's last parameters and optimizer state. With the same samples, batch_size and seed, it also continues
+            the order of minibatches, and two runs equal one run of both lengths. The optimizer's settings, such as the
+            learning rate, may differ. The new history starts at zero.
 
     Returns:
         The history; its first record is the untrained model.
@@ -111,6 +100,71 @@ def fit(
     Raises:
         InputError: an argument does not fit; nothing was changed.
     """
+    _check_method(model, optimizer, racing)
+    measure = model.measure("fit", objective)
+    if select is not None:
+        one_of("fit", "select", select, ("loss", "metric"))
+    seed = whole_seed("fit", seed)
+    epochs = None if epochs is None else positive_int("fit", "epochs", epochs)
+    if budget is not None and not isinstance(budget, Budget):
+        fail("fit", f"budget must be a popgrad.Budget, got {budget!r}")
+    callbacks = _checked_callbacks(callbacks)
+    last = None if resume is None else _checked_resume(model, optimizer, resume)
+    train, held, classes = _divide(model, X, y, sample_weight, validation, seed)
+    if batch_size == "auto":
+        batch_size = 32 if isinstance(optimizer, Optimizer) else None
+    batch = len(train) if batch_size is None else min(positive_int("fit", "batch_size", batch_size), len(train))
+    for part in [train] if held is None else [train, held]:
+        part.check("fit", measure)
+    if measure.own:
+        # Two candidates: a function that returns one number for all candidates is found here.
+        train.evaluate(np.stack([model.params, model.params]), measure)
+    if not np.isfinite(model.params if last is None else last.params).all():
+        fail("fit", "the parameters of the untrained model are not finite; initialize the model anew")
+    kind: _Gradients | _Populations
+    if isinstance(optimizer, Optimizer):
+        kind = _Gradients(model, train, optimizer, batch, seed, last)
+    else:
+        kind = _Populations(model, train, optimizer, batch, seed, measure, racing)
+    began = time.perf_counter()
+    cost, candidates = kind.price()
+    used = Used(0, 0, time.perf_counter() - began)
+    budget, epochs = _limits(kind, len(train), epochs, budget, Used(cost, candidates, used.seconds))
+    marks = Marks(record_every, GRADIENT_FORWARDS * len(train), budget)
+
+    recorder, before = Recorder(model, train, held, measure, select), model.params.copy()
+    history = recorder.history
+    recorder.record(kind.params(), Used(0, 0, 0.0))
+    if not math.isfinite(history.loss[0]):
+        model.params = before
+        _fail_by_overflow(before, train)
+    model.classes = classes
+    while not (_told_to_stop(callbacks, recorder, kind) or history.reason):
+        while not history.reason and not marks.reached(used):
+            began = time.perf_counter()
+            cost, candidates = kind.price()
+            limit = budget.exceeded(used.forwards + cost, used.evaluations + candidates, used.seconds)
+            if limit is not None:
+                history.reason = _why_it_ended(kind, len(train), epochs, budget, limit)
+                break
+            history.nonfinite += kind.step()
+            seconds = used.seconds + time.perf_counter() - began
+            used = Used(used.forwards + cost, used.evaluations + candidates, seconds)
+            history.reason = kind.finished() or ""
+        if used.forwards == history.forwards[-1]:
+            break
+        recorder.record(kind.params(), used)
+        marks.advance(used)
+    _judge(history, kind, train)
+    model.params = history.best_params
+    return history
+
+
+# --- Before the work ----------------------------------------------------------------------------------------------
+
+
+def _check_method(model: object, optimizer: object, racing: float | None) -> None:
+    """Fail unless the model, the optimizer and racing fit each other."""
     if not isinstance(model, MLP):
         fail("fit", f"model must be a popgrad.MLP, got {type(model).__name__}")
     if not isinstance(optimizer, (Optimizer, Search)):
@@ -120,81 +174,10 @@ def fit(
         )
     if isinstance(optimizer, Optimizer):
         model.check_gradient("fit")
-    measure = model.measure("fit", objective)
-    metric_name = "error_rate" if "cross_entropy" in model.loss_name else "mse"
     if racing is not None:
         races.checked_keep("fit(racing)", racing)
         if isinstance(optimizer, Optimizer):
             fail("fit", "racing is for searches; a gradient method has one candidate")
-    seed = whole_seed("fit", seed)
-    if budget is not None and not isinstance(budget, Budget):
-        fail("fit", f"budget must be a popgrad.Budget, got {budget!r}")
-    callbacks = _checked_callbacks(callbacks)
-    train, held = _divide(model, X, y, sample_weight, validation, seed)
-    if batch_size == "auto":
-        batch_size = 32 if isinstance(optimizer, Optimizer) else None
-    batch = len(train) if batch_size is None else min(positive_int("fit", "batch_size", batch_size), len(train))
-    epoch = GRADIENT_FORWARDS * len(train)
-    if epochs is not None or budget is None:
-        limit: float = positive_int("fit", "epochs", 20 if epochs is None else epochs) * epoch
-        if budget is None:
-            budget = Budget(limit)
-        else:
-            budget = replace(budget, forwards=min(limit, budget.forwards or limit))
-    marks = _marks(epoch if record_every is None else record_every)
-
-    for part in [train] if held is None else [train, held]:
-        part.check("fit", measure)
-    if measure.own:
-        # Two candidates: what returns one number for all of them is found out here.
-        train.evaluate(np.stack([model.params, model.params]), measure)
-    recorder = _Recorder(model, train, held, History(metric_name), measure)
-    recorder.record(model.params, 0, 0, 0.0)
-    if not (math.isfinite(recorder.history.loss[0]) and np.isfinite(model.params).all()):
-        fail("fit", "the parameters or the loss of the untrained model are not finite; initialise the model anew")
-    kind: _Gradients | _Populations
-    if isinstance(optimizer, Optimizer):
-        kind = _Gradients(model, train, optimizer, batch, seed)
-    else:
-        kind = _Populations(model, train, optimizer, batch, seed, measure, racing)
-    began = time.perf_counter()
-    cost, candidates = kind.price()
-    seconds = time.perf_counter() - began
-    if not budget.allows(cost, candidates, seconds):
-        fail("fit", f"one step costs {cost} forwards and {candidates} evaluations, more than {budget} allows")
-    history = recorder.history
-    forwards = evaluations = 0
-    mark = next(marks)
-    while not (_told_to_stop(callbacks, model, history) or history.reason):
-        while not history.reason and forwards < mark:
-            began = time.perf_counter()
-            cost, candidates = kind.price()
-            if not budget.allows(forwards + cost, evaluations + candidates, seconds):
-                history.reason = "the budget is used up"
-                break
-            history.nonfinite += kind.step()
-            forwards, evaluations = forwards + cost, evaluations + candidates
-            seconds += time.perf_counter() - began
-            history.reason = kind.finished() or ""
-        if forwards == history.forwards[-1]:
-            break
-        recorder.record(kind.params(), forwards, evaluations, seconds)
-        while mark <= forwards:
-            mark = next(marks)
-    history.reason = history.reason or "a callback ended it"
-    model.params = history.best_params
-    return history
-
-
-def _marks(record_every: int | Sequence[int] | NDArray[np.integer[Any]]) -> Iterator[float]:
-    """Totals of forwards after which to record, without end."""
-    if isinstance(record_every, (Sequence, np.ndarray)):
-        totals = [positive_int("fit", "each of record_every", total) for total in record_every]
-        if totals != sorted(totals):
-            fail("fit", f"record_every must rise, got {record_every!r}")
-        return chain(totals, repeat(math.inf))
-    every = positive_int("fit", "record_every", record_every)
-    return count(every, every)
 
 
 def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
@@ -205,25 +188,158 @@ def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
     return listed
 
 
-def _told_to_stop(callbacks: list[Callback], model: MLP, history: History) -> bool:
+def _checked_resume(model: MLP, optimizer: Optimizer | Search, resume: object) -> Last:
+    """Where the earlier run ended."""
+    if not isinstance(resume, History):
+        fail("fit", f"resume must be the History that an earlier fit returned, got {resume!r}")
+    last = resume.last
+    if last is None or not isinstance(optimizer, Optimizer):
+        fail("fit", "resume is for gradient methods; a search starts anew from the parameters of the model")
+    if _kinds(last.optimizer) != _kinds(optimizer):
+        fail("fit", f"resume must be of a run of {_kinds(optimizer)}, got one of {_kinds(last.optimizer)}")
+    if last.params.shape != model.params.shape or last.params.dtype != model.dtype:
+        got = f"{last.params.dtype} {last.params.shape}"
+        fail("fit", f"resume must be of a model with {model.dtype} parameters {model.params.shape}, got {got}")
+    return last
+
+
+def _kinds(optimizer: Optimizer) -> str:
+    """Names of the classes of an optimizer and of those that it wraps."""
+    inner = getattr(optimizer, "inner", None)
+    return type(optimizer).__name__ + (f"({_kinds(inner)})" if isinstance(inner, Optimizer) else "")
+
+
+def _divide(
+    model: MLP, X: ArrayLike, y: ArrayLike, weight: ArrayLike | None, validation: Any, seed: int
+) -> tuple[Data, Data | None, Classes | None]:
+    """Training samples, validation samples, and the classes of both."""
+    y, classes = arrays.read("fit", "y", y), model.classes
+    if classes is None and model.takes_classes:
+        classes = labels.find("fit", y, max(2, model.sizes[-1]))
+    everything = model.data(X, y, weight, operation="fit", classes=classes)
+    if everything.weight is not None and not everything.weight.all():
+        # They teach nothing, and a minibatch of such samples alone would have no mean.
+        everything = everything.rows(np.flatnonzero(everything.weight))
+    if validation is None:
+        return everything, None, classes
+    if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
+        return everything, model.data(*validation, operation="fit(validation)", classes=classes), classes
+    share = holdout.checked_share(validation)
+    targets = everything.y[:, 0].astype(np.int64) if _are_labels(model, everything) else None
+    held = holdout.held_back(len(everything), share, targets, seed)
+    return everything.rows(np.flatnonzero(~held)), everything.rows(np.flatnonzero(held)), classes
+
+
+def _are_labels(model: MLP, data: Data) -> bool:
+    """Whether each target is a label; the targets of binary_cross_entropy may be probabilities."""
+    return model.takes_classes and bool((data.y == np.floor(data.y)).all())
+
+
+def _fail_by_overflow(params: Array, train: Data) -> NoReturn:
+    """Say which numbers make the loss overflow."""
+    largest, kind = {"X": float(np.abs(train.X).max()), "y": float(np.abs(train.y).max())}, train.X.dtype
+    name = max(largest, key=largest.__getitem__)
+    if largest[name] > float(np.abs(params).max()):
+        held = f"which {kind} cannot hold; scale {name}, for example to mean 0 and standard deviation 1"
+        fail("fit", f"{name} holds values up to {largest[name]:.3g}, and the loss overflows, {held}")
+    fail("fit", "the loss of the untrained model is not finite; initialize the model anew")
+
+
+def _limits(
+    kind: _Gradients | _Populations, samples: int, epochs: int | None, budget: Budget | None, first: Used
+) -> tuple[Budget, int | None]:
+    """What the run may use, and the epochs if these limit the forwards.
+
+    Raises:
+        InputError: not even one step fits.
+    """
+    epoch = GRADIENT_FORWARDS * samples
+    if budget is None and epochs is None:
+        budget = default_budget(samples, first.forwards if isinstance(kind, _Populations) else 0)
+        return budget, DEFAULT_EPOCHS if budget.forwards == DEFAULT_EPOCHS * epoch else None
+    if epochs is not None:
+        limit = float(epochs * epoch)
+        if budget is None:
+            budget = Budget(limit)
+        elif budget.forwards is None or budget.forwards > limit:
+            budget = replace(budget, forwards=limit)
+        else:
+            epochs = None
+    assert budget is not None
+    exceeded = budget.exceeded(*first)
+    if exceeded == "forwards" and epochs is not None:
+        least = math.ceil(first.forwards / epoch)
+        fail(
+            "fit",
+            f"one step costs {first.forwards:,} forwards, more than the {budget.limit('forwards')} of epochs={epochs}; "
+            f"give epochs >= {least}, or a budget in place of epochs",
+        )
+    if exceeded is not None:
+        cost = str(Budget(first.forwards, first.evaluations))
+        fail("fit", f"one step costs {cost}, more than the budget of {budget} allows")
+    return budget, epochs
+
+
+# --- The run ------------------------------------------------------------------------------------------------------
+
+
+def _told_to_stop(callbacks: list[Callback], recorder: Recorder, kind: _Gradients | _Populations) -> bool:
     """Call every callback; whether one of them returned True (NumPy's own True counts)."""
-    answers = [callback(model, history) for callback in callbacks]
+    if not callbacks:
+        return False
+    model = recorder.model
+    recorded = model.params.copy()
+    answers = [callback(model, recorder.history) for callback in callbacks]
+    if model.params.tobytes() != recorded.tobytes() and kind.take_up(model.params):
+        recorder.replace(model.params)
     return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers)
+
+
+def _why_it_ended(kind: _Gradients | _Populations, samples: int, epochs: int | None, budget: Budget, limit: str) -> str:
+    if limit != "forwards" or epochs is None:
+        return f"the budget of {budget.limit(limit)} is used up"
+    passes = f"{epochs} epoch{'s' * (epochs != 1)}"
+    if isinstance(kind, _Gradients) and kind.seen == epochs * samples:
+        return f"finished {passes}"
+    return f"the forwards of {passes} are used up"
+
+
+def _judge(history: History, kind: _Gradients | _Populations, train: Data) -> None:
+    """Fill in what is known of a run when it has ended."""
+    history.reason = history.reason or "a callback ended it"
+    history.last = kind.last()
+    history.improving = records.improving(history)
+    if isinstance(kind, _Gradients) and records.diverged(history, train, kind.params()):
+        history.diverged, history.improving = True, False
+        losses = f"training loss {history.loss[0]:.4g} at the start, {history.loss[-1]:.4g} at the end"
+        history.reason += f"; the run diverged: try a smaller learning rate{_scale_hint(train)} ({losses})"
+
+
+def _scale_hint(train: Data) -> str:
+    """What else to try where a run diverges and its inputs are far from a unit scale."""
+    largest = float(np.abs(train.X).max())
+    return f", and scale X, which holds values up to {largest:.4g}" if largest > 30 else ""
 
 
 class _Gradients:
     """Steps along gradients of minibatches, in an order that is a function of (seed, epoch)."""
 
-    def __init__(self, model: MLP, train: Data, optimizer: Optimizer, batch: int, seed: int) -> None:
+    def __init__(
+        self, model: MLP, train: Data, optimizer: Optimizer, batch: int, seed: int, resumed: Last | None
+    ) -> None:
         self.model, self.train, self.optimizer, self.seed = model, train, optimizer, seed
         # A vector of its own: the model has the parameters of the last record, which may be an average.
         self.w = aligned(len(model.params), model.dtype)
-        self.w[:] = model.params
+        self.w[:] = model.params if resumed is None else resumed.params
         self.state = optimizer.init(self.w, [view.shape for view in model.views().values()])
+        self.steps = 0
+        if resumed is not None:
+            self.state, self.steps = copy.deepcopy(resumed.state), resumed.steps
         self.gradient = aligned(len(self.w), model.dtype)
-        self.batches = _minibatches(len(train), batch, seed)
+        self.batches = _minibatches(len(train), batch, seed, self.steps)
         self.rows = next(self.batches)
         self.size = len(train) if self.rows is None else len(self.rows)
+        self.seen = 0  # samples, each pass counted
         self.bad = False
 
     def _observes(self) -> bool:
@@ -243,6 +359,8 @@ class _Gradients:
         loss = self.train.gradient(self.w, self.gradient, self.rows, t)
         if math.isfinite(loss) and self.optimizer.ascend(self.w, self.gradient, self.state):
             loss = self.train.gradient(self.w, self.gradient, self.rows, t)
+        self.steps += 1
+        self.seen += self.size
         self.rows = next(self.batches)
         if self.rows is not None:
             self.size = len(self.rows)
@@ -254,10 +372,18 @@ class _Gradients:
         return 0
 
     def finished(self) -> str | None:
-        return "the loss is no longer finite: try a smaller learning rate" if self.bad else None
+        return "the loss is no longer finite" if self.bad else None
 
     def params(self) -> Array:
         return np.ascontiguousarray(self.optimizer.solution(self.w, self.state))
+
+    def take_up(self, params: Array) -> bool:
+        """Continue from parameters that a callback has changed."""
+        self.optimizer.restart(self.w, self.state, params)
+        return True
+
+    def last(self) -> Last:
+        return Last(self.optimizer, self.w, self.state, self.steps)
 
 
 class _Populations:
@@ -270,6 +396,7 @@ class _Populations:
         self.run = search.start(model.params, seed)
         self.batches = _minibatches(len(train), batch, seed)
         self.rows = next(self.batches)
+        self.warned = False
 
     def _rounds(self) -> list[tuple[int, int]]:
         """Candidates and samples of each round; without a race there is one."""
@@ -296,69 +423,31 @@ class _Populations:
     def params(self) -> Array:
         return self.run.recommend()
 
+    def take_up(self, params: Array) -> bool:
+        """Say once that parameters that a callback has changed are not a candidate of the search."""
+        if not self.warned:
+            warnings.warn(
+                "[fit] a callback changed model.params; a search continues from its own candidates and ignores that",
+                stacklevel=4,
+            )
+        self.warned = True
+        return False
 
-class _Recorder:
-    """Measures parameters on all training and validation samples, and keeps the best."""
-
-    def __init__(self, model: MLP, train: Data, held: Data | None, history: History, objective: Measure) -> None:
-        self.model, self.train, self.held, self.history = model, train, held, history
-        self.metric = model.measure("fit", history.metric_name)
-        self.objective = objective
-        self.best = math.inf
-
-    def record(self, params: Array, forwards: int, evaluations: int, seconds: float) -> None:
-        history, row = self.history, params[None]
-        history.forwards.append(forwards)
-        history.evaluations.append(evaluations)
-        history.seconds.append(seconds)
-        history.loss.append(float(self.train.evaluate(row)[0]))
-        history.metric.append(float(self.train.evaluate(row, self.metric)[0]))
-        judge = self.train if self.held is None else self.held
-        if self.held is not None:
-            history.validation_loss.append(float(self.held.evaluate(row)[0]))
-            history.validation_metric.append(float(self.held.evaluate(row, self.metric)[0]))
-        value = float(judge.evaluate(row, self.objective)[0])
-        if value < self.best or len(history.forwards) == 1:
-            self.best, history.best = value, len(history.forwards) - 1
-            history.best_params = params.copy()
-        if params is not self.model.params:
-            self.model.params = params
+    def last(self) -> None:
+        return None
 
 
-def _divide(
-    model: MLP, X: ArrayLike, y: ArrayLike, weight: ArrayLike | None, validation: Any, seed: int
-) -> tuple[Data, Data | None]:
-    """Training and validation samples."""
-    everything = model.data(X, y, weight, operation="fit")
-    if everything.weight is not None and not everything.weight.all():
-        # They teach nothing, and a minibatch of such samples alone would have no mean.
-        everything = everything.rows(np.flatnonzero(everything.weight))
-    if validation is None:
-        return everything, None
-    if isinstance(validation, (tuple, list)):
-        if len(validation) != 2:
-            fail("fit", "validation must be a share in (0, 1) or a pair (X, y)")
-        return everything, model.data(*validation, operation="fit(validation)")
-    if isinstance(validation, bool) or not isinstance(validation, (int, float, np.floating)) or not 0 < validation < 1:
-        fail("fit", f"validation must be a share in (0, 1) or a pair (X, y), got {validation!r}")
-    kept_back = round(len(everything) * validation)
-    if not 0 < kept_back < len(everything):
-        fail("fit", f"validation={validation} of {len(everything)} samples leaves no samples for one of the two parts")
-    order = random_generator(seed, Stream.DIVIDE, 0).permutation(len(everything))
-    return everything.rows(np.sort(order[kept_back:])), everything.rows(np.sort(order[:kept_back]))
-
-
-def _minibatches(samples: int, batch: int, seed: int) -> Iterator[Array | None]:
+def _minibatches(samples: int, batch: int, seed: int, skip: int = 0) -> Iterator[Array | None]:
     """Rows of minibatches without end, shuffled anew every epoch; None stands for all samples.
 
-    The rest of an epoch that does not fill a batch is a smaller one.
+    The rest of an epoch that does not fill a batch is a smaller one. The first `skip` minibatches are left out.
     """
-    epoch = 0
-    while True:
-        if batch == samples:
+    if batch == samples:
+        while True:
             yield None
-            continue
+    epoch, skipped = divmod(skip, math.ceil(samples / batch))
+    while True:
         order = random_generator(seed, Stream.SHUFFLE, epoch).permutation(samples)
-        for first in range(0, samples, batch):
+        for first in range(skipped * batch, samples, batch):
             yield order[first : first + batch]
-        epoch += 1
+        epoch, skipped = epoch + 1, 0

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from popgrad.checks import fail
+from popgrad import arrays
+from popgrad.checks import InputError, fail
 
 __all__ = ["NAMES", "Measure", "Metric"]
 
@@ -41,6 +42,10 @@ class Measure:
     own: bool = False
     operation: str = "MLP.evaluate"
 
+    def same_as(self, other: Measure) -> bool:
+        """Whether both are the mean of the same native score, with the same weights."""
+        return bool(self.score) and (self.score, self.balanced) == (other.score, other.balanced)
+
     def bytes_per_sample(self, outputs: int, itemsize: int) -> int:
         """Memory that one sample of one candidate takes: its outputs and, for our own functions, what they compute."""
         return outputs * itemsize if self.own else outputs * (itemsize + 24) + 96
@@ -70,9 +75,9 @@ class Measure:
             given = self.function(z, y) if weight is None else self.function(z, y, weight)
             expected = f"metric {self.name} must return one number for each of {len(z)} candidates, shape ({len(z)},)"
             try:
-                values = np.asarray(given)
-            except (TypeError, ValueError) as error:
-                fail(self.operation, f"{expected}: {error}")
+                values = arrays.read(self.operation, "what it returned", given)
+            except InputError as error:
+                fail(self.operation, f"{expected}: {str(error).partition('] ')[2]}")
             if values.shape != (len(z),) or values.dtype.kind not in "fiub":
                 fail(self.operation, f"{expected}, got {values.dtype} {values.shape}")
             values = values.astype(np.float64)

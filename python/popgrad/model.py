@@ -12,10 +12,13 @@ from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, softmax
 
-from popgrad import _core, checkpoint, metrics, quantize
+from popgrad import _core, arrays, checkpoint, labels, metrics, quantize
+from popgrad.arrays import real
 from popgrad.backends import Stream, aligned, move
 from popgrad.checks import at_least_zero, fail, fraction, one_of, positive_int, whole_seed
+from popgrad.labels import Classes
 from popgrad.metrics import Measure, Metric
 from popgrad.perturbations import Perturbations
 from popgrad.rescore import settle
@@ -32,6 +35,7 @@ METRICS = ("loss", "error_rate", "mse", "mae")  # the native ones; `popgrad.metr
 _DTYPES = ("float32", "float64")
 PRECISIONS = (*_DTYPES, "bfloat16")
 _SETTINGS = ("activation", "loss", "dropout", "dtype", "seed", "init")  # of a model, beside its sizes
+_ENCODE = "give labels as 0, 1, 2, ..., or set MLP.classes (pg.fit does, if y holds text)"
 _WIDEST = 1 << 24  # units of a layer; the native core takes no more
 
 # The variance that keeps a signal's size from layer to layer, times fan: He et al. 2015 for units that are
@@ -90,6 +94,7 @@ class MLP:
         self.init = one_of(self, "init", init or default_init(activation), INITS)
         if self.loss_name == "cross_entropy" and self.sizes[-1] < 2:
             fail(self, "cross_entropy needs at least two outputs; for one use loss='binary_cross_entropy'")
+        self._classes: Classes | None = None
         self.network = _core.Network(self.sizes, activation)
         try:
             self._params = aligned(self.network.n, self.dtype)
@@ -121,10 +126,35 @@ class MLP:
 
     @params.setter
     def params(self, values: ArrayLike) -> None:
-        array = _real("MLP.params", "params", values)
+        array = real("MLP.params", "params", values)
         if array.shape != self._params.shape:
             fail("MLP.params", f"params must have shape {self._params.shape}, got {array.shape}")
         self._params[:] = _cast(array, self.dtype)
+
+    @property
+    def takes_classes(self) -> bool:
+        """Whether a target is one label: cross_entropy, or binary_cross_entropy with one output."""
+        return self.loss_name == "cross_entropy" or (self.loss_name == "binary_cross_entropy" and self.sizes[-1] == 1)
+
+    @property
+    def classes(self) -> Classes | None:
+        """The labels behind the numbers 0 to K - 1, or None if labels are these numbers.
+
+        `pg.fit` sets them where y holds text, or K whole numbers beyond that range; `predict` returns them, targets
+        are given as them, and `save` keeps them. Set None to give the model other labels. If they are text, a target
+        that is a number still stands for itself.
+
+        Raises:
+            InputError: they are not K different strings or numbers, or the model's targets are no labels.
+        """
+        return self._classes
+
+    @classes.setter
+    def classes(self, classes: Sequence[Any] | None) -> None:
+        if classes is not None and not self.takes_classes:
+            fail("MLP.classes", f"a model with loss {self.loss_name!r} and {self.sizes[-1]} outputs has no classes")
+        count = max(2, self.sizes[-1])
+        self._classes = None if classes is None else labels.checked("MLP.classes", classes, count)
 
     def views(self, params: Array | None = None) -> dict[str, Array]:
         """Weights and biases by their names in a PyTorch ``Sequential``, views into the parameters.
@@ -169,7 +199,7 @@ class MLP:
             InputError: `params` has another shape or type, or the name is unknown.
         """
         one_of("MLP.quantized", "weights", weights, quantize.KINDS)
-        array = _real("MLP.quantized", "params", params)
+        array = real("MLP.quantized", "params", params)
         if array.ndim not in (1, 2) or array.shape[-1] != self.network.n:
             fail("MLP.quantized", f"params must have shape ({self.network.n},) or (P, the same), got {array.shape}")
         try:
@@ -206,7 +236,7 @@ class MLP:
     # --- Data --------------------------------------------------------------------------------------------------
 
     def _inputs(self, operation: str, X: ArrayLike) -> Array:
-        array = _real(operation, "X", X)
+        array = real(operation, "X", X)
         if array.ndim != 2:
             fail(operation, f"X must have shape (samples, {self.sizes[0]}), got {array.shape}")
         if array.shape[1] != self.sizes[0]:
@@ -223,12 +253,15 @@ class MLP:
             fail(operation, f"X holds {what} (first in row {row}); impute or drop those rows first")
         return typed
 
-    def _targets(self, operation: str, y: ArrayLike, samples: int, labels: bool) -> Array:
+    def _targets(self, operation: str, y: ArrayLike, samples: int, classes: Classes | None) -> Array:
         outputs = self.sizes[-1]
-        y = _real(operation, "y", y, "; encode labels as 0, 1, 2, ..." if labels else "")
+        y = arrays.read(operation, "y", y)
         if len(y.shape) == 0 or len(y) != samples:
             fail(operation, f"y must have one entry per row of X, {samples}, got shape {y.shape}")
-        if labels:
+        if classes is not None:
+            y = labels.encode(operation, y, classes)
+        y = real(operation, "y", y, f"; {_ENCODE}" if self.takes_classes else "")
+        if SCORES[self.loss_name][0]:
             if y.shape not in ((samples,), (samples, 1)):
                 fail(operation, f"y must be class labels of shape ({samples},), got {y.shape}")
             whole = y.reshape(-1).astype(np.float64)
@@ -253,7 +286,7 @@ class MLP:
     def _weights(self, operation: str, weight: ArrayLike | None, samples: int) -> Array | None:
         if weight is None:
             return None
-        array = _real(operation, "sample_weight", weight)
+        array = real(operation, "sample_weight", weight)
         if array.shape != (samples,):
             fail(operation, f"sample_weight must have shape ({samples},), got {array.shape}")
         if not (np.isfinite(array).all() and (array >= 0).all() and array.any()):
@@ -317,23 +350,32 @@ class MLP:
         return metrics.named(name, float(level))
 
     def data(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, operation: str = "MLP.data"
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        operation: str = "MLP.data",
+        classes: Classes | None = None,
     ) -> Data:
         """Check samples and targets once, for many gradients and evaluations.
 
         Arrays that need no conversion are kept, not copied: leave them unchanged as long as the result is in use.
 
         Args:
-            X: (B, inputs) numbers, B >= 1, without NaN.
-            y: (B,) labels, or (B,) or (B, outputs) numbers, as the loss asks.
+            X: (B, inputs) numbers, B >= 1, without NaN: an array, a frame of pandas, polars or PyArrow, or a tensor
+                of PyTorch in the memory of the CPU. A masked array is refused if an entry is masked.
+            y: (B,) labels, or (B,) or (B, outputs) numbers, as the loss asks; from the same sources. Labels are
+                0 to K - 1, or members of `classes`.
             sample_weight: (B,) weights >= 0, of which only the ratios matter, or None for equal ones.
             operation: the name that errors begin with.
+            classes: the labels that y holds; default `MLP.classes`.
 
         Raises:
             InputError: shapes, labels or values do not fit.
         """
         inputs = self._inputs(operation, X)
-        targets = self._targets(operation, y, len(inputs), SCORES[self.loss_name][0])
+        targets = self._targets(operation, y, len(inputs), self.classes if classes is None else classes)
         return Data(self, inputs, targets, self._weights(operation, sample_weight, len(inputs)))
 
     # --- What a network does -----------------------------------------------------------------------------------
@@ -346,26 +388,31 @@ class MLP:
         return out
 
     def predict_proba(self, X: ArrayLike) -> Array:
-        """Class probabilities, (B, outputs): softmax or, for binary_cross_entropy, the sigmoid of each output."""
-        z = self.forward(X)
-        if self.loss_name == "cross_entropy":
-            z = np.exp(z - z.max(axis=1, keepdims=True))
-            return cast(Array, z / z.sum(axis=1, keepdims=True))
-        if self.loss_name == "binary_cross_entropy":
-            return cast(Array, 0.5 * (1 + np.tanh(0.5 * z)))
-        fail("MLP.predict_proba", f"a model with loss {self.loss_name!r} has no probabilities; use predict")
+        """Class probabilities, (B, outputs): softmax or, for binary_cross_entropy, the sigmoid of each output.
 
-    def predict(self, X: ArrayLike) -> Array:
-        """Labels (B,) int64 for cross_entropy, 0 or 1 for binary_cross_entropy, else the outputs.
-
-        One output gives (B,), several (B, outputs), save for cross_entropy.
+        Columns follow the order of the labels, or of `classes`. One output of binary_cross_entropy gives the
+        probability of label 1, or of ``classes[1]``. Small probabilities keep their relative precision.
         """
         z = self.forward(X)
         if self.loss_name == "cross_entropy":
-            return cast(Array, z.argmax(axis=1))
+            return cast(Array, softmax(z, axis=1))
         if self.loss_name == "binary_cross_entropy":
+            return cast(Array, expit(z))
+        fail("MLP.predict_proba", f"a model with loss {self.loss_name!r} has no probabilities; use predict")
+
+    def predict(self, X: ArrayLike) -> Array:
+        """Labels for cross_entropy, 0 or 1 for binary_cross_entropy, else the outputs.
+
+        Labels are members of `classes` if the model has them, else int64. Returns shape (B,) for one output and
+        (B, outputs) otherwise; cross_entropy always returns (B,).
+        """
+        z = self.forward(X)
+        if self.loss_name == "cross_entropy":
+            z = z.argmax(axis=1)
+        elif self.loss_name == "binary_cross_entropy":
             z = (z > 0).astype(np.int64)
-        return z[:, 0] if z.shape[1] == 1 else z
+        z = z[:, 0] if z.ndim == 2 and z.shape[1] == 1 else z
+        return z if self.classes is None else np.array(self.classes)[z]
 
     def loss(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Mean loss over the samples (weighted, if weights are given)."""
@@ -399,7 +446,7 @@ class MLP:
         """
         if isinstance(population, Perturbations):
             fail(operation, "population must be stored here: give perturbations.rows(0, len(perturbations))")
-        members = _real(operation, "population", population)
+        members = real(operation, "population", population)
         if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
             fail(operation, f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
         if members.dtype.kind == "b":
@@ -547,6 +594,8 @@ class MLP:
         """
         values = (self.activation, self.loss_name, self.dropout, self.dtype.name, self.seed, self.init)
         settings = {"sizes": self.sizes, **dict(zip(_SETTINGS, values, strict=True))}
+        if self.classes is not None:
+            settings["classes"] = list(self.classes)
         return checkpoint.save(path, self.views(), {"MLP": settings})
 
     @classmethod
@@ -581,13 +630,17 @@ class MLP:
         if any(weight.shape[1] != before for weight, before in zip(weights, sizes, strict=False)):
             fail("MLP.load", f"the layers of {where!r} do not follow one another: {[w.shape for w in weights]}")
         saved = numbers.get("MLP", {})
-        if not isinstance(saved, dict) or not saved.keys() <= {"sizes", *_SETTINGS}:
+        if not isinstance(saved, dict) or not saved.keys() <= {"sizes", "classes", *_SETTINGS}:
             fail("MLP.load", f"{where!r} holds settings that this version does not know: {saved!r}")
         known = {"dtype": weights[0].dtype.name, **saved, **settings}
         known.pop("sizes", None)
+        classes = known.pop("classes", None)
+        if not isinstance(classes, (list, type(None))):
+            fail("MLP.load", f"{where!r} holds classes that are no list: {classes!r}")
         for name in known:
             one_of("MLP.load", "setting", name, _SETTINGS)
         model = cls(sizes, **known)
+        model.classes = classes
         for view, name in zip(model.views().values(), names, strict=True):
             view[:] = arrays[name]
         return model
@@ -616,20 +669,9 @@ def default_init(activation: str) -> str:
     return "glorot_uniform" if activation in ("identity", "tanh", "sigmoid") else "lecun_uniform"
 
 
-def _real(operation: str, what: str, values: ArrayLike, hint: str = "") -> Array:
-    """An array of real numbers or booleans, of whatever type, not copied where it is one."""
-    try:
-        array = np.asarray(values)
-    except (TypeError, ValueError) as error:
-        fail(operation, f"{what} must be an array of real numbers: {error}")
-    if array.dtype.kind not in "fiub":
-        fail(operation, f"{what} must be real numbers, got dtype {array.dtype}{hint}")
-    return array
-
-
 def _rows(operation: str, samples: ArrayLike, count: int) -> Array:
     """Numbers of samples, as the native core reads them."""
-    rows = _real(operation, "samples", samples)
+    rows = real(operation, "samples", samples)
     if rows.ndim != 1 or len(rows) == 0 or rows.dtype.kind not in "iu":
         fail(operation, f"samples must be whole numbers, shape (b,), b >= 1, got {rows.dtype} {rows.shape}")
     if rows.min() < 0 or rows.max() >= count:

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from popgrad import _core
+from popgrad import _core, arrays
 from popgrad.backends import Stream
 from popgrad.checks import fail, positive, positive_int, whole_seed
 from popgrad.system import memory_bytes
@@ -67,7 +67,7 @@ class Perturbations:
         rank: int | None = None,
         shapes: Shapes | None = None,
     ) -> None:
-        values = np.asarray(center)
+        values = arrays.read(type(self).__name__, "center", center)
         if values.dtype not in (np.float32, np.float64) or values.ndim != 1 or len(values) == 0:
             fail(self, f"center must be a float32 or float64 vector (n,), got {values.dtype} {values.shape}")
         if not np.isfinite(values).all():
@@ -156,7 +156,7 @@ class Perturbations:
         Raises:
             InputError: the weights are not such numbers, or too large for a finite sum.
         """
-        values = np.asarray(weights)
+        values = arrays.read("Perturbations.combine", "weights", weights)
         if values.shape != (self.popsize,) or values.dtype.kind not in "fiub":
             fail("Perturbations.combine", f"weights must be {self.popsize} numbers, got {values.dtype} {values.shape}")
         with np.errstate(over="ignore"):

@@ -168,6 +168,28 @@ class Data:
             model.loss_name, params, self.X, self.y, self.weight, rows, out, dropout, model.seed, step or 0
         )
 
+    def constant_loss(self) -> float:
+        """The loss of a network that ignores its inputs: its outputs are the mean target, or give its probability."""
+        model, weight = self.model, self.weight
+        y = np.eye(model.sizes[-1])[self.y[:, 0].astype(np.int64)] if SCORES[model.loss_name][0] else self.y
+        mean = np.average(y.astype(np.float64), axis=0, weights=weight)
+        if "cross_entropy" in model.loss_name:
+            least = float(np.finfo(model.dtype).tiny)
+            mean = np.log(np.maximum(mean, least)) - (
+                np.log(np.maximum(1 - mean, least)) if model.loss_name.startswith("binary") else 0.0
+            )
+        params = np.zeros((1, model.network.n), model.dtype)
+        params[0, -len(mean) :] = mean  # the biases of the last layer
+        return float(self.evaluate(params)[0])
+
+    def constant_outputs(self, params: Array) -> bool:
+        """Whether a network (n,) gives the same outputs for at least 99 % of the samples, though these differ."""
+        if np.array_equal(self.X, np.broadcast_to(self.X[0], self.X.shape)):
+            return False
+        z = np.empty((1, len(self), self.model.sizes[-1]), self.model.dtype)
+        self.model.network.forward(params[None], self.X, z)
+        return bool((z[0] == np.median(z[0], axis=0)).all(axis=1).mean() >= 0.99)
+
     def draw(self, params: Array, rows: Array | None, random: np.random.Generator) -> Data:
         """The samples with targets drawn from what the network predicts for them.
 

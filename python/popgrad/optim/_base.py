@@ -125,6 +125,15 @@ class Optimizer(metaclass=Settings):
     def solution(self, params: Array, state: State) -> Array:
         """The parameters to evaluate and to keep, (n,): `params`, or an average where the method keeps one."""
 
+    def restart(self, params: Array, state: State, target: Array) -> None:
+        """Continue from other parameters (n,): `params` become `target`, and `solution` returns it.
+
+        An average restarts at `target`; moments and counters stay as they are.
+        """
+        params[:] = target
+        if state.average is not None:
+            state.average[:] = target
+
     @property
     def gradients_per_step(self) -> int:
         """How many gradients a step takes."""
@@ -161,6 +170,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             the step and the place, so that small changes are not lost (Dettmers et al., arXiv:2110.02861, for blocks).
         matches: "torch", "optax" or "keras": what is not given takes that library's value, and steps are the same as
             its own. optax has no default learning rate, and no library one for a momentum: the class's stays.
+            A schedule is called with 0 at the first step, as in these libraries, and with 1 without ``matches``.
 
     Raises:
         InputError: a value is out of range, or the library that it shall match has no such optimizer.
@@ -247,6 +257,10 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         ]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
+    def _at(self, value: float | Schedule, t: int) -> float:
+        """A hyper-parameter at step t (1, 2, ...); the libraries that `matches` names count steps from 0."""
+        return at(value, t if self.matches is None else t - 1)
+
     @abstractmethod
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         """The members of the native rule at step t, by name. What is to be carried on goes into `numbers`."""
@@ -325,7 +339,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             return None
         if not (loss_scale > 0 and math.isfinite(loss_scale)):
             raise ValueError(f"[_core] loss_scale must be a finite number > 0, got {loss_scale!r}")
-        scale, learning_rate = 1.0 / loss_scale, at(self.learning_rate, t)
+        scale, learning_rate = 1.0 / loss_scale, self._at(self.learning_rate, t)
         if self.clip_norm or self.skip_nonfinite:
             norm = math.sqrt(_core.sum_squares(gradient)) / loss_scale
             if self.skip_nonfinite and not math.isfinite(norm):
@@ -338,7 +352,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         elif self._mode == "decoupled":
             decay = learning_rate * self.weight_decay
         elif self._mode == "independent":
-            longest = self.max_learning_rate or at(self.learning_rate, t)
+            longest = self.max_learning_rate or self._at(self.learning_rate, t)
             decay = self.weight_decay * learning_rate / longest
         mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
         return (scale, self.clip_value or math.inf, l2, decay, learning_rate * self.l1, mix)

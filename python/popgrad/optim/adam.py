@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, final, get_args
 
 from popgrad.checks import fail
-from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import DECOUPLED, Presets
 
 __all__ = [
@@ -274,7 +274,7 @@ class NAdam(NativeOptimizer):
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         now, following = self._momentum(t), self._momentum(t + 1)
         product = numbers["product"] = numbers["product"] * now
-        fields, learning_rate = moments(self, t), at(self.learning_rate, t)
+        fields, learning_rate = moments(self, t), self._at(self.learning_rate, t)
         del fields["rate"]
         fields["rate_g"] = learning_rate * (1 - now) / (1 - product)
         fields["rate_m"] = learning_rate * following / (1 - product * following)
@@ -330,7 +330,7 @@ class RAdam(NativeOptimizer):
         rate, longest = fields.pop("rate"), 2 / (1 - self.beta2) - 1
         length = longest - 2 * t * self.beta2**t / (1 - self.beta2**t)
         if length <= self.threshold:
-            return fields | {"adaptive": 0.0, "plain": at(self.learning_rate, t) / (1 - self.beta1**t)}
+            return fields | {"adaptive": 0.0, "plain": self._at(self.learning_rate, t) / (1 - self.beta1**t)}
         above = (length - 4) * (length - 2) * longest
         rectify = math.sqrt(above / ((longest - 4) * (longest - 2) * length))
         return fields | {"adaptive": rate * rectify, "plain": 0.0}
@@ -340,7 +340,7 @@ def moments(o: Any, t: int) -> dict[str, float]:
     """What Adam and its kin share: decays and bias corrections, in double, since float would lose 1 - beta."""
     correction = getattr(o, "bias_correction", "moments")
     debias1, debias2 = (1.0, 1.0) if correction == "none" else (1 - o.beta1**t, 1 - o.beta2**t)
-    rate = at(o.learning_rate, t) / debias1
+    rate = o._at(o.learning_rate, t) / debias1
     if correction == "rate":
         rate, debias2 = rate * math.sqrt(debias2), 1.0
     return {

@@ -6,7 +6,7 @@ import math
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, final
 
-from popgrad.optim._base import Array, Extras, NativeOptimizer, Schedule, at
+from popgrad.optim._base import Array, Extras, NativeOptimizer, Schedule
 from popgrad.optim._presets import Presets
 from popgrad.optim.adam import CORRECTIONS, BiasCorrection, moments
 
@@ -145,7 +145,7 @@ class ADOPT(NativeOptimizer):
         if t == 1:
             fields = {"learning_rate": 0.0, "beta1": 1.0, "gain1": 0.0, "beta2": 0.0, "gain2": 1.0}
             return fields | {"limit": 1.0, "epsilon": self.epsilon}
-        fields = moments(self, t) | {"learning_rate": at(self.learning_rate, t)}
+        fields = moments(self, t) | {"learning_rate": self._at(self.learning_rate, t)}
         del fields["rate"], fields["root"], fields["scale"]
         return fields | {"limit": (t - 1) ** 0.25}
 
@@ -192,10 +192,10 @@ class AdEMAMix(NativeOptimizer):
     _guards = ("epsilon", "epsilon_root")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = moments(self, t) | {"learning_rate": at(self.learning_rate, t)}
+        fields = moments(self, t) | {"learning_rate": self._at(self.learning_rate, t)}
         del fields["rate"]
         fields |= {"scale1": 1 / (1 - self.beta1**t), "scale2": fields.pop("scale")}
-        return fields | {"beta3": self.beta3, "gain3": 1 - self.beta3, "alpha": at(self.alpha, t)}
+        return fields | {"beta3": self.beta3, "gain3": 1 - self.beta3, "alpha": self._at(self.alpha, t)}
 
 
 @final
@@ -239,7 +239,7 @@ class Adan(NativeOptimizer):
     _guards = ("epsilon", "epsilon_root")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields, learning_rate = moments(self, t), at(self.learning_rate, t)
+        fields, learning_rate = moments(self, t), self._at(self.learning_rate, t)
         debias3 = 1 - self.beta3**t
         fields |= {"beta3": self.beta3, "gain3": 1 - self.beta3, "scale": 1 / math.sqrt(debias3)}
         fields["root"] = self.epsilon_root * debias3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, final
 
-from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import DECOUPLED, Presets
 
 __all__ = ["AdaDelta", "AdaGrad", "RMSprop"]
@@ -51,7 +51,7 @@ class AdaGrad(NativeOptimizer):
     _guards = ("epsilon", "epsilon_root")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate = at(self.learning_rate, t) / (1 + (t - 1) * self.rate_decay)
+        rate = self._at(self.learning_rate, t) / (1 + (t - 1) * self.rate_decay)
         first = self.initial if t == 1 else 0.0
         return {"rate": rate, "root": self.epsilon_root, "epsilon": self.epsilon, "first": first}
 
@@ -112,7 +112,7 @@ class RMSprop(NativeOptimizer):
         object.__setattr__(self, "state_names", names)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate, first = at(self.learning_rate, t), self.initial if t == 1 else 0.0
+        rate, first = self._at(self.learning_rate, t), self.initial if t == 1 else 0.0
         fields = {"rate": rate, "rho": self.rho, "gain": 1 - self.rho, "first": first}
         fields |= {"root": self.epsilon_root, "epsilon": self.epsilon}
         if self.momentum > 0:
@@ -158,7 +158,7 @@ class AdaDelta(NativeOptimizer):
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         return {
-            "learning_rate": at(self.learning_rate, t),
+            "learning_rate": self._at(self.learning_rate, t),
             "rho": self.rho,
             "gain": 1 - self.rho,
             "epsilon": self.epsilon,

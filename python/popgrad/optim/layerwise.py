@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, final
 
 from popgrad.checks import at_least_zero, fail
-from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import Presets
 
 __all__ = ["LAMB", "LARS", "NovoGrad", "Prodigy"]
@@ -64,7 +64,7 @@ class LARS(NativeOptimizer):
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         return {
             "ratio": 1.0,
-            "learning_rate": at(self.learning_rate, t),
+            "learning_rate": self._at(self.learning_rate, t),
             "momentum": self.momentum,
             "decay": self.weight_decay if self._mode == "own" else 0.0,
             "trust": self.trust,
@@ -116,7 +116,7 @@ class LAMB(NativeOptimizer):
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         return {
-            "rate": at(self.learning_rate, t),
+            "rate": self._at(self.learning_rate, t),
             "beta1": self.beta1,
             "gain1": 1 - self.beta1,
             "scale1": 1 / (1 - self.beta1**t),
@@ -170,7 +170,7 @@ class NovoGrad(NativeOptimizer):
         return {
             "v": 0.0,
             "scale": 0.0,
-            "learning_rate": at(self.learning_rate, t),
+            "learning_rate": self._at(self.learning_rate, t),
             "beta1": self.beta1,
             "gain1": 1 - self.beta1 if self.averaging else 1.0,
             "beta2": self.beta2,
@@ -241,7 +241,7 @@ class Prodigy(NativeOptimizer):
         return [self.start, self.start, 0.0]
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate = at(self.learning_rate, t)
+        rate = self._at(self.learning_rate, t)
         if self.bias_correction:
             rate *= math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
         return {

@@ -30,8 +30,9 @@ class _ScheduleFree(NativeOptimizer):
             fail(self, f"power must be a finite number >= 0, got {self.power!r}")
 
     def _averaging(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate = at(self.learning_rate, t)
-        numbers["largest_rate"] = max(numbers["largest_rate"], rate)
+        rate = self._at(self.learning_rate, t)
+        # optax calls a schedule with 0 for the first step, and with 1 for the weight of that step.
+        numbers["largest_rate"] = max(numbers["largest_rate"], at(self.learning_rate, t))
         weight = t**self.power * numbers["largest_rate"] ** 2
         numbers["weight_sum"] += weight
         mix = weight / numbers["weight_sum"] if numbers["weight_sum"] else 0.0
@@ -46,10 +47,22 @@ class _ScheduleFree(NativeOptimizer):
         x: Array = params + params.dtype.type(1 - 1 / self.beta) * (z - params)
         return x
 
+    def restart(self, params: Array, state: State, target: Array) -> None:
+        """See `Optimizer.restart`; z, and so the average, becomes `target` too."""
+        super().restart(params, state, target)
+        if state.t > 0:
+            state.slots[0] = target if state.slots.dtype == params.dtype else _narrowed(target)
+
 
 def _widened(bits: Array) -> Array:
     """bfloat16 as float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def _narrowed(numbers: Array) -> Array:
+    """float32 as bfloat16, rounded to the nearest, ties to even."""
+    bits = numbers.astype(np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
 @final

@@ -7,7 +7,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, final
 
 from popgrad.checks import fail
-from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import DECOUPLED, Presets
 
 __all__ = ["ASGD", "SGD", "HeavyBall", "Lion", "Momentum", "Nesterov", "Rprop", "SignSGD", "Signum"]
@@ -38,7 +38,7 @@ class SGD(NativeOptimizer):
     rule = "Sgd"
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": at(self.learning_rate, t)}
+        return {"learning_rate": self._at(self.learning_rate, t)}
 
 
 @final
@@ -70,7 +70,7 @@ class Momentum(NativeOptimizer):
     _fractions = ("beta",)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"rate": at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
+        return {"rate": self._at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
 
 
 @final
@@ -112,7 +112,7 @@ class HeavyBall(NativeOptimizer):
     _fractions = ("momentum", "dampening")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate, gain = at(self.learning_rate, t), 1.0 if t == 1 else 1 - self.dampening
+        rate, gain = self._at(self.learning_rate, t), 1.0 if t == 1 else 1 - self.dampening
         if self.rate_inside:
             rate, gain = 1.0, rate * gain
         return {"rate": rate, "beta": self.momentum, "gain": gain}
@@ -154,7 +154,7 @@ class Nesterov(NativeOptimizer):
     _fractions = ("momentum",)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate = at(self.learning_rate, t)
+        rate = self._at(self.learning_rate, t)
         inner, outer = (rate, 1.0) if self.rate_inside else (1.0, rate)
         return {"rate": outer, "beta": self.momentum, "gain": inner}
 
@@ -180,7 +180,7 @@ class SignSGD(NativeOptimizer):
     rule = "SignSgd"
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": at(self.learning_rate, t)}
+        return {"learning_rate": self._at(self.learning_rate, t)}
 
 
 @final
@@ -210,7 +210,7 @@ class Signum(NativeOptimizer):
     _fractions = ("beta",)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
+        return {"learning_rate": self._at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
 
 
 @final
@@ -245,7 +245,7 @@ class Lion(NativeOptimizer):
     _fractions = ("beta1", "beta2")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        learning_rate = at(self.learning_rate, t)
+        learning_rate = self._at(self.learning_rate, t)
         return {
             "learning_rate": learning_rate,
             "beta1": self.beta1,
@@ -296,7 +296,7 @@ class Rprop(NativeOptimizer):
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         limits = {"shortest": self.shortest, "longest": self.longest}
-        first = at(self.learning_rate, 1) if t == 1 else 0.0
+        first = self._at(self.learning_rate, 1) if t == 1 else 0.0
         return {"shrink": self.shrink, "grow": self.grow, "first": first, **limits}
 
 
@@ -339,6 +339,7 @@ class ASGD(NativeOptimizer):
             fail(self, f"begin must be a finite number >= 0, got {self.begin!r}")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        learning_rate = at(self.learning_rate, t)
+        # PyTorch prepares eta at the end of the step before, with the learning rate of that step.
+        learning_rate = self._at(self.learning_rate, t if self.matches is None else max(t - 1, 1))
         rate = learning_rate / (1 + self.decay * learning_rate * (t - 1)) ** self.power
         return {"rate": rate, "decay": 1 - self.decay * rate, "mix": 1 / max(1.0, t - 1 - self.begin)}

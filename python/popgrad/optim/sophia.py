@@ -7,7 +7,7 @@ from typing import final
 
 from popgrad import _core
 from popgrad.checks import InputError, fail, positive_int
-from popgrad.optim._base import RULES, Array, NativeOptimizer, Schedule, State, at
+from popgrad.optim._base import RULES, Array, NativeOptimizer, Schedule, State
 
 __all__ = ["SophiaG"]
 
@@ -59,7 +59,7 @@ class SophiaG(NativeOptimizer):
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         return {
-            "learning_rate": at(self.learning_rate, t),
+            "learning_rate": self._at(self.learning_rate, t),
             "beta1": self.beta1,
             "gain1": 1 - self.beta1,
             "rho": self.rho,

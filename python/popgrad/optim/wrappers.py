@@ -51,6 +51,11 @@ class Wrapper(Optimizer):
         """What the inner one does."""
         return self.inner.ascend(params, gradient, self._inner(state))
 
+    def restart(self, params: Array, state: State, target: Array) -> None:
+        """See `Optimizer.restart`; slow weights and means restart too."""
+        self.inner.restart(params, self._inner(state), target)
+        state.slots[0] = target
+
     @property
     def gradients_per_step(self) -> int:
         """Those of the inner one."""

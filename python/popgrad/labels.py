@@ -1,0 +1,91 @@
+"""Class labels of any kind, and the numbers 0 to K - 1 that stand for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popgrad.checks import fail
+
+__all__ = ["Classes", "checked", "encode", "find", "is_text"]
+
+Array = NDArray[Any]
+Classes = tuple[str, ...] | tuple[int, ...] | tuple[float, ...]
+
+
+def is_text(y: Array) -> bool:
+    """Whether labels are text; an array of objects counts as text."""
+    return y.dtype.kind in "USTO"
+
+
+def checked(operation: str, classes: Sequence[Any], count: int) -> Classes:
+    """Labels as a tuple of Python's own strings or numbers.
+
+    Raises:
+        InputError: they are not `count` different strings, or as many different finite numbers.
+    """
+    values = tuple(getattr(label, "item", lambda label=label: label)() for label in classes)
+    text = all(isinstance(label, str) for label in values)
+    numbers = all(isinstance(label, (bool, int, float)) and np.isfinite(label) for label in values)
+    if len(values) != count or len(set(values)) != count or not (text or numbers):
+        fail(operation, f"classes must be {count} different strings, or as many different numbers, got {classes!r}")
+    return values
+
+
+def find(operation: str, y: Array, count: int) -> Classes | None:
+    """The classes in the labels y, sorted; None if y holds the numbers 0 to `count` - 1 already.
+
+    Text, and whole numbers beyond that range, are classes if exactly `count` of them differ.
+
+    Raises:
+        InputError: y is text with another number of different labels, or some are missing.
+    """
+    if y.shape not in ((len(y),), (len(y), 1)):
+        return None
+    if not is_text(y):
+        whole = y.dtype.kind in "iu" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
+        if not whole or len(y) == 0 or (y.min() >= 0 and y.max() < count):
+            return None
+        distinct = np.unique(y)
+        return checked(operation, distinct.tolist(), count) if len(distinct) == count else None
+    distinct, _ = _distinct(operation, y)
+    if len(distinct) != count:
+        shown = ", ".join(map(repr, distinct[:5].tolist())) + (", ..." if len(distinct) > 5 else "")
+        fail(operation, f"y must hold one label for each of the model's {count} classes, got {len(distinct)}: {shown}")
+    return checked(operation, distinct.tolist(), count)
+
+
+def encode(operation: str, y: Array, classes: Classes) -> Array:
+    """The place of each label among the classes, in the shape of y; numbers stand for themselves if classes are text.
+
+    Raises:
+        InputError: a label is none of the classes.
+    """
+    if isinstance(classes[0], str) and not is_text(y):
+        return y
+    distinct, places = _distinct(operation, y)
+    known = {label: place for place, label in enumerate(classes)}
+    numbers = np.array([known.get(label, -1) for label in distinct.tolist()], np.int64)
+    if (numbers < 0).any():
+        label = distinct[int(np.argmax(numbers < 0))].item() if not is_text(distinct) else distinct[numbers < 0][0]
+        fail(operation, f"y holds the label {label!r}, which is none of the model's classes {list(classes)!r}")
+    return numbers[places].reshape(y.shape)
+
+
+def _distinct(operation: str, y: Array) -> tuple[Array, Array]:
+    """The different labels, sorted, and the place of each of y (N,) among them."""
+    if y.dtype.kind == "S":
+        y = np.char.decode(y)
+    if y.dtype.kind == "O":
+        wrong = np.array([not isinstance(label, str) for label in y.ravel()], bool)
+        if wrong.any():
+            row = int(np.argmax(wrong))
+            fail(
+                operation,
+                f"labels must all be text or all be numbers, none missing; got {y.ravel()[row]!r} in row {row}",
+            )
+    distinct, places = np.unique(y, return_inverse=True)
+    return distinct, places.reshape(-1)

@@ -1,0 +1,247 @@
+"""Records of a training run: losses and metrics over time, which record is best, and how the run went."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, count, repeat
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popgrad.budget import Budget, Used
+from popgrad.checks import fail, positive_int
+from popgrad.metrics import Measure
+from popgrad.model import MLP
+from popgrad.optim import Optimizer, State
+from popgrad.samples import Data
+
+__all__ = ["History", "Last", "Marks", "Recorder", "diverged", "improving"]
+
+Array = NDArray[Any]
+Select = Literal["loss", "metric"] | None
+
+MOST_RECORDS = 100  # records of a run by default, besides the first one and the last one
+_SIGNIFICANT = 1.645  # standard deviations; one-sided, 5 %
+_NOTABLE = 0.01  # share of all gains that the last quarter must have brought
+_WORTHWHILE, _LEAST = 0.05, 0.001  # or shares of the objective itself and of all gains, which it must both exceed
+
+
+@dataclass(frozen=True)
+class Last:
+    """Where a gradient method stood when a run ended, so that `popgrad.fit` can continue it.
+
+    Attributes:
+        optimizer: the settings that made the state.
+        params: (n,) the parameters that the optimizer steps, which are not the best ones.
+        state: the state of the optimizer.
+        steps: minibatches used so far.
+    """
+
+    optimizer: Optimizer
+    params: Array
+    state: State
+    steps: int
+
+
+@dataclass
+class History:
+    """What happened, record by record; the first record is the untrained model.
+
+    Attributes:
+        metric_name: what ``metric`` and ``validation_metric`` are, "error_rate" or "mse"; smaller is better.
+        objective_name: what ``objective`` is, "loss" by default; smaller is better.
+        forwards: samples through the network so far (`popgrad.Budget` says how they are counted).
+        evaluations: candidates evaluated so far; a gradient counts as one.
+        seconds: wall time of the steps so far, without the time that the records take.
+        loss, metric: over all training samples.
+        validation_loss, validation_metric: over the validation samples; empty without any.
+        objective: over the validation samples, or over the training samples if there is no validation.
+        best: index of the record with the smallest objective, or the smallest loss or metric as ``select`` says,
+            over the same samples as the objective. The first of equals.
+        best_params: (n,) the parameters of that record, which the model has after `fit`.
+        nonfinite: how many losses or fitnesses were NaN or infinite.
+        reason: why the run ended.
+        improving: whether the objective was still falling when the run ended, so that a larger budget is likely to
+            help (see `improving`).
+        diverged: whether training failed, so that a smaller learning rate is needed (see `diverged`). Always False
+            for a search. Overfitting is not divergence.
+        last: what ``fit(..., resume=history)`` continues from; None for a search.
+    """
+
+    metric_name: str
+    objective_name: str = "loss"
+    forwards: list[int] = field(default_factory=list)
+    evaluations: list[int] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    loss: list[float] = field(default_factory=list)
+    metric: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_metric: list[float] = field(default_factory=list)
+    objective: list[float] = field(default_factory=list)
+    best: int = 0
+    best_params: Array = field(default_factory=lambda: np.empty(0), repr=False)
+    nonfinite: int = 0
+    reason: str = ""
+    improving: bool = False
+    diverged: bool = False
+    last: Last | None = field(default=None, repr=False)
+
+
+class Recorder:
+    """Measures parameters on all training and validation samples, and keeps the best ones.
+
+    Args:
+        model: gets the parameters of every record.
+        train, held: samples; `held`, if there are any, judge which record is best.
+        objective: what is recorded as the objective.
+        select: what the best record is picked by; None means the objective. Equal metrics are ordered by the loss.
+    """
+
+    def __init__(self, model: MLP, train: Data, held: Data | None, objective: Measure, select: Select = None) -> None:
+        self.model, self.train, self.held = model, train, held
+        self.history = History("error_rate" if "cross_entropy" in model.loss_name else "mse", objective.name)
+        self.measures = [model.measure("fit", "loss"), model.measure("fit", self.history.metric_name), objective]
+        self.select = select
+        self._keys: list[tuple[float, ...]] = []
+        self._before = 0, self.history.best_params
+
+    def record(self, params: Array, used: Used) -> None:
+        """Add a record of `params` (n,), and give them to the model."""
+        history = self.history
+        loss, metric, *rest = self._values(self.train, params, 3 if self.held is None else 2)
+        history.forwards.append(used.forwards)
+        history.evaluations.append(used.evaluations)
+        history.seconds.append(used.seconds)
+        history.loss.append(loss)
+        history.metric.append(metric)
+        if self.held is not None:
+            loss, metric, *rest = self._values(self.held, params)
+            history.validation_loss.append(loss)
+            history.validation_metric.append(metric)
+        history.objective.append(rest[0])
+        self._keys.append({None: (rest[0],), "loss": (loss,), "metric": (metric, loss)}[self.select])
+        self._before = history.best, history.best_params
+        if len(self._keys) == 1 or self._keys[-1] < self._keys[history.best]:
+            history.best, history.best_params = len(self._keys) - 1, params.copy()
+        if params is not self.model.params:
+            self.model.params = params
+
+    def replace(self, params: Array) -> None:
+        """Replace the last record by one of other parameters (n,)."""
+        history = self.history
+        used = Used(history.forwards[-1], history.evaluations[-1], history.seconds[-1])
+        history.best, history.best_params = self._before
+        columns = (history.forwards, history.evaluations, history.seconds, history.loss, history.metric)
+        for column in (*columns, history.validation_loss, history.validation_metric, history.objective, self._keys):
+            del column[-1:]
+        self.record(params, used)
+
+    def _values(self, data: Data, params: Array, count: int = 3) -> list[float]:
+        """Loss, metric and objective, or the first `count` of them; the same measure is evaluated once."""
+        values: list[float] = []
+        for measure in self.measures[:count]:
+            same = next((at for at in range(len(values)) if self.measures[at].same_as(measure)), None)
+            values.append(float(data.evaluate(params[None], measure)[0]) if same is None else values[same])
+        return values
+
+
+class Marks:
+    """When to record: at the first step that reaches each total of forwards.
+
+    Args:
+        record_every: forwards between records, or rising totals; None for one epoch, or for a hundredth of the budget
+            if that is more.
+        epoch: forwards of an epoch.
+        budget: of the run.
+
+    Raises:
+        InputError: `record_every` is not a positive number or rising positive numbers.
+    """
+
+    def __init__(
+        self, record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None, epoch: int, budget: Budget
+    ) -> None:
+        self._totals = _totals(epoch if record_every is None else record_every)
+        self._total = next(self._totals)
+        self._budget = budget if record_every is None else None
+        self._part = 1
+
+    def reached(self, used: Used) -> bool:
+        """Whether it is time for a record."""
+        return used.forwards >= self._total and (self._budget is None or self._hundredths(used) >= self._part)
+
+    def advance(self, used: Used) -> None:
+        """Wait for the next mark, after a record."""
+        while self._total <= used.forwards:
+            self._total = next(self._totals)
+        if self._budget is not None:
+            self._part = math.floor(self._hundredths(used)) + 1
+
+    def _hundredths(self, used: Used) -> float:
+        assert self._budget is not None
+        return MOST_RECORDS * self._budget.share(used) + 1e-9
+
+
+def _totals(record_every: int | Sequence[int] | NDArray[np.integer[Any]]) -> Iterator[float]:
+    """Totals of forwards after which to record, without end."""
+    if isinstance(record_every, (Sequence, np.ndarray)):
+        totals = [positive_int("fit", "each of record_every", total) for total in record_every]
+        if totals != sorted(totals):
+            fail("fit", f"record_every must rise, got {record_every!r}")
+        return chain(totals, repeat(math.inf))
+    every = positive_int("fit", "record_every", record_every)
+    return count(every, every)
+
+
+def improving(history: History) -> bool:
+    """Whether the objective was still falling when the run ended.
+
+    Three things must hold: the objective is smallest in the last tenth of the run (by forwards); the trend of its last
+    quarter falls significantly (Mann-Kendall test, one-sided, 5 %); and the last quarter lowered the objective by 1 %
+    of the whole run's gain, or by 5 % of the objective and 0.1 % of that gain. With fewer than four records after the
+    first one, the last record must be the best one.
+    """
+    values, forwards = np.array(history.objective), np.array(history.forwards, np.float64)
+    last = len(values) - 1
+    if last < 1 or not np.isfinite(values[[0, -1]]).all():
+        return False
+    best = int(values.argmin())
+    if last < 4:
+        return best == last
+    first = min(int(np.searchsorted(forwards, 0.75 * forwards[-1])), last - 3)
+    tail = values[first:]
+    if forwards[best] < 0.9 * forwards[-1] or not np.isfinite(tail).all() or _trend(tail) > -_SIGNIFICANT:
+        return False
+    gain, all_gains = tail[0] - values[best], values[0] - values[best]
+    return bool(gain >= _NOTABLE * all_gains or gain >= max(_WORTHWHILE * abs(tail[0]), _LEAST * all_gains))
+
+
+def _trend(values: NDArray[np.float64]) -> float:
+    """The statistic of Mann and Kendall in standard deviations; below zero if values fall (ties make it smaller)."""
+    n = len(values)
+    pairs = np.sign(values[None, :] - values[:, None])[np.triu_indices(n, 1)]
+    return float(pairs.sum() / math.sqrt(n * (n - 1) * (2 * n + 5) / 18))
+
+
+def diverged(history: History, train: Data, params: Array) -> bool:
+    """Whether a gradient method failed on its training samples.
+
+    It did if the last training loss is not finite; if it is above twice the larger of the loss of the untrained model
+    and the loss of the best constant output; or if it is no better than that constant although training once got below
+    half of it, or because the network is dead: its outputs are the same for 99 % of the samples.
+
+    Args:
+        history: of the run.
+        train: the training samples.
+        params: (n,) at the end of the run.
+    """
+    last, best = history.loss[-1], min(history.loss)
+    if not math.isfinite(last):
+        return True
+    constant = train.constant_loss()
+    if last > 2 * max(history.loss[0], constant):
+        return True
+    return last > 0.999 * constant and (best < constant / 2 or train.constant_outputs(params))
