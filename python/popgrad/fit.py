@@ -57,6 +57,7 @@ class History:
     best_params: Array = field(default_factory=lambda: np.empty(0), repr=False)
     nonfinite: int = 0
     reason: str = ""
+    diverged: bool = False
 
 
 Callback = Callable[[MLP, History], Any]
