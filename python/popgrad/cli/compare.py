@@ -28,16 +28,14 @@ def compare(
     datasets: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[DATA]...",
+            metavar="DATA",
             help="Names of data sets, CSV or NPZ files, FILE:TARGET, or openml:ID. Default: digits.",
         ),
     ] = None,
     optimizers: Annotated[
         str | None, typer.Option(help="Names separated by commas (see popgrad list). Default: all.")
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(help="Runs of each optimizer on each data set. Default: 3.", show_default=False)
-    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each optimizer on each data set. Default: 3.")] = None,
     budget: Annotated[
         str | None, typer.Option(help="Forwards (samples through the network) that each run may use. Default: 3e6.")
     ] = None,
@@ -69,8 +67,11 @@ def compare(
 ) -> None:
     """Compare optimizers on data sets under one budget, rank them, and write a report.
 
-    The same command continues a study that was stopped. To extend a study, name more seeds, optimizers or data sets;
-    finished runs are kept. With the --name of an existing study, an option that you omit keeps the study's value.
+    The same command continues a study that was stopped.
+
+    To extend a study, name more seeds, optimizers or data sets. Finished runs are kept.
+
+    With the --name of an existing study, every option that you omit has the study's value.
     """
     from popgrad.compare.entrants import chosen
     from popgrad.compare.study import Study, stored_arguments
@@ -89,9 +90,7 @@ def compare(
     command = shlex.join(["popgrad", *sys.argv[1:]])
     study = Study(**arguments, target=target, task=task, name=name, root=root, command=command)
     folder = _run(study, workers)
-    config, succeeded = _present(folder)
-    if config["seeds"] > study.seeds or {*config["datasets"], *config["entrants"]} - {*study.datasets, *study.entrants}:
-        out.print("\nThe table shows all runs of the study, also those that this command did not ask for.")
+    succeeded = _present(folder)
     _offer_report(folder)
     if not succeeded:
         fail("compare", f"not one run succeeded; {str(folder / 'results.jsonl')!r} says why")
@@ -204,17 +203,25 @@ class _Lines:
         self._write(f"popgrad: {'; '.join(filter(None, parts))}")
 
 
-def _present(folder: Path) -> tuple[dict[str, Any], bool]:
-    """Show the ranked tables; return the configuration and whether any run succeeded."""
+def _present(folder: Path) -> bool:
+    """Show the ranked tables, and how to run what is missing; return whether any run succeeded."""
     from popgrad.compare.files import read_config, read_results
     from popgrad.compare.summary import summarize
     from popgrad.compare.table import table
 
     config, results = read_config(folder), read_results(folder)
-    for summary in summarize(config, results):
+    summaries = summarize(config, results)
+    for summary in summaries:
         out.print()
         out.print(table(summary, config, out.width))
-    return config, any(run["status"] == "ok" for run in results)
+    expected = sum(summary.expected for summary in summaries)
+    missing = expected - sum(summary.finished for summary in summaries)
+    if missing:
+        command = ["popgrad", "compare", "--name", folder.name]
+        command += [] if folder.parent == Path("runs") else ["--root", str(folder.parent)]
+        text = f"\nRuns that this study lacks: {missing:,} of {expected:,}. To run them: {shlex.join(command)}"
+        out.print(text, highlight=False, soft_wrap=True, markup=False)
+    return any(run["status"] == "ok" for run in results)
 
 
 def _offer_report(folder: Path) -> None:
@@ -230,7 +237,7 @@ def _offer_report(folder: Path) -> None:
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a study, such as runs/NAME.", show_default=False)],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a study, such as runs/NAME.")],
 ) -> None:
     """Write a study's report again from its stored results, and print its table."""
     from popgrad.compare.files import read_config

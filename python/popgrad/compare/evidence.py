@@ -2,9 +2,10 @@
 
 A seed fixes the split of the data and the initial weights for every entrant, so two entrants are compared seed by seed.
 The test is the exact two-sided Wilcoxon signed-rank test on the paired differences, with Pratt's treatment of zeros and
-average ranks for ties, and Holm's correction for the number of comparisons (level 5%). Signed ranks, unlike means, also
-hold a run that failed or diverged: it is infinitely bad. With S seeds no p-value can be below 2 / 2^S, so a few seeds
-cannot order many entrants whatever they show; then only the observed differences are described.
+average ranks for ties. Signed ranks, unlike means, can hold a run that failed or diverged, as an infinitely bad one.
+Holm's correction (level 5%) is over all pairs of entrants, although only the pairs of the first entrant are reported:
+which one is first was not known before. With S seeds no p-value can be below 2 / 2^S, so a few seeds cannot order many
+entrants, whatever they show; then only the observed differences are described.
 
 References: Wilcoxon, Biometrics Bulletin 1 (1945); Pratt, JASA 54 (1959); Holm, Scand. J. Statist. 6 (1979); Demšar,
 JMLR 7 (2006).
@@ -15,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import median
 
 import numpy as np
@@ -37,7 +39,8 @@ class Evidence:
         unseparated: entrants that the test does not tell from the leader, in order of rank. With fewer seeds than
             `needed` these are all.
         beaten: entrants that the leader beat on every seed.
-        spread: the median over the entrants of (largest - smallest) result over the seeds; None with one seed.
+        spread: how much the difference to the leader varies over the seeds: the median over the other entrants of
+            (largest - smallest) difference. None with one seed.
         agreement: Spearman's rank correlation between the medians of the even and of the odd seeds; None with fewer
             than 4 seeds or 3 entrants.
     """
@@ -73,24 +76,24 @@ def weigh(results: Mapping[str, Mapping[int, float]]) -> Evidence | None:
     if not any(math.isfinite(value) for value in ran[leader].values()):
         return None
     pairs = [_differences(ran[leader], ran[other]) for other in others]
-    apart = _holm([signed_rank_p(pair) for pair in pairs])
-    spreads = [max(runs.values()) - min(runs.values()) for runs in ran.values() if _all_finite(runs)]
-    seeds = len(ran[leader])
+    # The pairs of the leader come first.
+    apart = _holm([signed_rank_p(_differences(ran[a], ran[b])) for a, b in combinations(ran, 2)])[: len(others)]
+    spreads = [max(pair) - min(pair) for pair in pairs if len(pair) > 1 and all(map(math.isfinite, pair))]
     return Evidence(
         leader=leader,
         others=len(others),
-        seeds=seeds,
-        needed=seeds_needed(len(others)),
+        seeds=len(ran[leader]),
+        needed=seeds_needed(len(ran)),
         unseparated=tuple(other for other, separated in zip(others, apart, strict=True) if not separated),
         beaten=sum(bool(pair) and min(pair) > 0 for pair in pairs),
-        spread=median(spreads) if spreads and seeds > 1 else None,
+        spread=median(spreads) if spreads else None,
         agreement=_agreement(ran),
     )
 
 
-def seeds_needed(others: int) -> int:
-    """The fewest seeds S for which the smallest p-value, 2 / 2^S, passes Holm's first step among `others` tests."""
-    return 1 + math.ceil(math.log2(others / LEVEL))
+def seeds_needed(entrants: int) -> int:
+    """Return the fewest seeds S whose smallest p-value, 2 / 2^S, passes Holm's first step among all pairs."""
+    return 1 + math.ceil(math.log2(math.comb(entrants, 2) / LEVEL))
 
 
 def signed_rank_p(differences: ArrayLike) -> float:
@@ -142,7 +145,3 @@ def _agreement(ran: Mapping[str, Mapping[int, float]]) -> float | None:
     if any(np.ptp(one) == 0 for one in ranks):
         return None
     return float(np.corrcoef(*ranks)[0, 1])
-
-
-def _all_finite(runs: Mapping[int, float]) -> bool:
-    return all(math.isfinite(value) for value in runs.values())

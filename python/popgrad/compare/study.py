@@ -18,7 +18,7 @@ from popgrad.budget import GRADIENT_FORWARDS
 from popgrad.checks import fail, one_of, positive_int
 from popgrad.compare.entrants import Entrant
 from popgrad.compare.files import append_result, open_study, read_config, read_results
-from popgrad.compare.jobs import Job, Source, as_source, digest, load, run_jobs
+from popgrad.compare.jobs import Job, Source, as_source, load, run_jobs
 from popgrad.compare.progress import Progress
 from popgrad.compare.summary import OBJECTIVES
 from popgrad.model import ACTIVATIONS, MLP
@@ -84,13 +84,13 @@ class Study:
         sources = [s if isinstance(s, Source) else as_source(s, self.target, self.task) for s in self.sources]
         datasets: dict[str, dict[str, Any]] = {}
         for source in sources:
-            dataset = load(source)
+            dataset, contents = load(source)
             name = _name(source, dataset)
             if name in datasets:
                 fail("compare", f"two data sets are called {name!r}")
             if self.objective != "loss" and dataset.task != "classification":
                 fail("compare", f"objective {self.objective} needs classes, but {name!r} is a regression")
-            datasets[name] = _describe(source, dataset)
+            datasets[name] = _describe(source, dataset, contents)
             self._check_budget(name, datasets[name])
         for word, value, used in (
             ("target", self.target, any(source.target for source in sources)),
@@ -249,14 +249,14 @@ def _name(source: Source, dataset: data.Dataset) -> str:
     return dataset.name if dataset.name.endswith(end) else dataset.name + end
 
 
-def _describe(source: Source, dataset: data.Dataset) -> dict[str, Any]:
+def _describe(source: Source, dataset: data.Dataset, contents: str) -> dict[str, Any]:
     """The entry of a data set in config.json."""
     split = data.split(dataset, seed=0)
     return {
         "source": source.path,
         "target_option": source.target,
         "task_option": source.task,
-        "digest": digest(dataset),
+        "digest": contents,
         "target": dataset.target,
         "task": dataset.task,
         "rows": len(dataset.y),

@@ -282,14 +282,14 @@ def evidence_text(summary: DatasetSummary) -> str:
     if found is None:
         return ""
     labels = {row.entrant: row.label for row in summary.rows}
-    seeds, leader = plural(found.seeds, "seed"), labels[found.leader]
+    seeds, leader = "One seed" if found.seeds == 1 else f"{found.seeds} seeds", labels[found.leader]
     others = "the other optimizer" if found.others == 1 else f"the {found.others} other optimizers"
     test = "exact paired signed-rank tests, Holm's correction, 5% level"
     if not found.enough:
         few = "cannot order" if found.seeds == 1 else "are too few to order"
         text = f"{seeds} {few} {found.others + 1} optimizers; an exact paired test needs at least {found.needed}."
         if found.seeds > 1 and found.others > 1:
-            text += f" On every seed, {leader} did better than {found.beaten} of {others}."
+            text += f" On every seed, {leader} did better than {found.beaten or 'none'} of {others}."
     elif found.unseparated:
         names = _listed([labels[entrant] for entrant in found.unseparated])
         part = others if len(found.unseparated) == found.others else f"{len(found.unseparated)} of {others}"
@@ -298,7 +298,9 @@ def evidence_text(summary: DatasetSummary) -> str:
         text = f"{seeds} tell {leader} from {others} ({test})."
     if found.spread:
         points, spread = " points" if summary.unit else "", summary.format_metric(found.spread)
-        text += f" Differences below {spread}{points} are within the range of one optimizer over the seeds (median)."
+        another = labels[summary.rows[1].entrant] if found.others == 1 else "another optimizer"
+        text += f" The difference between {leader} and {another} varies by {spread}{points} over the seeds"
+        text += "." if found.others == 1 else " (median)."
     if found.agreement is not None:
         text += f" The rankings by the even and by the odd seeds have a rank correlation of {found.agreement:.2f}."
     return text

@@ -17,7 +17,6 @@ from popgrad.compare.summary import (
     Row,
     evidence_text,
     headline,
-    plural,
     short,
 )
 
@@ -128,7 +127,8 @@ def table(summary: DatasetSummary, config: Mapping[str, Any], width: int | None 
 
 def _caption(summary: DatasetSummary, config: Mapping[str, Any]) -> str:
     first = [headline(summary), evidence_text(summary), UNTUNED]
-    notes = [f"Medians over {plural(config['seeds'], 'seed')}." if config["seeds"] > 1 else "One seed."]
+    seeds = "One seed" if config["seeds"] == 1 else f"Medians over {config['seeds']} seeds"
+    notes = [f"{seeds}." if summary.finished == summary.expected else "Medians over the seeds that have run."]
     if any(row.n_diverged for row in summary.rows):
         notes.append("Diverged runs count as worse than all others; a smaller learning rate may help.")
     notes.append(
