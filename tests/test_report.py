@@ -17,8 +17,10 @@ import pytest
 from rich.console import Console
 
 from popgrad.checks import InputError
+from popgrad.compare.files import read_config, read_results
 from popgrad.compare.report import write_report
-from popgrad.compare.summary import COLUMNS, cells, headline, read_config, read_results, summarize, table
+from popgrad.compare.summary import headline, summarize
+from popgrad.compare.table import COLUMNS, cells, table
 
 GRADIENT = {
     # label: how fast it learns, the test error where it ends
@@ -200,23 +202,65 @@ def run_of(entrant: str, metric, loss=1.0, seed: int = 0) -> dict:
     return one_run("data", entrant, seed, [0.9, 0.5]) | {"test_metric": metric, "test_loss": loss}
 
 
-def test_rank_is_by_median_metric_then_by_median_loss():
+def test_rank_is_by_median_metric_and_the_loss_orders_what_ties():
     runs = [
         *(run_of("a", metric, 0.1, seed) for seed, metric in enumerate([0.1, 0.9, 0.3])),
         *(run_of("b", metric, 9.0, seed) for seed, metric in enumerate([0.2, 0.2, 0.8])),
         *(run_of("c", 0.3, loss, seed) for seed, loss in enumerate([0.05, 0.09, 5.0])),
     ]
     _, summary = small(runs, seeds=3)
-    assert [(row.entrant, row.rank) for row in summary.rows] == [("b", 1), ("c", 2), ("a", 3)]
+    assert [(row.entrant, row.rank) for row in summary.rows] == [("b", 1), ("c", 2), ("a", 2)]
     a = summary.rows[2]
     assert (a.test_metric, a.test_metric_min, a.test_metric_max) == (0.3, 0.1, 0.9)
     assert (summary.finished, summary.expected) == (9, 9)
 
 
-def test_equal_metric_and_loss_share_a_rank():
-    _, summary = small([run_of("a", 0.2), run_of("b", 0.2), run_of("c", 0.3)])
-    assert [row.rank for row in summary.rows] == [1, 1, 3]
-    assert headline(summary).startswith("A and B came first with 20.0 % test error (one seed)")
+def test_equal_metrics_share_a_rank_and_the_headline():
+    _, summary = small([run_of("a", 0.2, loss=2.0), run_of("b", 0.2, loss=1.0), run_of("c", 0.3)])
+    assert [(row.entrant, row.rank) for row in summary.rows] == [("b", 1), ("a", 1), ("c", 3)]
+    assert headline(summary) == "B and A tie for the lowest test error: 20.0% (one seed)."
+
+
+def test_rounding_does_not_break_a_tie():
+    # The same mean of two error rates, summed in another order.
+    runs = [run_of("a", 0.1, 1.0, 0), run_of("a", 0.5, 1.0, 1), run_of("b", 0.2, 0.5, 0), run_of("b", 0.4, 0.5, 1)]
+    assert (0.1 + 0.5) / 2 != (0.2 + 0.4) / 2
+    _, summary = small(runs, "AB", seeds=2)
+    assert [(row.entrant, row.rank) for row in summary.rows] == [("b", 1), ("a", 1)]
+
+
+def test_many_ties_are_counted_and_some_named():
+    runs = [run_of(name, 0.0, loss) for loss, name in enumerate("abcdefgh")]
+    text = headline(small(runs, "ABCDEFGH")[1])
+    assert text == "8 optimizers tie for the lowest test error, 0.0% (one seed): A, B, C, D, E and 3 more."
+
+
+def test_diverged_runs_count_as_worse_than_any_other():
+    wild = {"diverged": True}
+    runs = [run_of("a", 0.01, 0.01, seed) | wild for seed in range(3)]
+    runs += [run_of("b", 0.1 + 0.1 * seed, 1.0, seed) | (wild if seed == 0 else {}) for seed in range(3)]
+    runs += [run_of("c", 0.4, 1.0, seed) for seed in range(3)]  # without the key, as older studies are
+    runs += [failed_run("data", "d", seed, "boom") for seed in range(3)]
+    config, summary = small(runs, "ABCD", seeds=3)
+    assert [(row.entrant, row.rank) for row in summary.rows] == [("b", 1), ("c", 2), ("a", None), ("d", None)]
+    b, _, a, _ = summary.rows
+    assert (b.test_metric, b.test_metric_min, b.n_diverged) == (pytest.approx(0.3), 0.2, 1)
+    assert (a.test_metric, a.test_metric_min, a.n_ok, a.n_diverged) == (None, None, 3, 3)
+    assert a.seconds is not None
+    assert [cells(summary, row)[1] for row in summary.rows] == [
+        *("B (1 of 3 diverged)", "C", "A (3 of 3 diverged)", "D (3 of 3 failed)"),
+    ]
+    assert "a smaller learning rate may help" in str(table(summary, config).caption)
+
+
+def test_the_page_marks_what_diverged(tmp_path):
+    config, _ = small([], "AB", seeds=2)
+    runs = [run_of("a", 0.2, seed=seed) | {"diverged": True} for seed in range(2)] + [run_of("b", 0.3)]
+    page = write_report(write_study(tmp_path, config, runs)).read_text()
+    assert "A (2 of 2 diverged)" in page
+    strip = figures_of(page)["d0-strip"]
+    assert [note["text"] for note in strip["layout"]["annotations"]] == ["2 of 2 diverged"]
+    assert sum(text.endswith(", diverged") for text in strip["data"][1]["text"]) == 2
 
 
 def test_failed_not_finite_and_missing_entrants_come_last_and_have_no_rank():
@@ -280,9 +324,9 @@ def test_runs_of_unknown_entrants_are_not_counted(tmp_path):
 def test_headline_names_the_winner_and_the_best_of_the_other_kind(tmp_path):
     folder = full_study(tmp_path)
     summary = summarize(json.loads((folder / "config.json").read_text()), read_results(folder))[0]
-    pattern = r"AdamW? came first with \d\.\d % test error \(median of 3 seeds\); best search: OpenAI-ES, [\d.]+ %\."
+    pattern = r"AdamW? has the lowest test error: \d\.\d% \(median of 3 seeds\); best search: OpenAI-ES, [\d.]+%\."
     assert re.fullmatch(pattern, headline(summary))
-    assert headline(small([])[1]) == "No entrant has a finite result yet."
+    assert headline(small([])[1]) == "No optimizer has a finite result yet."
 
 
 def printed(path: Path, shown, width: int) -> list[str]:
@@ -303,7 +347,7 @@ def test_terminal_table_fits_and_keeps_every_name_whole(tmp_path, width, dataset
     for row in summary.rows:
         assert sum(bool(re.match(rf" *{row.rank} {re.escape(row.label)}( |$)", line)) for line in lines) == 1
     ranked = [line.split() for line in lines if re.match(r" ?\d+ [A-Z]", line)]
-    assert [line[0] for line in ranked] == [str(rank) for rank in range(1, 20)]
+    assert [line[0] for line in ranked] == [str(row.rank) for row in summary.rows]
     if width in (None, 100, 140):
         assert sum("gradient" in line for line in ranked) == 11
         assert sum("search" in line for line in ranked) >= 8
@@ -329,8 +373,8 @@ def test_a_narrow_table_drops_columns_in_order(tmp_path):
         assert max(len(line) for line in lines) <= width
 
 
-def test_the_terminal_says_what_searches_minimised(tmp_path):
-    said = "Searches minimised the {} on the training data; gradient methods trained on their loss."
+def test_the_terminal_says_what_searches_minimized(tmp_path):
+    said = "Searches minimized the {} on the training data; gradient methods minimized their loss."
     names = {"error_rate": "error rate", "balanced_error": "balanced error", "f1_macro": "macro F1 (as 1 - F1)"}
     for objective in (*names, "loss"):
         config, summary = small([run_of("a", 0.2)])
@@ -393,16 +437,16 @@ def test_incomplete_study_says_so(tmp_path):
 @pytest.mark.parametrize(("objective", "name"), [("error_rate", "error rate"), ("f1_macro", "macro F1 (as 1 - F1)")])
 def test_an_objective_beside_the_loss_is_explained_and_drawn(tmp_path, objective, name):
     page = write_report(full_study(tmp_path, objective=objective)).read_text()
-    assert "gradient methods trained on their loss instead" in page
-    assert f"Searches minimise the {name} on" in page
-    assert f"the one with the best validation {name};" in page
+    assert "gradient methods minimize the loss instead" in page
+    assert f"Searches minimize the {name} on" in page
+    assert f"the one with the best validation {name} is the result" in page
     assert "d0-validation_metric-forwards" in figures_of(page)
     page = write_report(full_study(tmp_path)).read_text()
-    assert "gradient methods trained on their loss instead" not in page
+    assert "gradient methods minimize the loss instead" not in page
     assert "d0-validation_metric-forwards" not in figures_of(page)
 
 
-def test_lines_hold_the_last_measurement_and_colours_stay(tmp_path):
+def test_lines_hold_the_last_measurement_and_colors_stay(tmp_path):
     config, _ = small([], "AB", seeds=3)
     runs = [one_run("data", "a", seed, [8, 4 + seed, 2 + seed], [0, 1, 100]) for seed in range(3)]
     runs.append(one_run("data", "b", 0, [8, None, 1e30], [0, 2, 50]))
@@ -423,13 +467,13 @@ def test_lines_hold_the_last_measurement_and_colours_stay(tmp_path):
     other = next(t for t in figures["d0-loss-seconds"]["data"] if t.get("name") == "B")
     assert None in other["y"]
     assert other["x"][-1] == pytest.approx(50, rel=0.1)
-    colours = {
+    colors = {
         name: {t["line"]["color"] for t in figure["data"] if t.get("name") == "A"}
         for name, figure in figures.items()
         if name != "d0-strip"
     }
-    assert len(set.union(*colours.values())) == 1
-    assert set(figures["d0-strip"]["data"][1]["marker"]["color"][:3]) == set.union(*colours.values())
+    assert len(set.union(*colors.values())) == 1
+    assert set(figures["d0-strip"]["data"][1]["marker"]["color"][:3]) == set.union(*colors.values())
 
 
 def test_strip_has_a_mark_per_seed_and_says_what_cannot_be_shown(tmp_path):
@@ -472,7 +516,7 @@ def test_names_are_escaped(tmp_path):
 @pytest.mark.parametrize("module", ["jinja2", "plotly.offline"])
 def test_missing_extra_gives_the_line_that_installs_it(tmp_path, monkeypatch, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=re.escape('pip install "popgrad[report]"')):
+    with pytest.raises(InputError, match=r"is missing; install it with: pip install plotly jinja2"):
         write_report(full_study(tmp_path))
 
 
@@ -488,13 +532,13 @@ def test_a_folder_without_a_study_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (lambda c: 17, "it is no JSON object"),
+        (lambda c: 17, "it is not a JSON object"),
         (lambda c: {"format": 1}, "version is missing"),
         (lambda c: c | {"format": 2}, "format is 2"),
         (lambda c: c | {"seeds": "3"}, "seeds is '3', expected int"),
         (lambda c: c | {"budget": True}, "budget is True"),
         (lambda c: c | {"datasets": []}, r"datasets is \[\]"),
-        (lambda c: c | {"datasets": {"data": 1}}, "datasets.data is no JSON object"),
+        (lambda c: c | {"datasets": {"data": 1}}, "datasets.data is not a JSON object"),
         (lambda c: c | {"datasets": {"data": {"task": "x"}}}, "datasets.data.metric is missing"),
         (lambda c: c["entrants"]["a"].pop("label") and c, "entrants.a.label is missing"),
         (lambda c: c["entrants"]["a"].update(kind="wild") or c, "entrants.a.kind is 'wild', expected gradient or"),
@@ -586,11 +630,11 @@ def test_results_that_cannot_be_read_are_an_input_error(tmp_path, monkeypatch):
         write_report(folder)
 
 
-def test_a_regression_names_the_standardised_target_everywhere(tmp_path):
+def test_a_regression_names_the_standardized_target_everywhere(tmp_path):
     folder = full_study(tmp_path, ("digits", "diabetes"))
     config = read_config(folder)
     digits, diabetes = summarize(config, read_results(folder))
-    long = "test MSE of the standardised target"
+    long = "test MSE of the standardized target"
     assert long in headline(diabetes)
     assert str(table(diabetes, config).title) == f"diabetes: {long}, smaller is better"
     page = write_report(folder).read_text()
@@ -598,7 +642,10 @@ def test_a_regression_names_the_standardised_target_everywhere(tmp_path):
     for part, count in ((parts[1], 0), (parts[2].split("</section>")[0], 1)):
         assert part.count(f"Ranking by median {long} (smaller is better)") == count
         assert part.count(f"<h3>T{long[1:]}: one mark per seed") == count
-        assert part.count("1 is what predicting the training mean gets, and 1 − MSE is about R²") == count
+        assert (
+            part.count("always predicts the training mean has an MSE of about 1, and 1 − MSE is approximately R²")
+            == count
+        )
     figures = figures_of(page)
     assert figures["d1-strip"]["layout"]["xaxis"]["title"].startswith("test MSE (std.)")
     titles = {name: figure["layout"]["yaxis"]["title"] for name, figure in figures.items() if "loss" in name}
@@ -611,7 +658,7 @@ def test_a_regression_names_the_standardised_target_everywhere(tmp_path):
 def test_several_instruction_sets_are_said_to_be_incomparable(tmp_path):
     config, _ = small([], "AB", seeds=3)
     runs = [run_of("a", 0.2, seed=seed) for seed in range(3)]
-    warning = "several instruction sets: avx512, baseline; their times are not comparable"
+    warning = "several instruction sets: avx512, baseline. Their times are not comparable"
     for isas, wanted in (
         ([None, None, None], False),
         (["avx512", None, "avx512"], False),

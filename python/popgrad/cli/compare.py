@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.table import Column
 
 from popgrad.checks import fail
-from popgrad.cli._common import Activation, Hidden, Objective, Target, Task, app, count, out, sizes
+from popgrad.cli._common import app, count, out, sizes
+from popgrad.compare.progress import Progress, duration
 
 __all__: list[str] = []
 
@@ -21,85 +27,223 @@ __all__: list[str] = []
 def compare(
     datasets: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[DATA]...", help="Names, CSV or NPZ files, or openml:ID. Default: digits."),
+        typer.Argument(
+            metavar="DATA",
+            help="Names of data sets, CSV or NPZ files, FILE:TARGET, or openml:ID. Default: digits.",
+        ),
     ] = None,
     optimizers: Annotated[
-        str | None, typer.Option(help="Names separated by commas (popgrad list). Default: all.")
+        str | None, typer.Option(help="Names separated by commas (see popgrad list). Default: all.")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each optimizer on each data set.")] = 3,
-    budget: Annotated[str, typer.Option(help="Forwards that each run may use.")] = "3e6",
-    hidden: Hidden = "32",
-    activation: Activation = "relu",
-    objective: Objective = "loss",
-    target: Target = None,
-    task: Task = None,
-    name: Annotated[str | None, typer.Option(help="Folder of the study. Default: made from the settings.")] = None,
-    root: Annotated[Path, typer.Option(help="Folder of all studies.")] = Path("runs"),
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes. Default: one per thread allowed.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each optimizer on each data set. Default: 3.")] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="Forwards (samples through the network) that each run may use. Default: 3e6.")
+    ] = None,
+    hidden: Annotated[
+        str | None, typer.Option(help="Sizes of the hidden layers, separated by commas; 0 for none. Default: 32.")
+    ] = None,
+    activation: Annotated[str | None, typer.Option(help="Activation of the hidden layers. Default: relu.")] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            help="What searches minimize: loss, error_rate, balanced_error or f1_macro. Gradient methods always "
+            "minimize the loss. Default: loss."
+        ),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="Target column, for tables that are not given as FILE:TARGET.")
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option(help="classification or regression, for files. Default: inferred from the target.")
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the study, and of its folder. Default: made from the data and the settings."),
+    ] = None,
+    root: Annotated[Path, typer.Option(help="Folder that holds all studies.")] = Path("runs"),
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Worker processes. Default: one for each thread that popgrad may use.")
+    ] = None,
 ) -> None:
-    """Race optimizers on data under one budget, rank them, and write a report.
+    """Compare optimizers on data sets under one budget, rank them, and write a report.
 
-    A study that was stopped goes on when the same command is given again.
+    The same command continues a study that was stopped.
+
+    To extend a study, name more seeds, optimizers or data sets. Finished runs are kept.
+
+    With the --name of an existing study, every option that you omit has the study's value.
     """
     from popgrad.compare.entrants import chosen
-    from popgrad.compare.study import Study
+    from popgrad.compare.study import Study, stored_arguments
 
-    study = Study(
-        sources=datasets or ["digits"],
-        entrants=chosen(optimizers),
-        seeds=seeds,
-        budget=count("--budget", budget),
-        hidden=sizes(hidden),
-        activation=activation,
-        objective=objective,
-        target=target,
-        task=task,
-        name=name,
-        root=root,
-        command=" ".join(["popgrad", *sys.argv[1:]]),
-    )
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=out, disable=not out.is_terminal, transient=True) as progress:
-        bar = progress.add_task("comparing", total=None)
-
-        def show(result: dict[str, Any] | None, done: int, total: int) -> None:
-            text = "comparing" if result is None else f"{result['entrant']} on {result['dataset']}"
-            progress.update(bar, completed=done, total=total, description=f"{text:<32}")
-
-        try:
-            folder = study.run(show, workers)
-        except KeyboardInterrupt:
-            Console(stderr=True).print("popgrad: interrupted; the same command goes on where it stopped")
-            raise typer.Exit(130) from None
+    stored = stored_arguments(root, name) if name else {}
+    given = {
+        "sources": datasets or None,
+        "seeds": seeds,
+        "budget": None if budget is None else count("--budget", budget),
+        "hidden": None if hidden is None else sizes(hidden),
+        "activation": activation,
+        "objective": objective,
+    }
+    arguments = {"sources": ["digits"]} | stored | {key: value for key, value in given.items() if value is not None}
+    arguments["entrants"] = chosen(",".join(stored["entrants"]) if stored and optimizers is None else optimizers)
+    command = shlex.join(["popgrad", *sys.argv[1:]])
+    study = Study(**arguments, target=target, task=task, name=name, root=root, command=command)
+    folder = _run(study, workers)
     succeeded = _present(folder)
-    if find_spec("plotly") and find_spec("jinja2"):
-        from popgrad.compare.report import write_report
-
-        out.print(f"\nReport: {write_report(folder)}", highlight=False, soft_wrap=True)
-    else:
-        out.print(f'\nFor the report: pip install "popgrad[report]", then: popgrad report {folder}', soft_wrap=True)
+    _offer_report(folder)
     if not succeeded:
         fail("compare", f"not one run succeeded; {str(folder / 'results.jsonl')!r} says why")
 
 
+def _run(study: Any, workers: int | None) -> Path:
+    """Run a study and show how far it is: a bar on a terminal, otherwise a line now and then."""
+    shown = _Bar() if out.is_terminal else _Lines(Console(stderr=True, soft_wrap=True, highlight=False).print)
+    begun = False
+
+    def watch(progress: Progress[Any]) -> None:
+        nonlocal begun
+        if not begun:
+            begun = True
+            _announce(progress)
+        shown.show(progress)
+
+    try:
+        with shown:
+            folder: Path = study.run(watch, workers)
+            return folder
+    except KeyboardInterrupt:
+        Console(stderr=True).print("popgrad: interrupted; finished runs are kept, and the same command continues")
+        raise typer.Exit(130) from None
+
+
+def _announce(progress: Progress[Any]) -> None:
+    """Say what is there already."""
+    from popgrad.compare.summary import plural
+
+    if not progress.waiting:
+        found = "1 run is" if progress.total == 1 else f"{progress.total:,} runs are"
+        out.print(f"Nothing to run: {'the' if progress.total == 1 else 'all'} {found} there already.", highlight=False)
+    elif progress.done:
+        found = f"{progress.done:,} of {plural(progress.total, 'run')}"
+        out.print(f"Continuing: {found} {'is' if progress.done == 1 else 'are'} there already.", highlight=False)
+
+
+def _left(progress: Progress[Any]) -> str:
+    seconds = progress.remaining()
+    return "" if seconds is None else f"about {duration(seconds)} left"
+
+
+def _running(progress: Progress[Any]) -> str:
+    jobs = list(progress.running)
+    several = len({job.dataset for job in (*progress.waiting, *jobs)}) > 1
+    return ", ".join(f"{job.name} on {job.dataset}" if several else job.name for job in jobs)
+
+
+class _Bar:
+    """A progress bar on the terminal; it vanishes at the end."""
+
+    def __init__(self) -> None:
+        self._bar = Bar(
+            TextColumn("{task.description}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=out,
+            transient=True,
+            expand=True,
+        )
+        self._task = self._bar.add_task("", total=None, left="")
+
+    def __enter__(self) -> _Bar:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, progress: Progress[Any]) -> None:
+        self._bar.update(
+            self._task,
+            completed=progress.done,
+            total=progress.total,
+            description=_running(progress),
+            left=_left(progress),
+        )
+
+
+class _Lines:
+    """A line every 10 seconds, and at every tenth of the runs if the last line is at least a second old."""
+
+    def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
+        self._write, self._clock = write, clock
+        self._last = clock()
+        self._tenth: int | None = None
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def show(self, progress: Progress[Any]) -> None:
+        tenth, since = 10 * progress.done // max(progress.total, 1), self._clock() - self._last
+        if self._tenth is None:
+            self._tenth = tenth
+        if not progress.running or since < (1 if tenth > self._tenth else 10):
+            return
+        self._last, self._tenth = self._clock(), tenth
+        parts = [
+            f"{progress.done:,} of {progress.total:,} runs done",
+            f"{duration(progress.elapsed)} elapsed",
+            _left(progress),
+            f"running: {_running(progress)}",
+        ]
+        self._write(f"popgrad: {'; '.join(filter(None, parts))}")
+
+
 def _present(folder: Path) -> bool:
-    """Show the ranked tables; whether any run succeeded."""
-    from popgrad.compare.summary import read_config, read_results, summarize, table
+    """Show the ranked tables, and how to run what is missing; return whether any run succeeded."""
+    from popgrad.compare.files import read_config, read_results
+    from popgrad.compare.summary import summarize
+    from popgrad.compare.table import table
 
     config, results = read_config(folder), read_results(folder)
-    for summary in summarize(config, results):
+    summaries = summarize(config, results)
+    for summary in summaries:
         out.print()
         out.print(table(summary, config, out.width))
+    expected = sum(summary.expected for summary in summaries)
+    missing = expected - sum(summary.finished for summary in summaries)
+    if missing:
+        command = ["popgrad", "compare", "--name", folder.name]
+        command += [] if folder.parent == Path("runs") else ["--root", str(folder.parent)]
+        text = f"\nRuns that this study lacks: {missing:,} of {expected:,}. To run them: {shlex.join(command)}"
+        out.print(text, highlight=False, soft_wrap=True, markup=False)
     return any(run["status"] == "ok" for run in results)
 
 
-@app.command()
-def report(folder: Annotated[Path, typer.Argument(help="Folder of a study, such as runs/NAME.")]) -> None:
-    """Build a study's table and report again from its results."""
-    from popgrad.compare.report import write_report
-    from popgrad.compare.summary import read_config
+def _offer_report(folder: Path) -> None:
+    """Write the report, or say how to get it."""
+    if find_spec("plotly") and find_spec("jinja2"):
+        from popgrad.compare.report import write_report
 
-    read_config(folder)  # a folder that holds no study is said before a missing extra
+        text = f"Report: {write_report(folder)}"
+    else:
+        text = f"For the report: pip install plotly jinja2, then: popgrad report {shlex.quote(str(folder))}"
+    out.print(f"\n{text}", highlight=False, soft_wrap=True, markup=False)
+
+
+@app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a study, such as runs/NAME.")],
+) -> None:
+    """Write a study's report again from its stored results, and print its table."""
+    from popgrad.compare.files import read_config
+    from popgrad.compare.report import write_report
+
+    read_config(folder)  # before a missing package: the folder may hold no study
     page = write_report(folder)
     _present(folder)
-    out.print(f"\nReport: {page}", highlight=False, soft_wrap=True)
+    out.print(f"\nReport: {page}", highlight=False, soft_wrap=True, markup=False)

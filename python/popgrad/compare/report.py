@@ -1,4 +1,4 @@
-"""The page of a study: one HTML file that needs neither a network nor the package to be read."""
+"""The page of a study: one HTML file, readable without a network and without popgrad."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from numpy.typing import NDArray
 
 from popgrad.checkpoint import write_file
 from popgrad.checks import fail
+from popgrad.compare.files import read_config, read_results
 from popgrad.compare.summary import (
-    COLUMNS,
     OBJECTIVES,
+    UNTUNED,
     DatasetSummary,
-    cells,
     counted,
+    evidence_text,
     headline,
     number,
-    read_config,
-    read_results,
+    plural,
     summarize,
 )
+from popgrad.compare.table import COLUMNS, cells
+from popgrad.system import EXTRAS
 
 __all__ = ["write_report"]
 
 Floats = NDArray[np.float64]
 
-# Blue against orange is the contrast that every common colour vision keeps: gradient methods are cool, solid
-# and filled, searches warm, dashed and hollow. Within a kind the symbols tell apart what the colours may not;
-# 12 and 7 have no common divisor, so 84 entrants of one kind differ.
-COLOURS = {
+# People with any common color vision can tell blue from orange: gradient methods have cool colors, solid lines and
+# filled symbols; searches have warm colors, dashed lines and hollow symbols. Within a kind, colors and symbols repeat
+# after 12 and 7 entrants, so the pair differs for 84.
+COLORS = {
     "gradient": (
         *("#1f77d0", "#0f766e", "#8b7cf6", "#08306b", "#5bb5ea", "#4338ca"),
         *("#2bb5b0", "#5b6f95", "#6d28d9", "#0891b2", "#8ea6d2", "#155e75"),
@@ -43,7 +45,7 @@ COLOURS = {
         *("#f2ae5c", "#5c1a0b", "#d9480f", "#b58b00", "#e64b3c", "#7a4a12"),
     ),
 }
-# The symbols of plotly, and the same as outlines in a box of 12 for the legend, which is plain HTML.
+# Plotly's symbols, and the same shapes as SVG paths in a box of 12 by 12 for the legend, which is plain HTML.
 SYMBOLS = {
     "circle": "M6 2a4 4 0 1 0 .01 0Z",
     "square": "M2.5 2.5h7v7h-7Z",
@@ -53,7 +55,7 @@ SYMBOLS = {
     "triangle-down": "M6 10.5l4.5-8h-9Z",
     "star": "M6 .8l1.5 3.5 3.8.3-2.9 2.5.9 3.7-3.3-2-3.3 2 .9-3.7-2.9-2.5 3.8-.3Z",
 }
-POINTS = 150  # of the common grid of a chart: finer than a line is wide
+POINTS = 150  # of a chart's common grid; their distance is below the width of a line
 
 QUANTITIES = {
     "loss": ("Training loss", "training loss", 1),
@@ -69,7 +71,7 @@ AXES = {
 def write_report(folder: Path) -> Path:
     """Write ``folder/report.html`` from the study's configuration and finished runs, and return its path.
 
-    The same input gives the same bytes. The file appears whole or not at all.
+    The same input gives the same bytes. The file is replaced as a whole or not at all.
 
     Raises:
         InputError: plotly or jinja2 is missing, `folder` holds no study, or it cannot be written.
@@ -78,7 +80,10 @@ def write_report(folder: Path) -> Path:
         import jinja2
         from plotly.offline import get_plotlyjs
     except ImportError as error:
-        fail("report", f'{error.name or "an extra"} is missing; install it with: pip install "popgrad[report]"')
+        fail(
+            "report",
+            f"{error.name or 'a package'} is missing; install it with: pip install {' '.join(EXTRAS['report'])}",
+        )
     config = read_config(folder)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -88,18 +93,18 @@ def write_report(folder: Path) -> Path:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.jinja").render(
-        minimised=OBJECTIVES.get(config["objective"]), **_content(config, read_results(folder)), plotly=get_plotlyjs()
+        minimized=OBJECTIVES.get(config["objective"]), **_content(config, read_results(folder)), plotly=get_plotlyjs()
     )
-    # A command line may hold bytes that are no text.
+    # A command line may hold bytes that are not text.
     return write_file(folder / "report.html", page.encode(errors="replace"))
 
 
 def _content(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Everything that the template shows."""
+    """Return the variables of the template."""
     looks = _looks(config["entrants"])
     figures: dict[str, Any] = {}
     sections = []
-    # The objective of the searches, beside the loss that all entrants share.
+    # An objective other than the loss gets charts of its own.
     error = ["validation_metric"] if config["objective"] in OBJECTIVES else []
     quantities = ["loss", "validation_loss", *error]
     results = counted(config, results)
@@ -116,6 +121,7 @@ def _content(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) ->
             {
                 "summary": summary,
                 "headline": headline(summary),
+                "evidence": evidence_text(summary),
                 "charts": {f"d{index}-{name}": chart["title"] for name, chart in charts.items()},
                 "strip": f"d{index}-strip",
                 "drawn": drawn,
@@ -131,7 +137,9 @@ def _content(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) ->
         "looks": looks,
         "symbols": SYMBOLS,
         "columns": COLUMNS,
-        # Of the runs that say so.
+        "untuned": UNTUNED,
+        "plural": plural,
+        # Of the runs that recorded one.
         "isas": sorted({run["isa"] for run in results if run["status"] == "ok" and isinstance(run.get("isa"), str)}),
         "finished": sum(summary.finished for summary in summaries),
         "expected": sum(summary.expected for summary in summaries),
@@ -139,13 +147,13 @@ def _content(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) ->
 
 
 def _looks(entrants: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Colour, symbol and dash of every entrant: the same in every chart, whatever its rank there."""
+    """Color, symbol and dash of every entrant, the same in every chart."""
     looks = {}
-    for kind, colours in COLOURS.items():
+    for kind, colors in COLORS.items():
         for i, name in enumerate(name for name in entrants if entrants[name]["kind"] == kind):
             symbol = list(SYMBOLS)[i % len(SYMBOLS)]
             looks[name] = {
-                "colour": colours[i % len(colours)],
+                "color": colors[i % len(colors)],
                 "symbol": symbol,
                 "dash": "6px,3px" if kind == "search" else "solid",
                 "marker": f"{symbol}-open" if kind == "search" else symbol,
@@ -159,7 +167,7 @@ def _line_charts(
     looks: Mapping[str, Mapping[str, str]],
     quantities: Sequence[str],
 ) -> dict[str, Any]:
-    """A chart per quantity and axis, by what its identity ends in."""
+    """A chart for each quantity and axis, by the end of its HTML id."""
     charts = {}
     for quantity in quantities:
         title, y_title, scale = QUANTITIES[quantity]
@@ -185,11 +193,11 @@ def _lines(
     axis: str,
     scale: float,
 ) -> tuple[list[dict[str, Any]], tuple[float, float]]:
-    """The traces of one chart, a band and a median line per entrant, and the ends of its x axis.
+    """Return the traces of one chart, a band and a median line for each entrant, and the ends of its x axis.
 
-    The seeds of an entrant were measured at different positions. They meet on a common grid where each has
-    the value of its last measurement: no loss is shown before it was reached. The axis starts before the
-    first measurement of any run, so that its left end shows the untrained network.
+    The seeds of an entrant were measured at different positions. On a common grid, each has the value of its last
+    measurement, so no loss is shown before it was reached. The axis starts before the first measurement of any run, so
+    its left end shows the untrained network.
     """
     positions = [number(x) for run in runs for x in run["curve"][axis]]
     positions = [x for x in positions if 0 < x < math.inf] or [1.0]
@@ -205,7 +213,7 @@ def _lines(
         x, y = _on_grid(mine, quantity, axis, grid)
         low, middle, high = (scale * f(y, axis=0) for f in (np.min, np.median, np.max))
         look, label, finite = looks[row.entrant], html.escape(row.label), np.isfinite(low)
-        # Where a seed has diverged the band reaches out of the chart; JSON has no infinity for that.
+        # Where a seed diverged the band leaves the chart; JSON has no infinity for that.
         high = np.minimum(high, 1e6 * (1 + np.abs(low)))
         leader = row.entrant in leaders
         traces += [
@@ -214,7 +222,7 @@ def _lines(
                 "x": _json([*x[finite], *x[finite][::-1]]),
                 "y": _json([*low[finite], *high[finite][::-1]]),
                 "fill": "toself",
-                "fillcolor": look["colour"],
+                "fillcolor": look["color"],
                 "opacity": 0.13,
                 "line": {"width": 0},
                 "mode": "lines",
@@ -227,8 +235,8 @@ def _lines(
                 "x": _json(x),
                 "y": _json(middle),
                 "mode": "lines+markers",
-                "line": {"color": look["colour"], "dash": look["dash"], "width": 1.8},
-                "marker": {"symbol": look["marker"], "size": 7, "color": look["colour"], "maxdisplayed": 4},
+                "line": {"color": look["color"], "dash": look["dash"], "width": 1.8},
+                "marker": {"symbol": look["marker"], "size": 7, "color": look["color"], "maxdisplayed": 4},
                 "hovertemplate": f"<b>{label}</b><br>%{{y:.4~g}} after %{{x:.3~s}} {axis}<extra></extra>",
             },
         ]
@@ -236,9 +244,9 @@ def _lines(
 
 
 def _on_grid(curves: Sequence[Mapping[str, Any]], quantity: str, axis: str, grid: Floats) -> tuple[Floats, Floats]:
-    """The grid up to where the last of the curves ends, and one row of values per curve.
+    """Return the grid up to the end of the last curve, and one row of values for each curve.
 
-    What is not finite counts as infinitely large, so a median tells where most of the seeds are.
+    A value that is not finite counts as infinitely large, so a median shows where most of the seeds are.
     """
     end = max(number(curve[axis][-1]) for curve in curves)
     used = grid[: int(np.searchsorted(grid, end)) + 1]
@@ -251,7 +259,10 @@ def _on_grid(curves: Sequence[Mapping[str, Any]], quantity: str, axis: str, grid
 
 
 def _y_axis(data: Sequence[Mapping[str, Any]], title: str, *, linear: bool) -> dict[str, Any]:
-    """A y axis that holds where the median lines start and end; what diverges leaves at the top."""
+    """Return a y axis that contains the start and the lowest point of every median line.
+
+    It ends at 1.2 times the largest start, so a line that gets worse than that leaves it at the top.
+    """
     lines = [trace["y"] for trace in data if not trace["meta"]["band"]]
     bottom = min((y for line in lines for y in line if y is not None), default=0.0)
     top = 1.2 * max((line[0] for line in lines if line[0] is not None), default=1.0) or 1.0
@@ -275,12 +286,13 @@ def _log_range(low: float, high: float, wide: float) -> dict[str, Any]:
 def _strip(
     summary: DatasetSummary, runs: Sequence[Mapping[str, Any]], looks: Mapping[str, Mapping[str, str]]
 ) -> dict[str, Any]:
-    """One line per entrant, best on top: a mark per seed and a bar at the median."""
+    """Return the chart with one line for each entrant, best on top: a mark for each seed and a bar at the median."""
     scale = 100 if summary.metric == "error_rate" else 1
     found = {(run["entrant"], run["seed"]): number(run.get("test_metric")) for run in runs}
+    diverged = {(run["entrant"], run["seed"]) for run in runs if run.get("diverged") is True}
     values = [value for value in found.values() if value < math.inf] or [0.0]
     low, high = min(values), max(values)
-    # What diverged without becoming infinite must not squeeze all others into one place.
+    # A run that diverged to a finite value must not push all others to one side.
     high = min(high, 1e3 * low) if low > 0 else high
     log = low > 0 and high > 8 * low
     title = f"{summary.short_metric_name}{' (%)' * (scale == 100)}{', log scale' * log}"
@@ -293,24 +305,29 @@ def _strip(
 
     marks, notes, bars = [], [], []
     seeds = 1 + max(seed for _, seed in found)
+    at = {"xref": "x domain", "showarrow": False}
     for place, row in enumerate(summary.rows):
         look, label = looks[row.entrant], html.escape(row.label)
         here = [(seed, value) for (entrant, seed), value in found.items() if entrant == row.entrant]
         for seed, value in here:
             if value <= high:
-                # Seeds with equal results lie above one another instead of hiding one another.
+                # The seeds are offset vertically, so that equal results do not hide one another.
                 y = round(place + 0.44 * ((seed + 0.5) / seeds - 0.5), 3)
                 hover = f"<b>{label}</b>, seed {seed}<br>{summary.format_metric(value)}{summary.unit}"
-                marks.append((float(f"{scale * value:.6g}"), y, hover, look["colour"], look["marker"]))
+                hover += ", diverged" * ((row.entrant, seed) in diverged)
+                marks.append((float(f"{scale * value:.6g}"), y, hover, look["color"], look["marker"]))
         if row.test_metric is not None and row.test_metric <= high:
             bars.append((float(f"{scale * row.test_metric:.6g}"), place))
         if not any(value <= high for _, value in here):
             off = any(high < value < math.inf for _, value in here)
             ran = row.n_ok + row.n_failed
             note = "off the scale" if off else "no finite result" if ran else "not run yet"
-            notes.append({"y": place, "text": note, "xref": "x domain", "x": 0.01, "showarrow": False})
+            notes.append({"y": place, "text": note, "x": 0.01, **at})
+        if row.n_diverged:
+            note = f"{row.n_diverged} of {row.n_ok + row.n_failed} diverged"
+            notes.append({"y": place, "text": note, "x": 0.99, "xanchor": "right", **at})
 
-    xs, ys, text, colour, marker = zip(*marks, strict=True) if marks else [()] * 5
+    xs, ys, text, color, marker = zip(*marks, strict=True) if marks else [()] * 5
     y_axis = {
         "range": [len(summary.rows) - 0.4, -0.6],
         "tickvals": list(range(len(summary.rows))),
@@ -332,11 +349,11 @@ def _strip(
                 "text": text,
                 "mode": "markers",
                 "hovertemplate": "%{text}<extra></extra>",
-                "marker": {"size": 8, "color": colour, "symbol": marker} | {"line": {"width": 1.5, "color": colour}},
+                "marker": {"size": 8, "color": color, "symbol": marker} | {"line": {"width": 1.5, "color": color}},
             },
         ],
         "layout": {
-            "height": 90 + 25 * len(summary.rows),
+            "height": 90 + 22 * len(summary.rows),
             "xaxis": x_axis,
             "yaxis": y_axis,
             "annotations": notes,
@@ -345,5 +362,5 @@ def _strip(
 
 
 def _json(values: Iterable[float]) -> list[float | None]:
-    """Five digits are more than a screen shows; JSON has no infinity."""
+    """Values with five digits, which is finer than a screen; None where they are not finite, as JSON needs it."""
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]

@@ -1,71 +1,71 @@
-"""A study: every entrant, on every data set, with every seed, under one budget; resumable at any instant."""
+"""A study: every entrant on every data set with every seed, under one budget. It can be continued and extended."""
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
 import json
-import math
-import multiprocessing
-import os
 import re
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
-
-from popgrad import __version__, _core, data
-from popgrad.backends import get_num_threads, set_num_threads
-from popgrad.budget import GRADIENT_FORWARDS, Budget
-from popgrad.checkpoint import write_file
-from popgrad.checks import InputError, fail, one_of, positive_int
+from popgrad import __version__, data
+from popgrad.backends import get_num_threads
+from popgrad.budget import GRADIENT_FORWARDS
+from popgrad.checks import fail, one_of, positive_int
 from popgrad.compare.entrants import Entrant
-from popgrad.compare.summary import OBJECTIVES, read_config, read_results
-from popgrad.fit import fit
+from popgrad.compare.files import append_result, open_study, read_config, read_results
+from popgrad.compare.jobs import Job, Source, as_source, load, run_jobs
+from popgrad.compare.progress import Progress
+from popgrad.compare.summary import OBJECTIVES
 from popgrad.model import ACTIVATIONS, MLP
 from popgrad.search import Search
 from popgrad.system import machine
 
-__all__ = ["Study"]
+__all__ = ["Study", "stored_arguments"]
 
-RECORDS = 40  # points of a curve at equal distances, and as many at equal ratios
-Job = tuple[str, str, int]  # data set, entrant, seed
+Watch = Callable[[Progress[Job]], None]
+
+# Time of a step that does not depend on the samples in it, as that many samples. It only orders and estimates jobs.
+STEP_OVERHEAD = 16
+
+
+def _ignore(_: Progress[Job]) -> None:
+    pass
 
 
 @dataclass(frozen=True)
 class Study:
-    """What to compare. Making one loads every data set, so that bad input is found before any work.
+    """What to compare. Creating a study loads every data set, so that bad input is found before any work.
+
+    `run` works on the folder ``root/name``. If the folder already holds a study with the same settings, the data sets,
+    entrants and seeds of this one are added to it, and runs that it already has are not repeated. Nothing is ever
+    removed: a study with more seeds keeps them.
 
     Args:
         sources: names or paths of data sets, as `popgrad.data.load` takes them.
         entrants: by name.
-        seeds: runs of each entrant on each data set; run s uses seed s for split, weights and optimizer.
+        seeds: runs of each entrant on each data set. Run s uses seed s for the split, the weights and the optimizer.
         budget: forwards that each run may use.
         hidden: sizes of the hidden layers; may be empty.
-        objective: "loss"; or, for classification, "error_rate", "balanced_error" or "f1_macro": what searches
-            minimise and the best record is picked by.
+        objective: "loss", or for classification "error_rate", "balanced_error" or "f1_macro". Searches minimize it, and
+            it picks the best record of every run.
         activation: of the hidden layers.
-        target: name of the target column, for the sources that are tables: CSV files and OpenML.
-        task: "classification" or "regression", for the same sources; default: what the target looks like.
-        name: folder under `root`; default: made of the data sets and a digest of the settings.
+        target: name of the target column, for sources that are tables (CSV files and OpenML) and name none themselves.
+        task: "classification" or "regression", for tables. Default: inferred from the target.
+        name: folder under `root`. Default: the names of the data sets, followed by a digest of the data and of all
+            settings except `seeds` and `entrants`.
         root: folder of all studies.
-        command: what a person typed, for the report.
+        command: the command line that a person typed, for the report.
 
     Raises:
-        InputError: an argument does not fit or a data set cannot be read.
+        InputError: an argument does not fit, or a data set cannot be read.
     """
 
-    sources: Sequence[str]
+    sources: Sequence[str | Source]
     entrants: Mapping[str, Entrant]
     seeds: int = 3
     budget: int = 3_000_000
@@ -77,9 +77,30 @@ class Study:
     name: str | None = None
     root: Path = Path("runs")
     command: str = ""
-    datasets: dict[str, dict[str, Any]] = field(init=False)  # by name: what config.json says of it
+    datasets: dict[str, dict[str, Any]] = field(init=False)  # the entries of config.json, by name
 
     def __post_init__(self) -> None:
+        self._check_settings()
+        sources = [s if isinstance(s, Source) else as_source(s, self.target, self.task) for s in self.sources]
+        datasets: dict[str, dict[str, Any]] = {}
+        for source in sources:
+            dataset, contents = load(source)
+            name = _name(source, dataset)
+            if name in datasets:
+                fail("compare", f"two data sets are called {name!r}")
+            if self.objective != "loss" and dataset.task != "classification":
+                fail("compare", f"objective {self.objective} needs classes, but {name!r} is a regression")
+            datasets[name] = _describe(source, dataset, contents)
+            self._check_budget(name, datasets[name])
+        for word, value, used in (
+            ("target", self.target, any(source.target for source in sources)),
+            ("task", self.task, any(source.task for source in sources)),
+        ):
+            if value is not None and not used:
+                fail("compare", f"{word} is for tables (CSV files and openml:ID), and none of the data sets takes it")
+        object.__setattr__(self, "datasets", datasets)
+
+    def _check_settings(self) -> None:
         positive_int("compare", "seeds", self.seeds)
         positive_int("compare", "budget", self.budget)
         for size in self.hidden:
@@ -90,64 +111,37 @@ class Study:
             fail("compare", "give at least one data set and one optimizer")
         if not ACTIVATIONS[self.activation] and any(e.kind == "gradient" for e in self.entrants.values()):
             fail("compare", f"activation {self.activation!r} has no gradient; name only searches with --optimizers")
-        if self.name is not None and not re.fullmatch(r"\w[\w.-]{0,99}", self.name):
-            fail("compare", f"name must be letters, digits, '_', '.' or '-', got {self.name!r}")
-        datasets = {}
-        for source in self.sources:
-            dataset = _load(source, *self._columns(source))
-            if dataset.name in datasets:
-                fail("compare", f"two data sets are called {dataset.name!r}")
-            if self.objective != "loss" and dataset.task != "classification":
-                fail("compare", f"objective {self.objective} needs classes, and {dataset.name!r} is a regression")
-            datasets[dataset.name] = self._describe(source, dataset)
-        if (self.target or self.task) and not any(any(self._columns(source)) for source in self.sources):
-            fail("compare", "target and task are for tables: CSV files and openml:ID")
-        object.__setattr__(self, "datasets", datasets)
+        if self.name is not None:
+            _check_name(self.name)
 
-    def _columns(self, source: str) -> tuple[str | None, str | None]:
-        """Target and task, for a source that they are meant for."""
-        table = source not in data.NAMES and not source.endswith(".npz")
-        return (self.target, self.task) if table else (None, None)
-
-    def _describe(self, source: str, dataset: data.Dataset) -> dict[str, Any]:
-        split = data.split(dataset, seed=0)
-        sizes = [split.X_train.shape[1], *self.hidden, max(len(dataset.classes), 1)]
-        model = MLP(sizes, self.activation, "mse")  # whatever the loss: the sizes are what may not fit
+    def _check_budget(self, dataset: str, described: Mapping[str, Any]) -> None:
+        """Fail unless every entrant can take its first step."""
+        # "mse" whatever the loss is: only the sizes can be wrong here.
+        model = MLP(_sizes(described, self.hidden), self.activation, "mse")
         for name, entrant in self.entrants.items():
-            cost = _first_step(entrant, model, len(split.X_train))
+            cost = _first_step(entrant, model, described["train"])
             if self.budget < cost:
                 fail(
                     "compare",
-                    f"the first step of {name!r} on {dataset.name!r} costs {cost} forwards, and the budget is "
-                    f"{self.budget}; give --budget {10 * cost} or more, or name others with --optimizers",
+                    f"the first step of {name!r} on {dataset!r} costs {cost} forwards, but the budget is "
+                    f"{self.budget}; give --budget {10 * cost} or more, or leave {name!r} out with --optimizers",
                 )
-        return {
-            "source": source,
-            "digest": _digest(dataset),
-            "task": dataset.task,
-            "rows": len(dataset.y),
-            "features": len(split.features),
-            "classes": len(dataset.classes),
-            "metric": "error_rate" if dataset.task == "classification" else "mse",
-            "train": len(split.y_train),
-            "validation": len(split.y_val),
-            "test": len(split.y_test),
-        }
 
     def config(self) -> dict[str, Any]:
-        """All settings and the machine, as stored in ``config.json``."""
+        """Return all settings and the machine, as a new study stores them in ``config.json``."""
         settings = {
             "format": 1,
             "version": __version__,
             "objective": self.objective,
             "budget": self.budget,
-            "seeds": self.seeds,
             "hidden": list(self.hidden),
             "activation": self.activation,
             "dtype": "float32",
-            "target": self.target,
-            "task": self.task,
             "libraries": {name: version(name) for name in ("numpy", "scikit-learn")},  # they draw the splits
+        }
+        return {
+            **settings,
+            "seeds": self.seeds,
             "datasets": self.datasets,
             "entrants": {
                 name: {
@@ -158,113 +152,132 @@ class Study:
                 }
                 for name, entrant in self.entrants.items()
             },
+            "name": self.name or self._default_name(settings),
+            "command": self.command,
+            "machine": machine(),
         }
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
-        name = self.name or "-".join([*list(self.datasets)[:3], digest])
-        return {**settings, "name": name, "command": self.command, "machine": machine()}
 
-    def run(self, report: Callable[[dict[str, Any] | None, int, int], None], workers: int | None = None) -> Path:
-        """Run what is not done yet, on every core, and return the folder.
+    def _default_name(self, settings: Mapping[str, Any]) -> str:
+        data = {name: [entry["digest"], entry["task"]] for name, entry in self.datasets.items()}
+        identity = json.dumps([settings, data], sort_keys=True).encode()
+        return "-".join([*list(self.datasets)[:3], hashlib.sha256(identity).hexdigest()[:8]])
+
+    def run(self, watch: Watch = _ignore, workers: int | None = None) -> Path:
+        """Run what the study does not have yet, on every core, and return the folder.
 
         Args:
-            report: called as ``report(result, done, total)`` at the start (with None) and after every run.
-            workers: processes; default as many as `popgrad.get_num_threads` says.
+            watch: called with the progress at the start, after every change, and at least every half second.
+            workers: processes. Default: `popgrad.get_num_threads`.
 
         Raises:
-            InputError: the folder cannot be written, holds another study, or is in use; a process was killed, or
-                the disk is full. What was finished before stays.
+            InputError: the folder cannot be written, is in use, or holds another study; or a worker was killed or the
+                disk is full. Finished runs are kept.
         """
         config = self.config()
         folder: Path = Path(self.root) / config["name"]
-        with _open_results(folder, config) as results:
+        with open_study(folder, config) as results:
             done = {(run["dataset"], run["entrant"], run["seed"]) for run in read_results(folder)}
-            jobs = [job for job in self._jobs() if job not in done]
-            total = len(jobs) + len(done)
-            report(None, len(done), total)
-            count = len(done)
-            if jobs:
-                for result in _work(self, jobs, workers or get_num_threads()):
-                    _append(results, json.dumps(result, allow_nan=False) + "\n")
-                    count += 1
-                    report(result, count, total)
+            jobs = self._jobs()
+            missing = [job for job in jobs if job.key not in done]
+            progress = Progress(missing, len(jobs) - len(missing), workers or get_num_threads())
+            watch(progress)
+            if missing:
+                for result in run_jobs(progress, lambda: watch(progress)):
+                    append_result(results, json.dumps(result, allow_nan=False) + "\n")
+                watch(progress)
         return folder
 
     def _jobs(self) -> list[Job]:
-        """Every run, the longest first, so that no core waits for one at the end."""
-        jobs = [(d, e, s) for s in range(self.seeds) for d in self.datasets for e in self.entrants]
-        return sorted(jobs, key=lambda job: self.entrants[job[1]].batch_size != 1)
+        """Every run that the study asks for, seed by seed."""
+        return [
+            self._job(dataset, entrant, seed)
+            for seed in range(self.seeds)
+            for dataset in self.datasets
+            for entrant in self.entrants
+        ]
 
-
-@contextmanager
-def _open_results(folder: Path, config: dict[str, Any]) -> Iterator[BinaryIO]:
-    """The folder's results, open for appending and locked, after its configuration was written or compared."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / "results.jsonl", "a+b")  # noqa: SIM115
-    except OSError as error:
-        fail("compare", f"cannot write to {str(folder)!r}: {error.strerror}")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go by the system, however this process ends
-        except BlockingIOError:
-            fail("compare", f"another popgrad compare is writing to {str(folder)!r}; wait for it or give a --name")
-        except OSError as error:
-            fail("compare", f"cannot lock a file in {str(folder)!r}: {error.strerror}; give a --root on a local disk")
-        if (folder / "config.json").exists():
-            old = read_config(folder)
-            changed = [key for key in config if key not in ("command", "machine") and old.get(key) != config[key]]
-            if changed:
-                fail("compare", f"{str(folder)!r} holds a study with another {', '.join(changed)}; give another --name")
-            here, there = _core.isa(), old["machine"].get("instruction set")
-            if here != there:
-                fail(
-                    "compare",
-                    f"{str(folder)!r} was begun with the instruction set {there}, here it is {here}: results would "
-                    f"differ in their last digits. Give another --name, or set POPGRAD_ISA={there}",
-                )
-        elif read_results(folder):
-            fail("compare", f"{str(folder)!r} holds results, but no config.json that says of what; give another --name")
-        else:
-            write_file(folder / "config.json", json.dumps(config, indent=1).encode())
-        # A process that was killed may have left half a line: it stays, on a line of its own.
-        end = file.seek(0, os.SEEK_END)
-        if end > 0:
-            file.seek(end - 1)
-            if file.read(1) != b"\n":
-                _append(file, "\n")
-        yield file
-
-
-def _append(file: BinaryIO, line: str) -> None:
-    """Write a whole line and see it on the disk, or say that it is not."""
-    try:
-        file.write(line.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            file.close()  # what the buffer still holds cannot be written either
-        fail(
-            "compare",
-            f"cannot write a result: {error.strerror}. What was finished before is kept; free some space and give "
-            "the same command again",
+    def _job(self, dataset: str, name: str, seed: int) -> Job:
+        described, entrant = self.datasets[dataset], self.entrants[name]
+        sizes = _sizes(described, self.hidden)
+        weights = sum((inputs + 1) * outputs for inputs, outputs in pairwise(sizes))
+        batch = min(entrant.batch_size or described["train"], described["train"])
+        return Job(
+            dataset=dataset,
+            name=name,
+            seed=seed,
+            source=_stored_source(described),
+            digest=described["digest"],
+            entrant=entrant,
+            budget=self.budget,
+            hidden=tuple(self.hidden),
+            activation=self.activation,
+            objective=self.objective,
+            cost=weights * (1 + STEP_OVERHEAD / batch),
         )
 
 
-# --- In the worker processes ----------------------------------------------------------------------
+def stored_arguments(root: Path, name: str) -> dict[str, Any]:
+    """Return the arguments of the study ``root/name``: those of `Study`, with only the names of the entrants.
+
+    Empty if there is no such study.
+
+    Raises:
+        InputError: `name` is not a valid name, or the configuration is damaged.
+    """
+    _check_name(name)
+    folder = Path(root) / name
+    if not (folder / "config.json").exists():
+        return {}
+    config = read_config(folder)
+    return {
+        "sources": [_stored_source(described) for described in config["datasets"].values()],
+        "entrants": list(config["entrants"]),
+        **{key: config[key] for key in ("seeds", "budget", "hidden", "objective", "activation")},
+    }
 
 
-@lru_cache(maxsize=16)
-def _load(source: str, target: str | None, task: str | None) -> data.Dataset:
-    return data.load(source, target=target, task=task)
+def _check_name(name: str) -> None:
+    if not re.fullmatch(r"\w[\w.-]{0,99}", name):
+        fail("compare", f"name must be letters, digits, '_', '.' or '-', got {name!r}")
 
 
-def _digest(dataset: data.Dataset) -> str:
-    """Tells data sets apart by what is in them."""
-    digest = hashlib.sha256(dataset.y.tobytes())
-    for column in dataset.frame:
-        digest.update(f"{column}:{dataset.frame[column].tolist()}".encode())
-    return digest.hexdigest()[:16]
+def _name(source: Source, dataset: data.Dataset) -> str:
+    """The name of a data set in the study; the target is part of it if the source names one, as FILE:target does."""
+    if not source.own_target:
+        return dataset.name
+    end = "-" + re.sub(r"[^\w.-]+", "_", source.own_target)[:40]
+    return dataset.name if dataset.name.endswith(end) else dataset.name + end
+
+
+def _describe(source: Source, dataset: data.Dataset, contents: str) -> dict[str, Any]:
+    """The entry of a data set in config.json."""
+    split = data.split(dataset, seed=0)
+    return {
+        "source": source.path,
+        "target_option": source.target,
+        "task_option": source.task,
+        "digest": contents,
+        "target": dataset.target,
+        "task": dataset.task,
+        "rows": len(dataset.y),
+        "columns": dataset.frame.shape[1],
+        "features": len(split.features),
+        "classes": len(dataset.classes),
+        "metric": "error_rate" if dataset.task == "classification" else "mse",
+        "train": len(split.y_train),
+        "validation": len(split.y_val),
+        "test": len(split.y_test),
+        "notes": list(getattr(dataset, "notes", ())),
+    }
+
+
+def _stored_source(described: Mapping[str, Any]) -> Source:
+    return Source(described["source"], described.get("target_option"), described.get("task_option"))
+
+
+def _sizes(described: Mapping[str, Any], hidden: Sequence[int]) -> list[int]:
+    """Layer sizes of the network for a data set."""
+    return [described["features"], *hidden, max(described["classes"], 1)]
 
 
 def _first_step(entrant: Entrant, model: MLP, samples: int) -> int:
@@ -273,133 +286,3 @@ def _first_step(entrant: Entrant, model: MLP, samples: int) -> int:
     if isinstance(entrant.method, Search):
         return batch * len(entrant.method.start(model.params).ask())
     return GRADIENT_FORWARDS * batch
-
-
-def _work(study: Study, jobs: Sequence[Job], workers: int) -> Iterator[dict[str, Any]]:
-    """The results of the jobs, as they come."""
-    # Spawned, not forked: this process has threads. One thread each: the cores are shared out already.
-    before = dict(os.environ)
-    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(variable, "1")
-    pool = ProcessPoolExecutor(
-        min(workers, len(jobs)),
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin_worker,
-        initargs=(os.getpid(),),
-    )
-    try:
-        waiting = list(reversed(jobs))
-        running: set[Future[dict[str, Any]]] = set()
-        while waiting or running:
-            while waiting and len(running) < 2 * workers:
-                dataset, entrant, seed = waiting.pop()
-                described = study.datasets[dataset]
-                arguments = {
-                    "source": described["source"],
-                    "columns": study._columns(described["source"]),
-                    "digest": described["digest"],
-                    "name": entrant,
-                    "entrant": study.entrants[entrant],
-                    "seed": seed,
-                    "budget": study.budget,
-                    "hidden": list(study.hidden),
-                    "objective": study.objective,
-                    "activation": study.activation,
-                }
-                running.add(pool.submit(_run, arguments))
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-    except (BrokenProcessPool, MemoryError) as error:
-        why = "a process was killed" if isinstance(error, BrokenProcessPool) else "the memory did not suffice"
-        fail(
-            "compare",
-            f"{why}, perhaps for want of memory. What was finished is kept: the same command goes on, and --workers 1 "
-            "needs less memory",
-        )
-    except BaseException:
-        for process in list((pool._processes or {}).values()):
-            process.kill()
-        raise
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def _begin_worker(parent: int) -> None:
-    set_num_threads(1)
-
-    def watch() -> None:
-        # A worker whose parent was killed would run on unseen.
-        while os.getppid() == parent:
-            time.sleep(0.2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _run(job: dict[str, Any]) -> dict[str, Any]:
-    """One run, as the line of results.jsonl that it becomes."""
-    dataset = _load(job["source"], *job["columns"])
-    if _digest(dataset) != job["digest"]:
-        fail("compare", f"{job['source']!r} was changed while it was being compared")
-    result = {"dataset": dataset.name, "entrant": job["name"], "seed": job["seed"], "status": "ok", "error": None}
-    result["isa"] = _core.isa()
-    try:
-        return result | _train(dataset, job)
-    except InputError as error:
-        return result | {"status": "failed", "error": str(error)}
-
-
-def _train(dataset: data.Dataset, job: dict[str, Any]) -> dict[str, Any]:
-    seed, entrant = job["seed"], job["entrant"]
-    split = data.split(dataset, seed=seed)
-    classes = len(dataset.classes)
-    sizes = [split.X_train.shape[1], *job["hidden"], classes or 1]
-    model = MLP(sizes, job["activation"], "cross_entropy" if classes else "mse", seed=seed)
-    history = fit(
-        model,
-        split.X_train,
-        split.y_train,
-        optimizer=entrant.method,
-        batch_size=entrant.batch_size,
-        validation=(split.X_val, split.y_val),
-        budget=Budget(forwards=job["budget"]),
-        seed=seed,
-        objective=job["objective"],
-        record_every=_record_marks(job["budget"]),
-    )
-    best = model.params[None]
-    held = (split.X_test, split.y_test)
-    return {
-        "test_metric": _number(model.evaluate(best, *held, history.metric_name)[0]),
-        "test_loss": _number(model.evaluate(best, *held)[0]),
-        "validation_metric": _number(history.validation_metric[history.best]),
-        "validation_loss": _number(history.validation_loss[history.best]),
-        "train_loss": _number(history.loss[history.best]),
-        "forwards": history.forwards[-1],
-        "evaluations": history.evaluations[-1],
-        "seconds": round(history.seconds[-1], 6),
-        "nonfinite": history.nonfinite,
-        "reason": history.reason,
-        "curve": {
-            "forwards": history.forwards,
-            "seconds": [round(value, 6) for value in history.seconds],
-            "loss": [_number(value) for value in history.loss],
-            "validation_loss": [_number(value) for value in history.validation_loss],
-            "validation_metric": [_number(value) for value in history.validation_metric],
-        },
-    }
-
-
-def _record_marks(budget: int) -> list[int]:
-    """Totals of forwards to record at: dense at the start, where gradients learn, and even to the end."""
-    even = np.linspace(budget / RECORDS, budget, RECORDS)
-    ratios = np.geomspace(max(budget / 3000, 1), budget, RECORDS)
-    return sorted({int(total) for total in (*even, *ratios)})
-
-
-def _number(value: float | np.float64) -> float | None:
-    """A JSON number; null where it is not finite."""
-    return float(f"{value:.9g}") if math.isfinite(value) else None

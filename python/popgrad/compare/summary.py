@@ -1,40 +1,35 @@
-"""From the finished runs of a study to one ranked table per data set."""
+"""From the finished runs of a study to one ranking per data set, and to sentences about it."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.cells import cell_len
-from rich.table import Table
-from rich.text import Text
-
-from popgrad.checks import fail
+from popgrad.compare.evidence import Evidence, weigh
 
 __all__ = [
-    *("COLUMNS", "CURVE", "DatasetSummary", "Row"),
-    *("cells", "headline", "read_config", "read_results", "summarize", "table"),
+    *("OBJECTIVES", "UNTUNED", "DatasetSummary", "Row"),
+    *("counted", "evidence_text", "headline", "number", "plural", "short", "summarize"),
 ]
 
-KINDS = {"gradient": "gradient method", "search": "search"}
-METRICS = {"error_rate": "test error", "mse": "test MSE of the standardised target"}
-OBJECTIVES = {"error_rate": "error rate", "balanced_error": "balanced error", "f1_macro": "macro F1 (as 1 - F1)"}
+METRICS = {"error_rate": "test error", "mse": "test MSE of the standardized target"}
 SHORT_METRICS = {"mse": "test MSE (std.)"}
-CURVE = ("forwards", "seconds", "loss", "validation_loss", "validation_metric")
-"""The lists of a run's curve, all of one length."""
+OBJECTIVES = {"error_rate": "error rate", "balanced_error": "balanced error", "f1_macro": "macro F1 (as 1 - F1)"}
+KINDS = {"gradient": "gradient method", "search": "search"}
+TIE = 1e-6  # medians that differ by less, relatively, are equal: results are stored with 9 digits
+NAMED = 5  # entrants that a sentence lists before it says how many more there are
+UNTUNED = "Settings are untuned defaults unless the command sets them; tuned optimizers may rank differently."
 
 
 @dataclass(frozen=True)
 class Row:
     """One entrant on one data set.
 
-    A failed run, or one whose result is not finite, counts in a median as worse than any other: an entrant
-    must not gain by the loss of its bad seeds. A median that is not finite is None, and so is the rank then.
+    A run that failed, diverged or has no finite result counts in a median as worse than any other: an entrant must not
+    gain by losing its bad seeds. A median that is not finite is None, and so is the rank.
     """
 
     entrant: str
@@ -43,6 +38,7 @@ class Row:
     rank: int | None
     n_ok: int
     n_failed: int
+    n_diverged: int
     n_missing: int
     test_metric: float | None
     test_metric_min: float | None
@@ -56,17 +52,18 @@ class Row:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """The rows of one data set, best first, and how many of the expected runs they rest on."""
+    """The rows of one data set, best first; how many of the expected runs are finished; and what they show."""
 
     dataset: str
     metric: str
     rows: tuple[Row, ...]
     finished: int
     expected: int
+    evidence: Evidence | None
 
     @property
     def metric_name(self) -> str:
-        """What the ranking is by: "test error" or "test MSE of the standardised target"."""
+        """The metric of the ranking: "test error" or "test MSE of the standardized target"."""
         return METRICS.get(self.metric, f"test {self.metric}")
 
     @property
@@ -75,15 +72,15 @@ class DatasetSummary:
         return SHORT_METRICS.get(self.metric, self.metric_name)
 
     def format_metric(self, value: float | None) -> str:
-        """A test metric without its unit: an error rate as a percentage, anything else as it is."""
+        """Format a test metric without its unit: an error rate as a percentage, any other metric as it is."""
         if value is None:
             return "–"
-        return f"{100 * value:.1f}" if self.metric == "error_rate" else _short(value)
+        return f"{100 * value:.1f}" if self.metric == "error_rate" else short(value)
 
     @property
     def unit(self) -> str:
-        """What follows a formatted metric: " %" or nothing."""
-        return " %" if self.metric == "error_rate" else ""
+        """The unit of a formatted metric: "%" or nothing."""
+        return "%" if self.metric == "error_rate" else ""
 
 
 def number(value: Any) -> float:
@@ -92,121 +89,27 @@ def number(value: Any) -> float:
         return math.inf
     try:
         return float(value) if math.isfinite(value) else math.inf
-    except OverflowError:  # a whole number beyond all floats
+    except OverflowError:  # an integer beyond all floats
         return math.inf
+
+
+def short(value: float) -> str:
+    """Three significant digits, with an exponent only below 0.0001 and from a million on."""
+    if 99.95 <= abs(value) < 999_999.5:
+        return f"{value:.0f}"
+    text = f"{value:#.3g}"
+    return text[:-1] if text.endswith(".") else text
 
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-# What the table and the page read: key to type.
-_CONFIG = {
-    **dict.fromkeys(("version", "name", "command", "objective", "activation", "dtype"), str),
-    **{"seeds": int, "budget": int, "hidden": list, "datasets": dict, "entrants": dict, "machine": dict},
-}
-_DATASET = {
-    **dict.fromkeys(("task", "metric"), str),
-    **dict.fromkeys(("rows", "features", "train", "validation", "test"), int),
-}
-_ENTRANT = {"kind": str, "label": str, "settings": str, "batch_size": int | None}
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of the study in a folder, with every key that the table and the page need.
-
-    Raises:
-        InputError: there is none, it cannot be read, or something in it is missing or of a wrong type.
-    """
-    path = folder / "config.json"
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        fail("report", f"{str(folder)!r} holds no study: {error.strerror} (config.json)")
-    except (ValueError, RecursionError) as error:
-        fail("report", f"{str(path)!r} is not valid JSON: {error}")
-    wrong = _wrong_in_config(config)
-    if wrong:
-        fail("report", f"{str(path)!r} was not written by this version of popgrad: {wrong}")
-    return config  # type: ignore[no-any-return]  # _wrong_in_config saw to it
-
-
-def _wrong_in_config(config: object) -> str | None:
-    """What is wrong, in words, or None."""
-    if not isinstance(config, dict):
-        return "it is no JSON object"
-    if config.get("format") != 1:
-        return f"its format is {config.get('format')!r:.40}, expected 1"
-    wrong = _wrong_key(config, _CONFIG)
-    if not wrong:
-        parts = (("datasets", _DATASET), ("entrants", _ENTRANT))
-        found = (_wrong_key(one, types, f"{k}.{name}") for k, types in parts for name, one in config[k].items())
-        wrong = next((words for words in found if words), None)
-    if wrong:
-        return wrong
-    for name, entrant in config["entrants"].items():
-        if entrant["kind"] not in KINDS:
-            return f"entrants.{name}.kind is {entrant['kind']!r:.40}, expected {' or '.join(KINDS)}"
-    return None
-
-
-def _wrong_key(part: object, types: Mapping[str, Any], where: str = "") -> str | None:
-    if not isinstance(part, dict):
-        return f"{where} is no JSON object"
-    for key, kind in types.items():
-        path = f"{where}.{key}" if where else key
-        if key not in part:
-            return f"{path} is missing"
-        if not isinstance(part[key], kind) or isinstance(part[key], bool):
-            expected = kind.__name__ if isinstance(kind, type) else kind
-            return f"{path} is {part[key]!r:.40}, expected {expected}"
-    return None
-
-
-def read_results(folder: Path) -> list[dict[str, Any]]:
-    """Every finished run in ``folder/results.jsonl``, in the order written.
-
-    A line that is no complete run is what a killed process left behind: it is skipped. Of several lines with
-    the same data set, entrant and seed the first counts. No file means no finished run.
-
-    Raises:
-        InputError: the file is there but cannot be read.
-    """
-    path = folder / "results.jsonl"
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        fail("report", f"cannot read {str(path)!r}: {error.strerror}")
-    runs: dict[tuple[str, str, int], dict[str, Any]] = {}
-    for line in content.splitlines():
-        try:
-            run = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if _complete(run):
-            runs.setdefault((run["dataset"], run["entrant"], run["seed"]), run)
-    return list(runs.values())
-
-
-def _complete(run: object) -> bool:
-    """Whether it says which run it was and, if that went well, holds its curve. Numbers are looked at where used."""
-    if not isinstance(run, dict):
-        return False
-    kinds = {"dataset": str, "entrant": str, "seed": int}
-    if any(type(run.get(key)) is not kind for key, kind in kinds.items()):
-        return False
-    if run.get("status") != "ok":
-        return run.get("status") == "failed"
-    curve = run.get("curve")
-    if not isinstance(curve, dict) or not all(isinstance(curve.get(key), list) for key in CURVE):
-        return False
-    return len({len(curve[key]) for key in CURVE}) == 1
+# --- The ranking -----------------------------------------------------------------------------------------------------
 
 
 def counted(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The runs that the study asked for: not those of other entrants, data sets or seeds."""
+    """The runs that belong to the study: not those of unknown entrants, data sets or seeds."""
     seeds = range(config["seeds"])
     return [
         run
@@ -216,10 +119,11 @@ def counted(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> 
 
 
 def summarize(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[DatasetSummary]:
-    """Rank the entrants of every data set by median test metric, ties by median test loss.
+    """Rank the entrants of every data set by their median test metric.
 
-    Entrants without a finite median come last, unranked: first those that ran, then those that failed, then
-    those that have not run. Equal metric and loss share a rank.
+    Entrants with the same median share a rank; they are listed in order of their median test loss. Entrants without a
+    finite median come last and have no rank: first those that diverged or are not finite, then those that failed, then
+    those that have not run.
     """
     known = counted(config, results)
     return [
@@ -228,10 +132,10 @@ def summarize(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -
 
 
 def _summarize_one(config: Mapping[str, Any], dataset: str, runs: Sequence[Mapping[str, Any]]) -> DatasetSummary:
-    reached = _times_to_90(runs)
+    by_entrant = {entrant: [run for run in runs if run["entrant"] == entrant] for entrant in config["entrants"]}
 
     def key(entrant: str) -> tuple[float, float, bool, bool]:
-        mine = [run for run in runs if run["entrant"] == entrant]
+        mine = by_entrant[entrant]
         return (
             _median(mine, "test_metric"),
             _median(mine, "test_loss"),
@@ -240,48 +144,77 @@ def _summarize_one(config: Mapping[str, Any], dataset: str, runs: Sequence[Mappi
         )
 
     keys = {entrant: key(entrant) for entrant in config["entrants"]}
-    ordered = sorted(keys, key=lambda entrant: keys[entrant])
-    scores = [keys[entrant][:2] for entrant in ordered]
-    rows = []
-    for entrant, score in zip(ordered, scores, strict=True):
-        mine = [run for run in runs if run["entrant"] == entrant]
-        ok = [run for run in mine if run["status"] == "ok"]
-        values = [value for run in ok if (value := number(run.get("test_metric"))) < math.inf]
-        times = sorted(reached.get((entrant, run["seed"]), math.inf) for run in mine)
-        rows.append(
-            Row(
-                entrant=entrant,
-                label=config["entrants"][entrant]["label"],
-                kind=config["entrants"][entrant]["kind"],
-                rank=scores.index(score) + 1 if math.isfinite(score[0]) else None,
-                n_ok=len(ok),
-                n_failed=len(mine) - len(ok),
-                n_missing=config["seeds"] - len(mine),
-                test_metric=_finite(score[0]),
-                test_metric_min=min(values, default=None),
-                test_metric_max=max(values, default=None),
-                test_loss=_finite(score[1]),
-                # The lower median: the time by which at least half of the seeds were there.
-                time_to_90=_finite(times[(len(times) - 1) // 2]) if times else None,
-                n_reached=sum(time < math.inf for time in times),
-                seconds=_finite(_median(ok, "seconds")),
-                forwards=_finite(_median(ok, "forwards")),
-            )
-        )
+    ranks = _ranks({entrant: keys[entrant][0] for entrant in keys})
+    # A rank, not the metric: where it ties but for rounding, the loss decides the order.
+    ordered = sorted(keys, key=lambda entrant: (ranks.get(entrant, len(keys) + 1), *keys[entrant][1:]))
+    reached = _times_to_90(runs)
+    rows = tuple(_row(config, entrant, by_entrant[entrant], ranks.get(entrant), reached) for entrant in ordered)
+    values = {e: {run["seed"]: _value(run, "test_metric") for run in by_entrant[e]} for e in ordered}
     metric = config["datasets"][dataset]["metric"]
-    return DatasetSummary(dataset, metric, tuple(rows), len(runs), len(rows) * config["seeds"])
+    evidence = weigh(values) if ranks else None
+    return DatasetSummary(dataset, metric, rows, len(runs), len(rows) * config["seeds"], evidence)
+
+
+def _ranks(medians: Mapping[str, float]) -> dict[str, int]:
+    """1 plus the number of better entrants, by entrant; equal medians share a rank, infinite ones have none."""
+    ranks: dict[str, int] = {}
+    ordered = sorted((entrant for entrant in medians if math.isfinite(medians[entrant])), key=medians.__getitem__)
+    for place, entrant in enumerate(ordered):
+        before = ordered[place - 1]
+        tied = place > 0 and math.isclose(medians[entrant], medians[before], rel_tol=TIE)
+        ranks[entrant] = ranks[before] if tied else place + 1
+    return ranks
+
+
+def _row(
+    config: Mapping[str, Any],
+    entrant: str,
+    runs: Sequence[Mapping[str, Any]],
+    rank: int | None,
+    reached: Mapping[tuple[str, int], float],
+) -> Row:
+    ok = [run for run in runs if run["status"] == "ok"]
+    values = [value for run in ok if (value := _value(run, "test_metric")) < math.inf]
+    times = sorted(reached.get((entrant, run["seed"]), math.inf) for run in runs)
+    return Row(
+        entrant=entrant,
+        label=config["entrants"][entrant]["label"],
+        kind=config["entrants"][entrant]["kind"],
+        rank=rank,
+        n_ok=len(ok),
+        n_failed=len(runs) - len(ok),
+        n_diverged=sum(map(_diverged, runs)),
+        n_missing=config["seeds"] - len(runs),
+        test_metric=_finite(_median(runs, "test_metric")),
+        test_metric_min=min(values, default=None),
+        test_metric_max=max(values, default=None),
+        test_loss=_finite(_median(runs, "test_loss")),
+        # The lower median: the time by which at least half of the seeds had reached it.
+        time_to_90=_finite(times[(len(times) - 1) // 2]) if times else None,
+        n_reached=sum(time < math.inf for time in times),
+        seconds=_finite(median(number(run.get("seconds")) for run in ok)) if ok else None,
+        forwards=_finite(median(number(run.get("forwards")) for run in ok)) if ok else None,
+    )
+
+
+def _diverged(run: Mapping[str, Any]) -> bool:
+    return run["status"] == "ok" and run.get("diverged") is True
+
+
+def _value(run: Mapping[str, Any], field: str) -> float:
+    """What a run counts with: infinity if it failed or diverged."""
+    return math.inf if run["status"] != "ok" or _diverged(run) else number(run.get(field))
 
 
 def _median(runs: Sequence[Mapping[str, Any]], field: str) -> float:
-    values = [number(run.get(field)) if run["status"] == "ok" else math.inf for run in runs]
-    return median(values) if values else math.inf
+    return median(_value(run, field) for run in runs) if runs else math.inf
 
 
 def _times_to_90(runs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], float]:
-    """Seconds until each run of one data set came 90 % of the way, by (entrant, seed); absent if never.
+    """Seconds until each run of one data set came 90% of the way, by (entrant, seed); absent if it never did.
 
-    The way leads, per seed, from the validation metric of the untrained network to the best value that any
-    entrant measured on that seed. Where nobody improved on the untrained network there is no way to go.
+    For each seed, the way leads from the validation metric of the untrained network to the best value that any entrant
+    measured with that seed. If no entrant improved on the untrained network, no run has a time.
     """
     curves = {
         (run["entrant"], run["seed"]): [number(value) for value in run["curve"]["validation_metric"]]
@@ -305,128 +238,69 @@ def _times_to_90(runs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], flo
     return times
 
 
+# --- Sentences -------------------------------------------------------------------------------------------------------
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and its noun: "1 seed", "3 seeds"."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names as a sentence has them: "A", "A and B", "A, B, C, D, E and 15 more"."""
+    shown = list(names) if len(names) <= NAMED + 1 else [*names[:NAMED], f"{len(names) - NAMED} more"]
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
 def headline(summary: DatasetSummary) -> str:
-    """Who won, in one sentence, and the best of the other kind."""
+    """State the lowest median, every entrant that shares it, and the best of the other kind."""
     first = [row for row in summary.rows if row.rank == 1]
     if not first:
-        return "No entrant has a finite result yet."
+        return "No optimizer has a finite result yet."
 
     def value(row: Row) -> str:
         return f"{summary.format_metric(row.test_metric)}{summary.unit}"
 
     seeds = first[0].n_ok + first[0].n_failed
     over = f"median of {seeds} seeds" if seeds > 1 else "one seed"
-    text = f"{' and '.join(row.label for row in first)} came first with {value(first[0])} {summary.metric_name}"
-    text += f" ({over})"
+    names = _listed([row.label for row in first])
+    if len(first) == 1:
+        text = f"{names} has the lowest {summary.metric_name}: {value(first[0])} ({over})"
+    elif len(first) <= NAMED + 1:
+        text = f"{names} tie for the lowest {summary.metric_name}: {value(first[0])} ({over})"
+    else:
+        text = f"{len(first)} optimizers tie for the lowest {summary.metric_name}, {value(first[0])} ({over}): {names}"
     other = next((row for row in summary.rows if row.rank and row.kind != first[0].kind), None)
     if other and all(row.kind == first[0].kind for row in first):
         text += f"; best {KINDS[other.kind]}: {other.label}, {value(other)}"
     return text + "."
 
 
-COLUMNS = ("#", "optimizer", "kind", "median", "min–max", "test loss", "90 % after s", "seconds", "forwards")
-"""Headings of what `cells` returns; "median" and "min–max" are of the metric that the table ranks by."""
-
-
-HEADINGS = {"test loss": "test\nloss", "90 % after s": "90 %\nafter s"}
-"""The headings that a terminal of 80 columns breaks."""
-
-
-def cells(summary: DatasetSummary, row: Row) -> tuple[str, ...]:
-    """One row of the ranked table as text, for the terminal and for the page alike."""
-    ran = row.n_ok + row.n_failed
-    notes = [f"{row.n_failed} of {ran} failed"] if row.n_failed else []
-    if row.n_missing:
-        notes.append(f"{ran} of {ran + row.n_missing} run" if ran else "not run yet")
-    label = f"{row.label} ({', '.join(notes)})" if notes else row.label
-    spread = f"{summary.format_metric(row.test_metric_min)}–{summary.format_metric(row.test_metric_max)}"
-    time = "–" if row.time_to_90 is None else _seconds(row.time_to_90)
-    if 0 < row.n_reached < ran:
-        time += f" ({row.n_reached}/{ran})"
-    return (
-        "–" if row.rank is None else str(row.rank),
-        label,
-        row.kind,
-        summary.format_metric(row.test_metric),
-        "–" if row.test_metric_min is None else spread,
-        "–" if row.test_loss is None else _short(row.test_loss),
-        time,
-        "–" if row.seconds is None else _seconds(row.seconds),
-        "–" if row.forwards is None else _compact(row.forwards),
-    )
-
-
-def _short(value: float) -> str:
-    """Three digits, without an exponent where a whole number is as short."""
-    return f"{value:.0f}" if 100 <= value < 1e6 else f"{value:#.3g}"
-
-
-def _seconds(value: float) -> str:
-    # Two digits: a third would be noise.
-    return f"{value:.0f}" if value >= 10 else f"{value:#.2g}"
-
-
-def _compact(count: float) -> str:
-    """A count in three digits: 950, 12.3k, 3M."""
-    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{letter}"
-    return f"{count:.0f}"
-
-
-DROPPED = ("kind", "forwards", "seconds", "test loss", "min–max")
-"""What a narrow terminal does without, in this order, so that every name stays whole."""
-
-
-def table(summary: DatasetSummary, config: Mapping[str, Any], width: int | None = None) -> Table:
-    """The ranked table of one data set for a terminal.
-
-    Args:
-        summary: of the data set.
-        config: of its study.
-        width: of the terminal, in characters; default 100. Columns are left out until the names fit; what is
-            noted behind a name may wrap.
-    """
-    width = 100 if width is None else width
-    caption = (
-        f"Over {config['seeds']} seed{'s' * (config['seeds'] != 1)}. 90 % after: seconds until the validation "
-        "metric came 90 % of the way from the untrained network to the best that any entrant reached; "
-        "– where fewer than half of the seeds did."
-    )
-    if minimised := OBJECTIVES.get(config["objective"]):
-        caption += f" Searches minimised the {minimised} on the training data; gradient methods trained on their loss."
-    shown = Table(
-        title=Text(f"{summary.dataset}: {summary.metric_name}{summary.unit}, smaller is better"),
-        caption=Text(caption),
-        box=None,  # the widths of the columns leave no room for lines
-        header_style="bold",
-        title_justify="left",
-        caption_justify="left",
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
-    rows = [(row, dict(zip(COLUMNS, cells(summary, row), strict=True))) for row in summary.rows]
-    widths = {}
-    for heading in COLUMNS:
-        texts = HEADINGS.get(heading, heading).split("\n")
-        texts += [row.label if heading == "optimizer" else texts_of[heading] for row, texts_of in rows]
-        widths[heading] = max(map(cell_len, texts))
-    columns = list(COLUMNS)
-    for heading in DROPPED:
-        if sum(widths[kept] + 1 for kept in columns) - 1 > width:
-            columns.remove(heading)
-    for heading in columns:
-        name = heading == "optimizer"
-        shown.add_column(
-            HEADINGS.get(heading, heading),
-            justify="left" if name or heading == "kind" else "right",
-            no_wrap=not name,
-            # Where even the last columns are too wide, they are cut off, and not the name.
-            min_width=min(widths[heading], width - widths["#"] - 1) if name else None,
-        )
-    for row, texts_of in rows:
-        style = "dim" if row.rank is None else "cyan" if row.kind == "gradient" else "yellow"
-        shown.add_row(
-            *(Text(texts_of[heading], style=style if heading in ("optimizer", "kind") else "") for heading in columns)
-        )
-    return shown
+def evidence_text(summary: DatasetSummary) -> str:
+    """Say in a few sentences how far the seeds support the ranking; empty if there is nothing to compare."""
+    found = summary.evidence
+    if found is None:
+        return ""
+    labels = {row.entrant: row.label for row in summary.rows}
+    seeds, leader = "One seed" if found.seeds == 1 else f"{found.seeds} seeds", labels[found.leader]
+    others = "the other optimizer" if found.others == 1 else f"the {found.others} other optimizers"
+    test = "exact paired signed-rank tests, Holm's correction, 5% level"
+    if not found.enough:
+        few = "cannot order" if found.seeds == 1 else "are too few to order"
+        text = f"{seeds} {few} {found.others + 1} optimizers; an exact paired test needs at least {found.needed}."
+        if found.seeds > 1 and found.others > 1:
+            text += f" On every seed, {leader} did better than {found.beaten or 'none'} of {others}."
+    elif found.unseparated:
+        names = _listed([labels[entrant] for entrant in found.unseparated])
+        part = others if len(found.unseparated) == found.others else f"{len(found.unseparated)} of {others}"
+        text = f"{seeds} do not tell {leader} from {part}: {names} ({test})."
+    else:
+        text = f"{seeds} tell {leader} from {others} ({test})."
+    if found.spread:
+        points, spread = " points" if summary.unit else "", summary.format_metric(found.spread)
+        another = labels[summary.rows[1].entrant] if found.others == 1 else "another optimizer"
+        text += f" The difference between {leader} and {another} varies by {spread}{points} over the seeds"
+        text += "." if found.others == 1 else " (median)."
+    if found.agreement is not None:
+        text += f" The rankings by the even and by the odd seeds have a rank correlation of {found.agreement:.2f}."
+    return text
