@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -38,9 +39,10 @@ from popgrad.cli._common import (
 )
 
 if TYPE_CHECKING:
-    from popgrad import MLP, History
     from popgrad.compare.entrants import Entrant
     from popgrad.data import Dataset, Split
+    from popgrad.model import MLP
+    from popgrad.records import History
 
 __all__: list[str] = []
 
@@ -146,7 +148,7 @@ def _check_writable(save: Path | None) -> None:
 
 
 def _model(table: Dataset, parts: Split, hidden: list[int], activation: str, seed: int) -> MLP:
-    from popgrad import MLP
+    from popgrad.model import MLP
 
     classes = len(table.classes)
     loss = "cross_entropy" if classes else "mse"
@@ -209,22 +211,28 @@ def _table_of(history: History, parts: Split, table: Dataset) -> Table:
         value = history.validation_metric[i]
         cells = [f"{history.forwards[i]:,}", f"{history.seconds[i]:.2f}"]
         cells += [f"{history.loss[i]:.4g}", f"{history.validation_loss[i]:.4g}"]
-        cells.append(_percent(value) if table.classes else f"{np.sqrt(value) * parts.target_scale:.4g}")
+        cells.append(_percent(value) if table.classes else _plain(np.sqrt(value) * parts.target_scale))
         shown.add_row(*cells, "best" if i == history.best else "")
     return shown
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.1f} %" if math.isfinite(share) else "–"
+
+
+def _plain(value: float) -> str:
+    """Four significant digits, without an exponent where that is readable."""
+    if not 1e-4 <= abs(value) < 1e9:
+        return f"{value:.4g}"
+    decimals = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{float(f'{value:.4g}'):,.{decimals}f}"
 
 
 def _conclude(history: History, model: MLP, parts: Split, table: Dataset, objective: str) -> None:
     """Say why the training ended, whether it worked, and how good the best parameters are on the test rows."""
     out.print()
     ended = f"{history.reason[0].upper()}{history.reason[1:]}."
-    if history.diverged:
-        ended += f" The loss rose from {history.loss[0]:.4g} to {history.loss[-1]:.4g}: try a smaller --lr."
-    elif history.improving:
+    if history.improving:
         ended += " The network was still improving: more --epochs or a larger --budget may help."
     out.print(ended, highlight=False, style="bold red" if history.diverged else "")
     name = f"Test, with the best parameters ({history.forwards[history.best]:,} forwards): "
@@ -239,7 +247,7 @@ def _test(model: MLP, parts: Split, table: Dataset, objective: str) -> str:
         text = f"error rate {_percent(wrong / len(y))} ({wrong:,} of {len(y):,} rows)"
     else:
         mse, spread = float(((predicted - y) ** 2).mean()), float(y.var())
-        text = f"RMSE {np.sqrt(mse) * parts.target_scale:.4g} in units of {table.target!r}"
+        text = f"RMSE {_plain(math.sqrt(mse) * parts.target_scale)} in units of {table.target!r}"
         text += f", R2 {1 - mse / spread:.3f}" if spread else ""
     if objective not in ("loss", "error_rate", "mse"):
         text += f", {objective} {model.evaluate(model.params[None], X, y, objective)[0]:.4g}"
