@@ -1,4 +1,6 @@
-"""Kill ``popgrad compare`` with SIGKILL at random instants, and see that nothing is lost, changed or run twice.
+"""Kill ``popgrad compare`` with SIGKILL at random instants, and check that no result is lost, changed or run twice.
+
+Each command asks for a random number of seeds, so the study is extended while it is killed and continued.
 
 python bench/kill_compare.py [--kills 10] [--seed 0] [-- ARGUMENTS OF popgrad compare]
 """
@@ -26,7 +28,7 @@ def start(arguments, root):
 
 
 def results(root):
-    """Whole lines, by run; everything but the times."""
+    """Every complete line, by run, without the times."""
     found: dict[tuple[str, str, int], list[dict]] = {}
     path = Path(root, "runs", "study", "results.jsonl")
     for line in path.read_bytes().splitlines() if path.exists() else []:
@@ -54,27 +56,31 @@ def main():
             sys.exit("the undisturbed run failed")
         length = time.perf_counter() - began
         expected = results(calm)
+        seeds = json.loads(Path(calm, "runs", "study", "config.json").read_bytes())["seeds"]
         print(f"undisturbed: {len(expected)} runs in {length:.1f} s")
         kill = done = 0
         while kill < options.kills:
-            process = start(options.arguments, rough)
+            asked = chance.randint(1, seeds)
+            process = start([*options.arguments, "--seeds", str(asked)], rough)
             delay = chance.uniform(0, length)
             try:
                 process.wait(delay)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
-            else:  # it ended before the kill: once the results are seen to be right, begin anew
-                check(results(rough), expected)
-                shutil.rmtree(Path(rough, "runs"))
-                print("ended by itself, with the same results; once more from the beginning")
-                done = 0
-                continue
-            kill += 1
+                kill += 1
+                ended = f"kill {kill}: after {delay:.2f} s"
+            else:
+                ended = "ended by itself"
             before, done = done, len(results(rough))
-            print(f"kill {kill}: after {delay:.2f} s, {done} runs done ({done - before} new)")
+            print(f"{ended}, {asked} of {seeds} seeds, {done} runs done ({done - before} new)")
             if done < before:
                 sys.exit("finished results were lost")
+            if done == len(expected):
+                check(results(rough), expected)
+                shutil.rmtree(Path(rough, "runs"))
+                print("complete, with the same results; again from the beginning")
+                done = 0
         if start(options.arguments, rough).wait() != 0:
             sys.exit("the last run failed")
         check(results(rough), expected)
@@ -84,7 +90,7 @@ def main():
 def check(found, expected):
     twice = [key for key, runs in found.items() if len(runs) > 1]
     if twice or found != expected:
-        sys.exit(f"not the same: run twice {twice}, {len(found)} of {len(expected)} runs")
+        sys.exit(f"results differ: run twice {twice}, {len(found)} of {len(expected)} runs")
 
 
 if __name__ == "__main__":

@@ -220,6 +220,9 @@ TABLES: dict[str, Read | Refused] = {
     "separated thousands": Refused(
         "a,b,y\n" + rows('"1,234,567",4,no', '"2,000",5,yes', times=3), "'1,234,567' in line 2: write 1234.5"
     ),
+    "decimal point unsaid": Refused(
+        "a;b;y\n" + PLAIN.replace(",", ";"), "'1.5' in line 2: write 1234,5", options={"decimal": ","}
+    ),
     "currency": Refused("a,b,y\n" + rows("$12.50,4,no", "$7.99,5,yes", times=3), r"'\$12.50' in line 2.*drop=\['a'\]"),
     # Missing values
     "missing codes": Read(
@@ -293,10 +296,16 @@ TABLES: dict[str, Read | Refused] = {
     "typo in dates": Refused(with_first([*HOURS[:9], "2024-13-45 00:00"]), "'c' holds dates except in 1 row.*line 11"),
     "times of day": Read(with_first(["6:30", "12:00", "23:45"] * 2), {"c": [6.5, 12, 23.75] * 2, "b": second(6)}, Y),
     "identifiers": Read(
-        with_first([f"P-{i}x" for i in range(24)]), {"b": second(24)}, labels(24), notes=["'c' is left out: it is text"]
+        with_first([f"P-{i}x" for i in range(24)]),
+        {"b": second(24)},
+        labels(24),
+        notes=["'c' is left out as an identifier: it is text"],
     ),
     "numbered rows": Read(
-        with_first([str(i) for i in range(1, 25)], "Id"), {"b": second(24)}, labels(24), notes=["'Id' is left out"]
+        with_first([str(i) for i in range(1, 25)], "Id"),
+        {"b": second(24)},
+        labels(24),
+        notes=["'Id' is left out as an identifier: it holds"],
     ),
     "duplicate target": Read(
         "a,copy,y\n" + rows(*(f"{a},{y},{y}" for a, y in zip(A, Y, strict=True))),

@@ -305,7 +305,6 @@ def _strip(
 
     marks, notes, bars = [], [], []
     seeds = 1 + max(seed for _, seed in found)
-    at = {"xref": "x domain", "showarrow": False}
     for place, row in enumerate(summary.rows):
         look, label = looks[row.entrant], html.escape(row.label)
         here = [(seed, value) for (entrant, seed), value in found.items() if entrant == row.entrant]
@@ -314,18 +313,17 @@ def _strip(
                 # The seeds are offset vertically, so that equal results do not hide one another.
                 y = round(place + 0.44 * ((seed + 0.5) / seeds - 0.5), 3)
                 hover = f"<b>{label}</b>, seed {seed}<br>{summary.format_metric(value)}{summary.unit}"
-                hover += ", diverged" * ((row.entrant, seed) in diverged)
-                marks.append((float(f"{scale * value:.6g}"), y, hover, look["color"], look["marker"]))
+                mark = look["marker"]
+                if (row.entrant, seed) in diverged:
+                    hover, mark = f"{hover}, diverged", "x-thin"
+                marks.append((float(f"{scale * value:.6g}"), y, hover, look["color"], mark))
         if row.test_metric is not None and row.test_metric <= high:
             bars.append((float(f"{scale * row.test_metric:.6g}"), place))
         if not any(value <= high for _, value in here):
             off = any(high < value < math.inf for _, value in here)
             ran = row.n_ok + row.n_failed
             note = "off the scale" if off else "no finite result" if ran else "not run yet"
-            notes.append({"y": place, "text": note, "x": 0.01, **at})
-        if row.n_diverged:
-            note = f"{row.n_diverged} of {row.n_ok + row.n_failed} diverged"
-            notes.append({"y": place, "text": note, "x": 0.99, "xanchor": "right", **at})
+            notes.append({"y": place, "text": note, "xref": "x domain", "x": 0.01, "showarrow": False})
 
     xs, ys, text, color, marker = zip(*marks, strict=True) if marks else [()] * 5
     y_axis = {

@@ -39,7 +39,7 @@ def cells(summary: DatasetSummary, row: Row) -> tuple[str, ...]:
     if row.n_failed:
         notes.append(f"{row.n_failed} of {ran} failed")
     if row.n_missing:
-        notes.append(f"{ran} of {ran + row.n_missing} run" if ran else "not run yet")
+        notes.append(f"{ran} of {ran + row.n_missing} done" if ran else "not run yet")
     label = f"{row.label} ({', '.join(notes)})" if notes else row.label
     spread = f"{summary.format_metric(row.test_metric_min)}–{summary.format_metric(row.test_metric_max)}"
     time = "–" if row.time_to_90 is None else _seconds(row.time_to_90)

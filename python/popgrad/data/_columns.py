@@ -118,8 +118,8 @@ def _examine_text(operation: str, column: pd.Series[Any], name: str, examined: E
     if distinct.rows > _IDENTIFIER_ROWS and len(distinct.values) > distinct.rows / 2:
         examined.identifiers.append(name)
         examined.notes.append(
-            f"Column {name!r} is left out: it is text with {len(distinct.values):,} distinct values in "
-            f"{counted(distinct.rows, 'row')}, such as {distinct.values[0]!r}, so it names rows and describes nothing."
+            f"Column {name!r} is left out as an identifier: it is text with {len(distinct.values):,} distinct values "
+            f"in {counted(distinct.rows, 'row')}, such as {distinct.values[0]!r}."
         )
     elif len(distinct.values) > MAX_CATEGORIES:
         examined.notes.append(
@@ -171,7 +171,9 @@ def _note_dates(name: str, dates: pd.Series[Any], sentence: str, examined: Exami
 def _note_numeric_identifier(name: str, numbers: NDArray[Any], examined: Examined) -> None:
     if len(numbers) > _IDENTIFIER_ROWS and len(np.unique(numbers)) == len(numbers):
         examined.identifiers.append(name)
-        examined.notes.append(f"Column {name!r} is left out: it holds another whole number in each row, a row's name.")
+        examined.notes.append(
+            f"Column {name!r} is left out as an identifier: it holds a different whole number in each row."
+        )
 
 
 def target_copies(

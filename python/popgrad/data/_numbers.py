@@ -114,7 +114,7 @@ def _refuse_notation(
             f"{got}: pass decimal=',' (--decimal ,) if the comma is the decimal point; if it separates "
             f"thousands, write 1234.5{leave}",
         )
-    fail(operation, f"{got}: write 1234.5, without signs and without separated thousands{leave}")
+    fail(operation, f"{got}: write 1234{decimal}5, without signs and without separated thousands{leave}")
 
 
 def _hours(value: str) -> float:

@@ -92,7 +92,6 @@ class TextTable:
                 sep=self.sep,
                 header=None,
                 names=cast(Any, range(len(self.names))),
-                index_col=False,
                 dtype=exact,
                 decimal=self.options.decimal,
                 na_values=sorted(self.options.missing),
