@@ -237,3 +237,25 @@ def test_one_file_with_two_targets_is_two_data_sets(tmp_path, monkeypatch):
     assert {job.dataset: job.source.path for job in both._jobs()} == dict(zip(both.datasets, sources, strict=True))
     result = jobs.run(both._jobs()[1])
     assert (result["dataset"], result["status"]) == ("houses-my_price", "ok")
+
+
+def test_options_of_tables_reach_the_workers_and_are_stored(tmp_path):
+    rows = [f"{i / 7:.3f};{i % 5};{i / 7 + i % 5:.3f}".replace(".", ",") for i in range(60)]
+    (tmp_path / "h.csv").write_text("\n".join(["a;b;price", *rows]) + "\n")
+    study = Study(
+        [str(tmp_path / "h.csv")], chosen("adam"), 1, 20_000, root=tmp_path, name="s", reading={"decimal": ","}
+    )
+    results = read_results(study.run())
+    assert [run["status"] for run in results] == ["ok"]
+    assert study.datasets["h"]["task"] == "regression"
+    assert study.datasets["h"]["features"] == 2
+    again = Study(**stored_arguments(tmp_path, "s") | {"entrants": chosen("adam")}, root=tmp_path, name="s")
+    assert again.datasets == study.datasets
+
+
+def test_other_settings_make_another_study_by_default():
+    names = {
+        Study(["iris"], chosen("adam", settings=given), budget=20_000).config()["name"]
+        for given in ([], ["beta1=0.95"], ["beta1=0.9"])
+    }
+    assert len(names) == 2

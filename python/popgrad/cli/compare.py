@@ -17,7 +17,26 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 
 from popgrad.checks import fail
-from popgrad.cli._common import app, count, out, sizes
+from popgrad.cli._common import (
+    NETWORK,
+    TABLE,
+    TRAINING,
+    BatchSize,
+    Decimal,
+    Drop,
+    Header,
+    LearningRate,
+    Na,
+    Separator,
+    Setting,
+    Task,
+    app,
+    count,
+    error,
+    out,
+    reading,
+    sizes,
+)
 from popgrad.compare.progress import Progress, duration
 
 __all__: list[str] = []
@@ -33,29 +52,47 @@ def compare(
         ),
     ] = None,
     optimizers: Annotated[
-        str | None, typer.Option(help="Names separated by commas (see popgrad list). Default: all.")
+        str | None,
+        typer.Option(help="Names separated by commas (see popgrad list). Default: all.", rich_help_panel=TRAINING),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs of each optimizer on each data set. Default: 3.")] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Forwards (samples through the network) that each run may use. Default: 3e6.")
+        str | None,
+        typer.Option(
+            help="Forwards (samples through the network) that each run may use. Default: 3e6.",
+            rich_help_panel=TRAINING,
+        ),
     ] = None,
-    hidden: Annotated[
-        str | None, typer.Option(help="Sizes of the hidden layers, separated by commas; 0 for none. Default: 32.")
-    ] = None,
-    activation: Annotated[str | None, typer.Option(help="Activation of the hidden layers. Default: relu.")] = None,
+    lr: LearningRate = None,
+    batch_size: BatchSize = None,
+    settings: Setting = None,
     objective: Annotated[
         str | None,
         typer.Option(
             help="What searches minimize: loss, error_rate, balanced_error or f1_macro. Gradient methods always "
-            "minimize the loss. Default: loss."
+            "minimize the loss. Default: loss.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
+    hidden: Annotated[
+        str | None,
+        typer.Option(
+            help="Sizes of the hidden layers, separated by commas; 0 for none. Default: 32.", rich_help_panel=NETWORK
+        ),
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="Activation of the hidden layers. Default: relu.", rich_help_panel=NETWORK)
+    ] = None,
     target: Annotated[
-        str | None, typer.Option(help="Target column, for tables that are not given as FILE:TARGET.")
+        str | None,
+        typer.Option(help="Target column of tables that are not given as FILE:TARGET.", rich_help_panel=TABLE),
     ] = None,
-    task: Annotated[
-        str | None, typer.Option(help="classification or regression, for files. Default: inferred from the target.")
-    ] = None,
+    task: Task = None,
+    header: Header = None,
+    sep: Separator = None,
+    decimal: Decimal = ".",
+    na: Na = None,
+    drop: Drop = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the study, and of its folder. Default: made from the data and the settings."),
@@ -86,7 +123,9 @@ def compare(
         "objective": objective,
     }
     arguments = {"sources": ["digits"]} | stored | {key: value for key, value in given.items() if value is not None}
-    arguments["entrants"] = chosen(",".join(stored["entrants"]) if stored and optimizers is None else optimizers)
+    names = ",".join(stored["entrants"]) if stored and optimizers is None else optimizers
+    arguments["entrants"] = chosen(names, learning_rate=lr, batch_size=batch_size, settings=settings or ())
+    arguments["reading"] = reading(header, sep, decimal, na, drop)
     command = shlex.join(["popgrad", *sys.argv[1:]])
     study = Study(**arguments, target=target, task=task, name=name, root=root, command=command)
     folder = _run(study, workers)
@@ -113,7 +152,7 @@ def _run(study: Any, workers: int | None) -> Path:
             folder: Path = study.run(watch, workers)
             return folder
     except KeyboardInterrupt:
-        Console(stderr=True).print("popgrad: interrupted; finished runs are kept, and the same command continues")
+        error.print("popgrad: interrupted; finished runs are kept, and the same command continues")
         raise typer.Exit(130) from None
 
 

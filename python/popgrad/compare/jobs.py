@@ -9,7 +9,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -38,11 +38,12 @@ _WITH_TARGET = re.compile(r"((?:\.[ct]sv(?:\.gz)?)|^openml:\d+):(.+)$", re.IGNOR
 
 
 class Source(NamedTuple):
-    """A data set as `popgrad.data.load` takes it."""
+    """A data set as `popgrad.data.load` takes it; `reading` are its options for tables, by name."""
 
     path: str
     target: str | None = None
     task: str | None = None
+    reading: tuple[tuple[str, Any], ...] = ()
 
     @property
     def own_target(self) -> str | None:
@@ -51,17 +52,19 @@ class Source(NamedTuple):
         return found[2] if found else None
 
 
-def as_source(path: str, target: str | None, task: str | None) -> Source:
-    """Give a target and a task to a source that can use them: a table, and the target only if it names none itself."""
+def as_source(path: str, target: str | None, task: str | None, reading: Mapping[str, Any] | None = None) -> Source:
+    """Give a source the options that it can use: a table all of them, except for a target that it names itself."""
     if path in data.NAMES or path.endswith(".npz"):
         return Source(path)
-    return Source(path, None if Source(path).own_target else target, task)
+    if path.startswith("openml:"):
+        return Source(path, None if Source(path).own_target else target, task)
+    return Source(path, None if Source(path).own_target else target, task, tuple(sorted((reading or {}).items())))
 
 
 @lru_cache(maxsize=16)
 def load(source: Source) -> tuple[data.Dataset, str]:
     """Read a data set, and return it with a hash of its contents; a process keeps the last 16."""
-    dataset = data.load(source.path, target=source.target, task=source.task)
+    dataset = data.load(source.path, target=source.target, task=source.task, **dict(source.reading))
     return dataset, digest(dataset)
 
 

@@ -16,7 +16,7 @@ from popgrad import __version__, data
 from popgrad.backends import get_num_threads
 from popgrad.budget import GRADIENT_FORWARDS
 from popgrad.checks import fail, one_of, positive_int
-from popgrad.compare.entrants import Entrant
+from popgrad.compare.entrants import ENTRANTS, Entrant
 from popgrad.compare.files import append_result, open_study, read_config, read_results
 from popgrad.compare.jobs import Job, Source, as_source, load, run_jobs
 from popgrad.compare.progress import Progress
@@ -56,8 +56,9 @@ class Study:
         activation: of the hidden layers.
         target: name of the target column, for sources that are tables (CSV files and OpenML) and name none themselves.
         task: "classification" or "regression", for tables. Default: inferred from the target.
+        reading: other options of `popgrad.data.load` for files that are tables, by name.
         name: folder under `root`. Default: the names of the data sets, followed by a digest of the data and of all
-            settings except `seeds` and `entrants`.
+            settings except `seeds` and the names of the entrants.
         root: folder of all studies.
         command: the command line that a person typed, for the report.
 
@@ -74,6 +75,7 @@ class Study:
     activation: str = "relu"
     target: str | None = None
     task: str | None = None
+    reading: Mapping[str, Any] = field(default_factory=dict)
     name: str | None = None
     root: Path = Path("runs")
     command: str = ""
@@ -81,7 +83,9 @@ class Study:
 
     def __post_init__(self) -> None:
         self._check_settings()
-        sources = [s if isinstance(s, Source) else as_source(s, self.target, self.task) for s in self.sources]
+        sources = [
+            s if isinstance(s, Source) else as_source(s, self.target, self.task, self.reading) for s in self.sources
+        ]
         datasets: dict[str, dict[str, Any]] = {}
         for source in sources:
             dataset, contents = load(source)
@@ -95,6 +99,7 @@ class Study:
         for word, value, used in (
             ("target", self.target, any(source.target for source in sources)),
             ("task", self.task, any(source.task for source in sources)),
+            (", ".join(self.reading), self.reading or None, any(source.reading for source in sources)),
         ):
             if value is not None and not used:
                 fail("compare", f"{word} is for tables (CSV files and openml:ID), and none of the data sets takes it")
@@ -159,7 +164,8 @@ class Study:
 
     def _default_name(self, settings: Mapping[str, Any]) -> str:
         data = {name: [entry["digest"], entry["task"]] for name, entry in self.datasets.items()}
-        identity = json.dumps([settings, data], sort_keys=True).encode()
+        changed = {name: repr(entrant) for name, entrant in self.entrants.items() if entrant != ENTRANTS.get(name)}
+        identity = json.dumps([settings, data, changed], sort_keys=True).encode()
         return "-".join([*list(self.datasets)[:3], hashlib.sha256(identity).hexdigest()[:8]])
 
     def run(self, watch: Watch = _ignore, workers: int | None = None) -> Path:
@@ -256,6 +262,7 @@ def _describe(source: Source, dataset: data.Dataset, contents: str) -> dict[str,
         "source": source.path,
         "target_option": source.target,
         "task_option": source.task,
+        "reading": dict(source.reading),
         "digest": contents,
         "target": dataset.target,
         "task": dataset.task,
@@ -267,12 +274,16 @@ def _describe(source: Source, dataset: data.Dataset, contents: str) -> dict[str,
         "train": len(split.y_train),
         "validation": len(split.y_val),
         "test": len(split.y_test),
-        "notes": list(getattr(dataset, "notes", ())),
+        "notes": list(dataset.notes),
     }
 
 
 def _stored_source(described: Mapping[str, Any]) -> Source:
-    return Source(described["source"], described.get("target_option"), described.get("task_option"))
+    reading = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in described.get("reading", {}).items()
+    }
+    options = described.get("target_option"), described.get("task_option")
+    return Source(described["source"], *options, tuple(sorted(reading.items())))
 
 
 def _sizes(described: Mapping[str, Any], hidden: Sequence[int]) -> list[int]:
