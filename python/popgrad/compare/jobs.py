@@ -7,6 +7,7 @@ import math
 import multiprocessing
 import os
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -134,7 +135,8 @@ def run_jobs(progress: Progress[Job], watch: Callable[[], None]) -> Iterator[dic
         while progress.waiting or running:
             while progress.waiting and len(running) < progress.workers:
                 job = progress.start()
-                running[pool.submit(_timed_run, job)] = job
+                with _interrupts_blocked():
+                    running[pool.submit(_timed_run, job)] = job
             watch()
             yield from results  # stored while the workers are busy
             results = []
@@ -144,6 +146,16 @@ def run_jobs(progress: Progress[Job], watch: Callable[[], None]) -> Iterator[dic
                 progress.finish(running.pop(future), seconds)
                 results.append(result)
         yield from results
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Hold Ctrl-C back. A worker that starts meanwhile inherits this for good: the main process ends it on Ctrl-C."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
