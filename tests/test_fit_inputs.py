@@ -7,10 +7,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import popgrad as pg
 from fitting import EVERY, bits, small
 from popgrad import optim, search
+from popgrad.holdout import held_back
 
 # --- Validation ---------------------------------------------------------------------------------------------------
 
@@ -209,3 +212,127 @@ def test_record_marks_may_be_a_list():
     assert history.forwards == [0, 30, 60, 120, 600, 1200]
     with pytest.raises(pg.InputError, match="record_every must rise"):
         pg.fit(model, X, y, optimizer=pg.optim.SGD(), record_every=[5, 3])
+
+
+# --- Stratified validation ----------------------------------------------------------------------------------------
+
+
+def rare(seed, share=0.2, counts=(196, 4)):
+    """Classes among the samples that are held back and among the others."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    held = held_back(len(labels), share, labels, seed)
+    return [np.bincount(labels[part], minlength=len(counts)) for part in (held, ~held)]
+
+
+def test_a_rare_class_is_in_both_parts():
+    for seed in range(200):
+        held, rest = rare(seed)
+        assert held.tolist() == [39, 1]
+        assert rest.tolist() == [157, 3]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_fit_validates_with_every_class(binary):
+    X = np.random.default_rng(0).normal(size=(200, 4))
+    y = np.repeat([0, 1], [196, 4])
+    divide = importlib.import_module("popgrad.fit")._divide
+    model = pg.MLP([4, 1], loss="binary_cross_entropy") if binary else pg.MLP([4, 2])
+    for seed in range(20):
+        train, held, _ = divide(model, X, y, None, 0.2, seed)
+        assert (np.sum(held.y), np.sum(train.y), len(held)) == (1, 3, 40)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 1 / 3, 0.5, 0.9, 0.99])
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=9), seed=st.integers(0, 9))
+def test_shares_of_classes(share, counts, seed):
+    counts, total = np.array(counts), round(sum(counts) * share)
+    if not 0 < total < counts.sum():
+        return
+    held, rest = rare(seed, share, tuple(counts))
+    assert held.sum() == total
+    assert (held + rest == counts).all()
+    if min(total, counts.sum() - total) >= 2 * len(counts):
+        several = counts > 1
+        assert (held[several] > 0).all()
+        assert (rest > 0).all()
+    # No two classes could trade places and be nearer to their shares, unless one of them would vanish from a part.
+    ideal = counts * total / counts.sum()
+    if (ideal >= 1).all() and (counts - ideal >= 1).all():
+        assert (np.abs(held - ideal) < 1).all()
+
+
+def test_division_is_a_function_of_the_seed():
+    labels = np.arange(60) % 3
+    halves = {seed: held_back(60, 0.5, labels, seed).tobytes() for seed in range(5)}
+    assert len(set(halves.values())) == 5
+    assert all(held_back(60, 0.5, labels, seed).tobytes() == half for seed, half in halves.items())
+
+
+def test_every_sample_of_a_class_may_be_held_back():
+    labels = np.repeat([0, 1], [30, 6])
+    times = sum(held_back(36, 0.5, labels, seed).astype(int) for seed in range(400))
+    assert 140 < times.min() <= times.max() < 260  # 200 expected
+
+
+def test_numbers_are_divided_at_random():
+    y = np.repeat([0.0, 1.0], [196, 4])
+    divide = importlib.import_module("popgrad.fit")._divide
+    X = np.random.default_rng(0).normal(size=(200, 4))
+    shares = {float(divide(pg.MLP([4, 1], loss="mse"), X, y, None, 0.2, seed)[1].y.sum()) for seed in range(60)}
+    assert len(shares) > 2
+
+
+@pytest.mark.parametrize("optimizer", [optim.SGD(), search.PSO()])
+def test_validation_samples_may_have_weights(optimizer):
+    model, X, y = small()
+    weight = np.arange(5) % 3
+    history = pg.fit(model, X, y, optimizer=optimizer, epochs=40, validation=(X[:5], y[:5], weight))
+    assert history.validation_loss[history.best] == model.loss(X[:5], y[:5], weight)
+    plain = pg.fit(small()[0], X, y, optimizer=optimizer, epochs=40, validation=(X[:5], y[:5]))
+    assert plain.loss == history.loss
+    assert plain.validation_loss != history.validation_loss
+    unweighted = pg.fit(small()[0], X, y, optimizer=optimizer, epochs=40, validation=(X[:5], y[:5], None))
+    assert unweighted.validation_loss == plain.validation_loss
+
+
+# --- Numbers that are too large -----------------------------------------------------------------------------------
+
+OVERFLOWS = {
+    "y": (1, 1e20, "mse", "float32", "y", "1e.20"),
+    "y_float64": (1, 1e160, "mse", "float64", "y", "1e.160"),
+    "X": (1e36, 1, "mse", "float32", "X", "e.36"),
+    "X_float64": (1e200, 1, "mse", "float64", "X", "e.200"),
+    "X_mae": (1e38, 1, "mae", "float32", "X", "e.38"),
+    "both": (1e3, 1e25, "mse", "float32", "y", "1e.25"),
+}
+
+
+@pytest.mark.parametrize("optimizer", [optim.Adam(), search.PSO()])
+@pytest.mark.parametrize(("x", "y", "loss", "dtype", "name", "shown"), OVERFLOWS.values(), ids=OVERFLOWS)
+def test_numbers_that_overflow_are_to_be_scaled(x, y, loss, dtype, name, shown, optimizer):
+    rng = np.random.default_rng(0)
+    model = pg.MLP([4, 30, 1], activation="relu", loss=loss, dtype=dtype)
+    before = model.params.copy()
+    if name == "X":
+        model.params *= 10
+        before = model.params.copy()
+    message = rf"\[fit\] {name} holds values up to .*{shown}, and the loss overflows, .*{dtype} .* scale {name}, "
+    with pytest.raises(pg.InputError, match=message):
+        pg.fit(model, x * rng.uniform(1, 2, (20, 4)), np.full(20, float(y)), optimizer=optimizer)
+    assert model.params.tobytes() == before.tobytes()
+
+
+def test_weights_of_any_size_do_not_overflow():
+    model, X, y = small()
+    weight = 1.0 + np.arange(20)
+    expected = pg.fit(small()[0], X, y, optimizer=optim.SGD(), epochs=3, sample_weight=weight * 2.0**-5)
+    history = pg.fit(model, X, y, optimizer=optim.SGD(), epochs=3, sample_weight=weight * 2.0**900)
+    np.testing.assert_allclose(history.loss, expected.loss, rtol=1e-6)
+
+
+def test_a_model_whose_outputs_overflow_is_to_be_initialized():
+    model, X, y = small()
+    model.params = np.full(51, 1e38)
+    with pytest.raises(pg.InputError, match=r"\[fit\] the loss of the untrained model is not finite; initialize"):
+        pg.fit(model, X, y, optimizer=SGD)

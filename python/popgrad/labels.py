@@ -30,7 +30,7 @@ def checked(operation: str, classes: Sequence[Any], count: int) -> Classes:
     values = tuple(getattr(label, "item", lambda label=label: label)() for label in classes)
     text = all(isinstance(label, str) for label in values)
     numbers = all(isinstance(label, (bool, int, float)) and np.isfinite(label) for label in values)
-    if len(values) != count or len(set(values)) != count or not (text or numbers):
+    if not (text or numbers) or len(values) != count or len(set(values)) != count:
         fail(operation, f"classes must be {count} different strings, or as many different numbers, got {classes!r}")
     return values
 
@@ -46,7 +46,7 @@ def find(operation: str, y: Array, count: int) -> Classes | None:
     if y.shape not in ((len(y),), (len(y), 1)):
         return None
     if not is_text(y):
-        whole = y.dtype.kind in "iu" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
+        whole = y.dtype.kind in "iu" or (y.dtype.kind == "f" and bool((np.isfinite(y) & (y == np.floor(y))).all()))
         if not whole or len(y) == 0 or (y.min() >= 0 and y.max() < count):
             return None
         distinct = np.unique(y)
@@ -70,7 +70,7 @@ def encode(operation: str, y: Array, classes: Classes) -> Array:
     known = {label: place for place, label in enumerate(classes)}
     numbers = np.array([known.get(label, -1) for label in distinct.tolist()], np.int64)
     if (numbers < 0).any():
-        label = distinct[int(np.argmax(numbers < 0))].item() if not is_text(distinct) else distinct[numbers < 0][0]
+        label = distinct.tolist()[int(np.argmax(numbers < 0))]
         fail(operation, f"y holds the label {label!r}, which is none of the model's classes {list(classes)!r}")
     return numbers[places].reshape(y.shape)
 
@@ -83,9 +83,7 @@ def _distinct(operation: str, y: Array) -> tuple[Array, Array]:
         wrong = np.array([not isinstance(label, str) for label in y.ravel()], bool)
         if wrong.any():
             row = int(np.argmax(wrong))
-            fail(
-                operation,
-                f"labels must all be text or all be numbers, none missing; got {y.ravel()[row]!r} in row {row}",
-            )
+            got = f"{y.ravel()[row]!r} in row {row}"
+            fail(operation, f"labels must all be text or all be numbers, and none missing, got {got}")
     distinct, places = np.unique(y, return_inverse=True)
     return distinct, places.reshape(-1)

@@ -152,8 +152,8 @@ class Marks:
     """When to record: at the first step that reaches each total of forwards.
 
     Args:
-        record_every: forwards between records, or rising totals; None for one epoch, or for a hundredth of the budget
-            if that is more.
+        record_every: forwards between records, or rising totals; None for one epoch, or for as many
+            epochs as a hundredth of the budget pays for.
         epoch: forwards of an epoch.
         budget: of the run.
 
@@ -171,14 +171,22 @@ class Marks:
 
     def reached(self, used: Used) -> bool:
         """Whether it is time for a record."""
-        return used.forwards >= self._total and (self._budget is None or self._hundredths(used) >= self._part)
+        if used.forwards < self._total:
+            return False
+        if self._budget is None or self._hundredths(used) >= self._part:
+            return True
+        self._skip(used)
+        return False
 
     def advance(self, used: Used) -> None:
         """Wait for the next mark, after a record."""
-        while self._total <= used.forwards:
-            self._total = next(self._totals)
+        self._skip(used)
         if self._budget is not None:
             self._part = math.floor(self._hundredths(used)) + 1
+
+    def _skip(self, used: Used) -> None:
+        while self._total <= used.forwards:
+            self._total = next(self._totals)
 
     def _hundredths(self, used: Used) -> float:
         assert self._budget is not None
@@ -229,7 +237,7 @@ def _trend(values: NDArray[np.float64]) -> float:
 def diverged(history: History, train: Data, params: Array) -> bool:
     """Whether a gradient method failed on its training samples.
 
-    It did if the last training loss is not finite; if it is above twice the larger of the loss of the untrained model
+    It did if the last training loss is not finite; if it is more than 10 % above both the loss of the untrained model
     and the loss of the best constant output; or if it is no better than that constant although training once got below
     half of it, or because the network is dead: its outputs are the same for 99 % of the samples.
 
@@ -242,6 +250,6 @@ def diverged(history: History, train: Data, params: Array) -> bool:
     if not math.isfinite(last):
         return True
     constant = train.constant_loss()
-    if last > 2 * max(history.loss[0], constant):
+    if last > 1.1 * max(history.loss[0], constant):
         return True
     return last > 0.999 * constant and (best < constant / 2 or train.constant_outputs(params))
