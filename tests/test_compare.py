@@ -295,6 +295,19 @@ def test_a_run_that_diverges_is_recorded_with_what_it_had():
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.parametrize("diverged", [True, False])
+def test_a_result_says_whether_its_run_diverged(monkeypatch, diverged):
+    fit = jobs.fit
+
+    def fitted(*arguments, **more):
+        history = fit(*arguments, **more)
+        history.diverged = diverged
+        return history
+
+    monkeypatch.setattr(jobs, "fit", fitted)
+    assert jobs.run(iris_job(ENTRANTS["adam"]))["diverged"] is diverged
+
+
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     arguments = ["compare", "iris", "--optimizers", "adam,sgd", "--seeds", "1", "--budget", "3e7", "--hidden", "4"]
     # What a shell starts in the background ignores the signal, and so would a child of these tests.
