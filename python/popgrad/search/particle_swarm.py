@@ -19,12 +19,14 @@ class PSO(Search):
     .. math:: v \leftarrow \omega v + c_1 r_1 (p - x) + c_2 r_2 (g - x), \quad x \leftarrow x + v
 
     with fresh uniform numbers r for every coordinate. Velocities start at zero (Engelbrecht, 2012).
+    A particle that a bound reflects goes on with the way that it really went. One whose fitness is not a finite number
+    goes back to where it was, and its velocity is reversed and halved; until its first finite fitness it is drawn anew.
 
     Args:
-        popsize: particles, >= 1.
+        popsize: particles, >= 2: a lone one is its own leader, and would never move.
         inertia: omega, > 0.
         cognitive, social: c1 and c2, > 0.
-        init_sigma: standard deviation of the first positions around x0, > 0; not used with bounds.
+        init_sigma: standard deviation of the first positions around x0, > 0; not used where both bounds are finite.
 
     State: ``x``, ``v``, ``best`` (popsize, n) and ``best_fitness`` (popsize,).
 
@@ -45,6 +47,10 @@ class PSO(Search):
         super().__post_init__()
         positive(self, "inertia", "cognitive", "social", "init_sigma")
 
+    def least_popsize(self) -> int:
+        """A particle and another one that draws it."""
+        return 2
+
     def begin(self, run: Run) -> None:
         """Every particle at its first place, at rest."""
         run.state["x"] = run.first_population(self.popsize, self.init_sigma)
@@ -57,6 +63,7 @@ class PSO(Search):
         state = run.state
         x: Array = state["x"].copy()
         if run.generation > 0:
+            never = ~np.isfinite(state["best_fitness"])
             leader = state["best"][state["best_fitness"].argmin()]
             run.move(
                 "ParticleSwarm",
@@ -66,14 +73,18 @@ class PSO(Search):
                 cognitive=self.cognitive,
                 social=self.social,
             )
+            if never.any():
+                x[never] = run.draws(self.popsize, self.init_sigma)[never]
         return x
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
         """Move there, and remember the better places."""
-        state = run.state
+        state, finite = run.state, np.isfinite(fitness)[:, None]
+        first = ~np.isfinite(state["best_fitness"])  # no velocity brought it here
         better = fitness < state["best_fitness"]
         state["best"][better] = population[better]
         state["best_fitness"][better] = fitness[better]
-        # The way really gone: a particle that a bound stopped has no velocity into the wall.
-        state["v"] = population - state["x"]
-        state["x"] = population.copy()
+        with np.errstate(over="ignore"):  # bounds may be further apart than the largest number
+            gone = np.where(first[:, None], 0, population - state["x"])
+        state["v"] = np.where(finite, gone, -state["v"] / 2)
+        state["x"] = np.where(finite, population, state["x"])
