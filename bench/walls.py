@@ -2,10 +2,10 @@
 
     python bench/walls.py [--draws 200] [--evaluations 5000] [--dimensions 2,10,30] [--only pso,de]
 
-The first table: the optimum is drawn uniformly in the box (0, 1), which is also where the search begins, in another
-place; shown is the share of runs that end with a coordinate exactly on a wall (and, in brackets, within 1e-6 of one that
-the optimum is further away from), and the median distance in the worst coordinate. The second: the median value on the
-sphere in (-5, 5), with random search as the measure. All searches have their defaults.
+The optimum and the start are drawn uniformly in the box (0, 1). The first table shows the share of runs that end with
+a coordinate exactly on a wall (in brackets: within 1e-6 of a wall from which the optimum is further away), and the
+median distance from the optimum in the worst coordinate. The second table shows the median value on the sphere in
+(-5, 5); random search is the measure. All searches have their defaults.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FUNCTIONS = {"sphere": 1.0, "ellipsoid": 1e6}
 
 
 def minimum(name, n, condition, seed, evaluations, box=(0.0, 1.0), at=None):
-    """A run of a search on an ellipsoid; where it ended and where the optimum is, relative to the box, and its value."""
+    """One run on an ellipsoid: its end and the optimum, as shares of the box's width, and the value at its end."""
     random = np.random.default_rng([seed, n])
     lower, upper = box
     optimum = random.uniform(lower, upper, n) if at is None else np.full(n, at)
@@ -60,8 +60,10 @@ def main():
     dimensions = [int(n) for n in arguments.dimensions.split(",")]
     names = arguments.only.split(",")
 
-    print(f"runs that end on a wall (nearly) and median of the largest distance; {arguments.draws} draws, "
-          f"{arguments.evaluations} evaluations")
+    print(
+        f"runs that end on a wall (nearly) and median of the largest distance; {arguments.draws} draws, "
+        f"{arguments.evaluations} evaluations"
+    )
     columns = [(function, n) for function in FUNCTIONS for n in dimensions]
     print(f"{'':20}" + "".join(f"{f'{function} {n}':>28}" for function, n in columns))
     for name in names:

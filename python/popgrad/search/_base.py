@@ -212,12 +212,13 @@ class Run:
     def length(self, given: float | None, free: float, share: float) -> tuple[float, Array]:
         """A length that the user may leave to the search, and its unit in every coordinate (n,).
 
-        What is given is in units of x. If it is None, the length is the `share` of the box's width where both bounds are
-        finite, and `free` in units of x elsewhere.
+        A length that is given is in units of x. None means the `share` of the box's width where both bounds are finite,
+        and `free`, in units of x, elsewhere.
         """
         if given is not None or self.box is None:
             return float(free if given is None else given), self._ones
-        return share, np.where(self.box.closed, self.box.width, self.x0.dtype.type(free / share))
+        type_ = self.x0.dtype.type
+        return 1.0, np.where(self.box.closed, type_(share) * self.box.width, type_(free))
 
     def within(self, population: Array, **arguments: Any) -> Array:
         """`population` (P, n), its candidates put back into the box in place: reflected at the bound they crossed."""

@@ -105,15 +105,21 @@ def _sides(name: str, bounds: Any, x0: Array) -> Sides:
         readings = [_as_sides((bounds.lb, bounds.ub), n)] if isinstance(bounds, ScipyBounds) else []
     boxes = [reading for reading in readings if reading is not None]
     if not boxes:
-        fail(name, f"bounds must be (lower, upper), each None, a number or of shape ({n},); {n} pairs (min, max); or "
-                   "a scipy.optimize.Bounds")
+        fail(
+            name,
+            f"bounds must be (lower, upper), each None, a number or of shape ({n},); {n} pairs (min, max); or "
+            "a scipy.optimize.Bounds",
+        )
     if len(boxes) == 1 or all(np.array_equal(a, b) for a, b in zip(*boxes, strict=True)):
         return boxes[0]
     # Two coordinates: [(a, b), (c, d)] is both. Only one that leaves a coordinate free and holds x0 can be meant.
     meant = [(low, high) for low, high in boxes if _contains(low, high, x0).all() and (low < high).any()]
     if len(meant) == 2:
-        fail(name, "bounds of two coordinates can be read as (lower, upper) and as pairs (min, max); say which with "
-                   "scipy.optimize.Bounds(lower, upper) or a tuple of two arrays, lower and upper")
+        fail(
+            name,
+            "bounds of two coordinates can be read as (lower, upper) and as pairs (min, max); say which with "
+            "scipy.optimize.Bounds(lower, upper) or a tuple of two arrays, lower and upper",
+        )
     return (meant or boxes)[0]
 
 

@@ -22,8 +22,8 @@ class ACOR(Search):
     .. math:: w_l = \exp\left(-\frac{(l-1)^2}{2 q^2 k^2}\right)
 
     and draws every coordinate i from a normal distribution around it, whose standard deviation is xi times the
-    mean distance of the archive's other solutions in that coordinate. Only solutions whose fitness is a finite number
-    count; while there are fewer than two, ants are drawn anew.
+    mean distance of the archive's other solutions in that coordinate. Only solutions with a finite fitness count;
+    while there are fewer than two, ants are drawn as the first archive was.
 
     Args:
         popsize: ants per generation, >= 1; m in the paper.

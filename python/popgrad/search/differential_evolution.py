@@ -19,8 +19,8 @@ class DE(Search):
 
     .. math:: u_i = x_a + F (x_b - x_c) \text{ with probability } CR \text{ per coordinate, at least once; else } x_i
 
-    a, b, c and i are distinct, and of the members whose fitness is a finite number. The others are drawn anew until it is
-    one, and so are all while there are fewer than four.
+    a, b, c and i are distinct members with a finite fitness. Members without one are drawn anew every generation; all
+    members are while fewer than four have a finite fitness.
 
     Args:
         popsize: members, >= 4.

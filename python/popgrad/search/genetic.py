@@ -18,8 +18,8 @@ class GeneticAlgorithm(Search):
 
     Each child has two parents, each the best of `tournament` random members. With probability `crossover`
     every gene comes from either parent with equal chance, else all from the first; then every gene mutates
-    with probability `mutation` by sigma z, z ~ N(0, 1). The `elites` best members replace the worst children. Children
-    whose fitness is not a finite number are no parents; a generation without any other changes nothing.
+    with probability `mutation` by sigma z, z ~ N(0, 1). The `elites` best members replace the worst children. Only
+    members with a finite fitness become parents; a generation in which no child has one changes nothing.
 
     Args:
         popsize: members, >= 2.

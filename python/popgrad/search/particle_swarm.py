@@ -19,11 +19,12 @@ class PSO(Search):
     .. math:: v \leftarrow \omega v + c_1 r_1 (p - x) + c_2 r_2 (g - x), \quad x \leftarrow x + v
 
     with fresh uniform numbers r for every coordinate. Velocities start at zero (Engelbrecht, 2012).
-    A particle that a bound reflects goes on with the way that it really went. One whose fitness is not a finite number
-    goes back to where it was, and its velocity is reversed and halved; until its first finite fitness it is drawn anew.
+    The velocity of a particle that was reflected at a bound is the step that it really made. A particle whose fitness is
+    not a finite number goes back to its last place, and its velocity is reversed and halved. Particles that have never had
+    a finite fitness are drawn anew every generation.
 
     Args:
-        popsize: particles, >= 2: a lone one is its own leader, and would never move.
+        popsize: particles, >= 2: a lone particle is its own leader and never moves.
         inertia: omega, > 0.
         cognitive, social: c1 and c2, > 0.
         init_sigma: standard deviation of the first positions around x0, > 0; not used where both bounds are finite.
