@@ -82,8 +82,8 @@ class State:
         for name in ("slots", "t"):
             if name not in named:
                 fail("State.from_dict", f"{name!r} is missing; expected what to_dict gave")
-        numbers = {name.removeprefix("number."): v for name, v in named.items() if name.startswith("number.")}
-        numbers = {name: _number(name, value) for name, value in numbers.items()}
+        numbers = {name: _number(name, value) for name, value in named.items() if name.startswith("number.")}
+        numbers = {name.removeprefix("number."): value for name, value in numbers.items()}
         inner = {name.removeprefix("inner."): v for name, v in named.items() if name.startswith("inner.")}
         arrays = {name: named[name] for name in ("slots", *_ARRAYS) if named.get(name) is not None}
         for name, array in arrays.items():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -38,12 +39,12 @@ class Box:
     lower: Array
     upper: Array
 
-    @property
+    @cached_property
     def closed(self) -> NDArray[np.bool_]:
         """(n,) where both bounds are finite."""
         return np.isfinite(self.lower) & np.isfinite(self.upper)
 
-    @property
+    @cached_property
     def width(self) -> Array:
         """(n,) upper - lower where both are finite and differ, else 1. At most the largest finite number."""
         closed = self.closed & (self.lower < self.upper)
@@ -53,7 +54,7 @@ class Box:
 
 
 def checked_box(name: str, bounds: Bounds | None, x0: Array) -> tuple[Box | None, Array]:
-    """The box that `bounds` describe, and x0 (n,) within it.
+    """The box that `bounds` describe, None if they bound nothing, and x0 (n,) within it.
 
     A start that is outside only because its type cannot hold the bound itself is moved to the next number inside.
 
@@ -74,7 +75,8 @@ def checked_box(name: str, bounds: Bounds | None, x0: Array) -> tuple[Box | None
     if outside.any():
         where = int(np.argmax(outside))
         fail(name, f"x0[{where}] = {x0[where]} is outside its bounds [{lower[where]}, {upper[where]}]")
-    return box, np.clip(x0, box.lower, box.upper)
+    bounded = np.isfinite(box.lower) | np.isfinite(box.upper)
+    return (box if bounded.any() else None), np.clip(x0, box.lower, box.upper)
 
 
 def _rounded_inward(lower: Array, upper: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:

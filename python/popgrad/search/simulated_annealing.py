@@ -29,7 +29,7 @@ class SimulatedAnnealing(Search):
         sigma: standard deviation of a step, > 0, in units of x. None: 0.02, or 0.02 of the box's width where both
             bounds are finite.
 
-    State: ``x`` (popsize, n), ``fitness`` (popsize,), and ``changes``, the summed sizes of f' - f over the first ``steps``.
+    State: ``x`` (popsize, n), ``fitness`` (popsize,), and the sum ``changes`` of the sizes of f' - f over ``steps``.
 
     Raises:
         InputError: a setting is out of range.
