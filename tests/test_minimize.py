@@ -97,8 +97,10 @@ def test_the_solution_has_its_value_and_the_budget_holds(name, evaluations):
         assert result.f <= SPHERE.f(SPHERE.x0[None])[0]
 
 
-def test_the_center_is_handed_in_where_it_is_better():
-    result = pg.minimize(SPHERE.f, np.ones(100), search=search.OpenAIES(), budget=pg.Budget(evaluations=40_000), seed=1)
+@pytest.mark.parametrize("evaluations", [40_000, 1 + 300 * 128])  # with and without a rest after whole populations
+def test_the_center_is_handed_in_where_it_is_better(evaluations):
+    budget = pg.Budget(evaluations=evaluations)
+    result = pg.minimize(SPHERE.f, np.ones(100), search=search.OpenAIES(), budget=budget, seed=1)
     assert result.f < 1e-3  # its neighbors have about n sigma^2 = 0.25
     assert result.f < result.history[-1, 1]
 

@@ -323,5 +323,5 @@ def test_the_units_of_the_fitness_do_not_matter(case):
     runs = [dataclasses.replace(case.search).start(PROBLEMS["ellipsoid"].x0, 1) for _ in range(2)]
     for _ in range(40):
         np.testing.assert_array_equal(runs[1].ask(), runs[0].ask())
-        for run, unit in zip(runs, (1.0, 2.0**40), strict=True):
+        for run, unit in zip(runs, (1.0, 2.0**-40), strict=True):
             run.tell(PROBLEMS["ellipsoid"].f(run.ask()) * unit)

@@ -80,4 +80,3 @@ class ACOR(Search):
             fitness = np.concatenate([run.state["fitness"], fitness])
         best = fitness.argsort(kind="stable")[: self.archive]
         run.state["archive"], run.state["fitness"] = population[best], fitness[best]
-        run.state["archive"][~np.isfinite(fitness[best])] = run.x0

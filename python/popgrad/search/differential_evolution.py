@@ -89,7 +89,7 @@ class DE(Search):
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
         """A trial that is no worse replaces its member."""
-        better = np.isfinite(fitness) & (fitness <= run.state["fitness"])
+        better = fitness <= run.state["fitness"]  # infinite ones are never used
         run.state["x"][better] = population[better]
         run.state["fitness"][better] = fitness[better]
 

@@ -86,7 +86,6 @@ class GeneticAlgorithm(Search):
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
         """The children are the next population, except for the elites."""
         population, fitness = population.copy(), fitness.copy()
-        population[~np.isfinite(fitness)] = run.x0
         if self.elites and run.generation > 0:
             best = run.state["fitness"].argsort(kind="stable")[: self.elites]
             worst = fitness.argsort(kind="stable")[-self.elites :]
