@@ -217,6 +217,16 @@ def test_does_not_touch_x0_or_bounds(case):
     assert not x0.any()
 
 
+@METHODS
+def test_the_smallest_population_moves(case):
+    least = case.search.least_popsize()
+    settings = {"elites": 1} if isinstance(case.search, search.GeneticAlgorithm) else {}
+    run = go(dataclasses.replace(case.search, popsize=least, **settings), 60, seed=1)
+    assert run.best_f < SPHERE.f(SPHERE.x0[None])[0]
+    with pytest.raises(pg.InputError, match=f"popsize must be a whole number >= {least}, got {least - 1}"):
+        dataclasses.replace(case.search, popsize=least - 1, **settings)
+
+
 # --- One by one -----------------------------------------------------------------------------------
 
 
@@ -315,6 +325,56 @@ def test_annealing_accepts_worse_steps_as_metropolis_says():
     assert share == pytest.approx(np.exp(-0.3 / (0.5 * 0.9)), abs=0.015)
 
 
+@pytest.mark.parametrize("bounds", [None, (-1e3, 1e3)])
+def test_annealing_takes_its_temperature_from_the_first_changes(bounds):
+    """Half of the mean change: a step that is worse by the mean change is taken with probability exp(-2)."""
+    method = search.SimulatedAnnealing(popsize=20_000, cooling=1 - 1e-9)
+    run = method.start(np.zeros(1), 1, bounds)
+    run.ask()
+    run.tell(np.zeros(20_000))
+    run.ask()
+    run.tell(np.tile([1e7, 3e7], 10_000))
+    for value, change in ((1e7, 1.0), (3e7, 3.0)):
+        share = (run.state["fitness"] == value).mean() * 2
+        assert share == pytest.approx(np.exp(-change), abs=0.02)  # T0 is 1e7
+    run.ask()
+    run.tell(np.full(20_000, 1e30))  # the first 100 steps are over
+    assert run.state["steps"] == 20_000
+
+
+@pytest.mark.parametrize(
+    ("x0", "radius"),
+    [
+        (np.array([1e6, 1, 1, 1], np.float32), 0.1),
+        (np.full(4, 1e-18), 1e-18),
+        (np.full(4, 1e-18, np.float32), 1e-18),
+        (np.full(4, 1e18), 1e17),
+    ],
+)
+def test_tabu_goes_on_while_a_coordinate_can_move(x0, radius):
+    run, scale = search.TabuSearch(radius=radius).start(x0, seed=1), x0.astype(float)
+    while run.stop() is None and run.evaluations < 20_000:
+        run.tell(((run.ask() / scale - 0.5) ** 2)[:, 1:].sum(1))
+    assert run.best_f < 1e-6
+
+
+def test_tabu_ends_where_no_coordinate_can_move():
+    for radius, moves in ((0.1, True), (0.03, False)):  # float32 numbers near 10^6 are 0.0625 apart
+        run = search.TabuSearch(radius=radius).start(np.full(3, 1e6, np.float32))
+        run.ask()
+        run.tell([1.0])
+        assert (run.ask() != 1e6).any() == moves
+        assert (run.stop() is None) == moves
+
+
+def test_tabu_stops_when_its_radius_is_rounding():
+    for dtype in ("float32", "float64"):
+        run = search.TabuSearch(patience=1).start(np.zeros(3, dtype))
+        while run.stop() is None:
+            run.tell(np.full(len(run.ask()), float(run.generation)))
+        assert run.state["radius"] < 0.1 * np.finfo(dtype).eps < 4 * run.state["radius"]
+
+
 def test_tabu_neighbours_lie_in_their_crowns():
     method = search.TabuSearch(popsize=8, radius=0.8)
     for n in (1, 3, 100):
@@ -338,6 +398,37 @@ def test_tabu_does_not_return_to_a_place_it_left():
             held = run.state["tabu"][1:]
             held = held[np.isfinite(held).all(axis=1)]
             assert (np.abs(held - now).max(axis=1) >= 0.9 * run.state["radius"]).all()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (pg.optim.SAM(pg.optim.SGD()), "must take one gradient a step, and SAM takes 2"),
+        (pg.optim.Lookahead(pg.optim.SAM(pg.optim.SGD())), "must take one gradient a step"),
+        (pg.optim.SophiaG(), "SophiaG also needs gradients from a model"),
+        (pg.optim.Lookahead(pg.optim.SophiaG()), "SophiaG also needs gradients from a model"),
+        (pg.optim.Polyak(pg.optim.SGD()), "Polyak hands in an average"),
+        (pg.optim.Lookahead(pg.optim.Polyak(pg.optim.SGD())), "Polyak hands in an average"),
+        (pg.optim.ScheduleFreeSGD(), "ScheduleFreeSGD hands in an average"),
+        (pg.optim.Lookahead(pg.optim.ScheduleFreeAdamW()), "ScheduleFreeAdamW hands in an average"),
+        (pg.optim.Adam(ema_decay=0.9), "Adam hands in an average"),
+        (pg.optim.Lookahead(pg.optim.Adam(ema_decay=0.9)), "Adam hands in an average"),
+        ("adam", "must be one of popgrad.optim, got 'adam'"),
+    ],
+)
+def test_es_refuses_optimizers_that_need_more_than_its_estimate(optimizer, message):
+    with pytest.raises(pg.InputError, match=rf"\[OpenAIES\] optimizer .*{message}"):
+        search.OpenAIES(optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    "name", sorted(pg.optim.REGISTRY.keys() - {"sophia", "schedule_free_sgd", "schedule_free_adamw"})
+)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_es_takes_every_other_optimizer(name, wrapped):
+    optimizer = pg.optim.REGISTRY[name]()
+    optimizer = pg.optim.Lookahead(optimizer) if wrapped else optimizer
+    go(search.OpenAIES(optimizer=optimizer), 12)
 
 
 def test_es_pairs_mirror_and_the_estimate_descends():
@@ -365,59 +456,3 @@ def test_centred_ranks():
     np.testing.assert_allclose(centred_ranks(np.array([3.0, 1.0, 2.0])), [0.5, -0.5, 0.0])
     np.testing.assert_allclose(centred_ranks(np.array([1.0, 1.0, 2.0])), [-0.25, -0.25, 0.5])
     np.testing.assert_array_equal(centred_ranks(np.array([7.0])), [0.0])
-
-
-# --- minimize -------------------------------------------------------------------------------------
-
-
-def test_minimize_gives_whole_populations_in_float64():
-    seen = []
-
-    def f(x):
-        seen.append(x.shape)
-        assert x.dtype == np.float64
-        return (x**2).sum(1)
-
-    result = pg.minimize(f, [1, 2, 3], search=search.PSO(popsize=16), budget=pg.Budget(evaluations=170))
-    assert set(seen) == {(16, 3)}
-    assert result.evaluations == 160  # ten whole populations: an eleventh would exceed the budget
-    assert result.generations == 10
-    assert result.history.shape == (10, 2)
-    assert result.history[-1, 1] == result.f == (result.x**2).sum()
-    assert result.reason == "the budget is used up"
-
-
-def test_minimize_stops_when_the_search_has_finished():
-    method = search.TabuSearch(patience=1, shrink=0.01)
-    result = pg.minimize(SPHERE.f, SPHERE.x0, search=method, budget=pg.Budget(evaluations=10**6))
-    assert "shrunk" in result.reason
-    assert result.evaluations < 10**5
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"f": 3}, "f must be a function"),
-        ({"search": "pso"}, "search must be one of popgrad.search"),
-        ({"budget": 100}, "budget must be a Budget"),
-        ({"budget": pg.Budget(forwards=10)}, "budget must be a Budget of evaluations or seconds"),
-        ({"budget": pg.Budget(evaluations=3)}, "does not cover one population of 32"),
-        ({"x0": [[1.0]]}, "x0 must be a vector"),
-        ({"x0": ["a"]}, "x0 must be a vector"),
-        ({"x0": []}, "x0 must be a vector"),
-        ({"x0": [np.nan]}, "x0 holds NaN"),
-        ({"bounds": (0, 1)}, r"x0\[0\] = 2.0 is outside its bounds"),
-        ({"bounds": (3, 1)}, "below its upper bound"),
-        ({"bounds": (0, np.inf)}, "must be finite"),
-        ({"bounds": 5}, "bounds must be"),
-        ({"bounds": ([0, 0, 0], 9)}, "bounds must be"),
-        ({"seed": -1}, "seed must be a whole number"),
-        ({"f": lambda x: x}, "fitness must be 32 numbers"),
-        ({"f": lambda x: np.full(len(x), np.nan)}, "not one fitness is finite"),
-    ],
-)
-def test_minimize_refuses(change, message):
-    good = {"f": SPHERE.f, "x0": [2.0, 2.0], "search": search.PSO(), "budget": pg.Budget(evaluations=100)}
-    arguments = good | change
-    with pytest.raises(pg.InputError, match=message):
-        pg.minimize(arguments.pop("f"), arguments.pop("x0"), **arguments)

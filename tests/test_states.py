@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import popgrad as pg
-from cases import OPTIMIZERS
+from cases import OPTIMIZERS, VARIANTS
 from popgrad import optim
 
 N = 10_007  # no whole number of blocks
@@ -117,6 +117,59 @@ def test_resume_and_threads(optimizer, state_dtype):
     optimizer.step(copied, copied.copy(), second)
     np.testing.assert_array_equal(whole, copied)
     np.testing.assert_array_equal(state.slots, second.slots)
+
+
+SAVED = [
+    *[case.optimizer for case in OPTIMIZERS + VARIANTS],
+    optim.Lookahead(optim.Adam(0.01)),
+    optim.Polyak(optim.ScheduleFreeAdamW(0.01)),
+    optim.SAM(optim.NAdam(0.01, ema_decay=0.9)),
+    optim.Adam(0.01, state_dtype="8bit"),
+    optim.AdamW(0.01, state_dtype="bfloat16", ema_decay=0.9),
+]
+
+
+@pytest.mark.parametrize("optimizer", SAVED, ids=lambda o: type(o).__name__)
+def test_resumed_through_a_file_equals_uninterrupted(optimizer, tmp_path):
+    """np.savez makes numbers arrays of shape (), whose powers are rounded otherwise."""
+
+    def steps(w, state, count, seed):
+        for gradient in np.random.default_rng(seed).normal(size=(count, len(w))).astype(w.dtype):
+            optimizer.step(w, gradient, state)
+
+    whole = np.linspace(-1, 1, 5000, dtype=np.float32)
+    state, again = optimizer.init(whole), whole.copy()
+    steps(whole, state, 23, 1)
+    steps(whole, state, 14, 2)
+    first = optimizer.init(again)
+    steps(again, first, 23, 1)
+    np.savez(tmp_path / "state.npz", **first.to_dict())
+    with np.load(tmp_path / "state.npz") as file:
+        second = optim.State.from_dict(file)
+    steps(again, second, 14, 2)
+    np.testing.assert_array_equal(again, whole)
+    saved, expected = second.to_dict(), state.to_dict()
+    assert saved.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(saved[name], value, err_msg=name)
+        assert type(saved[name]) is type(value), name
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"slots": [[0.0] * 3] * 2}, r"'slots' must be a NumPy array of its own type, got list"),
+        ({"t": 1.5}, "'t' must be a whole number, got 1.5"),
+        ({"t": "1"}, "'t' must be a number, got '1'"),
+        ({"t": np.ones(1)}, "'t' must be a number"),
+        ({"number.x": [1.0]}, "'number.x' must be a number"),
+        ({"inner.slots": np.zeros((1, 3))}, "'t' is missing"),
+    ],
+)
+def test_values_of_another_kind_are_refused(change, message):
+    named = optim.Adam().init(np.zeros(3)).to_dict() | change
+    with pytest.raises(pg.InputError, match=rf"\[State.from_dict\] {message}"):
+        optim.State.from_dict(named)
 
 
 def test_small_vectors_keep_float32():

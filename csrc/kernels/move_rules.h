@@ -11,13 +11,36 @@
 
 namespace popgrad::POPGRAD_TARGET {
 
+// The point at the share u in [0, 1) of the way from a to b. Where b - a overflows it goes half of the way twice.
+template <class T>
+POPGRAD_HD T between(T a, T b, T u) {
+  const T width = b - a, half = T(0.5) * b - T(0.5) * a;
+  return width - width == T(0) ? a + width * u : a + half * u + half * u;
+}
+
 // A uniform point between two bounds. s = {lower, upper}.
 template <class T>
 struct Uniform {
   static constexpr int outputs = 1, sources = 2;
   static constexpr const char* fields = "";
   POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
-    x[0] = s[0] + (s[1] - s[0]) * T(draws.uniform(0));
+    x[0] = between(s[0], s[1], T(draws.uniform(0)));
+  }
+};
+
+// A point outside of its bounds is reflected at the bound that it crossed. A point that is still outside then, further
+// than the bounds are apart, or that is not a number, is drawn uniformly between them. A bound may be infinite.
+// s = {lower, upper}.
+template <class T>
+struct Reflect {
+  static constexpr int outputs = 1, sources = 2;
+  static constexpr const char* fields = "";
+  POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
+    const T mirrored = x[0] < s[0] ? s[0] + (s[0] - x[0]) : x[0] > s[1] ? s[1] - (x[0] - s[1]) : x[0];
+    const T drawn = between(s[0], s[1], T(draws.uniform(0)));
+    const T kept = drawn > s[1] ? s[1] : drawn;  // rounding may have passed the bound
+    const bool inside = mirrored >= s[0] && mirrored <= s[1];
+    x[0] = inside || kept - kept != T(0) ? mirrored : kept;
   }
 };
 
@@ -46,29 +69,30 @@ struct SpreadGaussian {
 
 // A point of the crown inner < |x - centre| <= outer in the maximum norm: all coordinates are uniform within
 // outer, and the chosen one is put between the two radii, so that the point is never in the inner box.
-// Chelouah & Siarry 2000, "Tabu search applied to global optimization", section 3.2. s = {centre}.
+// Radii are in units of the scale, which may differ by coordinate. s = {centre, scale}.
+// Chelouah & Siarry 2000, "Tabu search applied to global optimization", section 3.2.
 template <class T>
 struct Crown {
-  static constexpr int outputs = 1, sources = 1;
+  static constexpr int outputs = 1, sources = 2;
   static constexpr const char* fields = "inner outer";
   T inner, outer;
   POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool chosen) const {
     const T u = T(draws.uniform(0));
-    const T size = chosen ? outer - (outer - inner) * u : outer * u;
+    const T size = (chosen ? outer - (outer - inner) * u : outer * u) * s[1];
     x[0] = draws.uniform(1) < 0.5f ? s[0] - size : s[0] + size;
   }
 };
 
-// Uniform crossover (Syswerda 1989), then Gaussian mutation of a fraction `rate` of the genes.
-// s = {mother, father}.
+// Uniform crossover (Syswerda 1989), then Gaussian mutation of a fraction `rate` of the genes, by sigma in units of the
+// scale. s = {mother, father, scale}.
 template <class T>
 struct Crossover {
-  static constexpr int outputs = 1, sources = 2;
+  static constexpr int outputs = 1, sources = 3;
   static constexpr const char* fields = "rate sigma";
   T rate, sigma;
   POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
     const T gene = draws.uniform(0) < 0.5f ? s[0] : s[1];
-    const T step = sigma * T(draws.normal(1));
+    const T step = sigma * s[2] * T(draws.normal(1));
     x[0] = T(draws.uniform(1)) < rate ? gene + step : gene;
   }
 };
@@ -101,4 +125,5 @@ struct ParticleSwarm {
 
 }  // namespace popgrad::POPGRAD_TARGET
 
-#define MOVE_RULES(X) X(Uniform) X(Gaussian) X(SpreadGaussian) X(Crown) X(Crossover) X(Differential) X(ParticleSwarm)
+#define MOVE_RULES(X) \
+  X(Uniform) X(Reflect) X(Gaussian) X(SpreadGaussian) X(Crown) X(Crossover) X(Differential) X(ParticleSwarm)

@@ -29,6 +29,7 @@ class Stream:
     LABELS = 7  # drawn from a model's own predictions; by NumPy's Philox
     PERTURB = 8  # members of a population that is not stored
     RACE = 9  # the order of samples in a race; drawn by NumPy's Philox
+    BOUNDS = 10  # where candidates go that a reflection does not bring back within their bounds
     DIVIDE = 6  # which samples are held back; drawn by NumPy's Philox
 
 

@@ -23,6 +23,13 @@ const Reference references[] = {
      [](const double*, double* x, const double* s, const ReferenceDraws& d, bool) {
        x[0] = s[0] + (s[1] - s[0]) * d.uniform(0);
      }},
+    {"Reflect",
+     {},
+     [](const double*, double* x, const double* s, const ReferenceDraws& d, bool) {
+       const double once = x[0] < s[0] ? 2 * s[0] - x[0] : x[0] > s[1] ? 2 * s[1] - x[0] : x[0];
+       const double drawn = std::min(s[0] + (s[1] - s[0]) * d.uniform(0), s[1]);
+       x[0] = once >= s[0] && once <= s[1] ? once : drawn;
+     }},
     {"Gaussian",
      {0.3},
      [](const double* f, double* x, const double* s, const ReferenceDraws& d, bool) {
@@ -36,14 +43,14 @@ const Reference references[] = {
     {"Crown",
      {0.5, 1.25},
      [](const double* f, double* x, const double* s, const ReferenceDraws& d, bool chosen) {
-       const double size = chosen ? f[1] - (f[1] - f[0]) * d.uniform(0) : f[1] * d.uniform(0);
+       const double size = (chosen ? f[1] - (f[1] - f[0]) * d.uniform(0) : f[1] * d.uniform(0)) * s[1];
        x[0] = d.uniform(1) < 0.5 ? s[0] - size : s[0] + size;
      }},
     {"Crossover",
      {0.25, 0.5},
      [](const double* f, double* x, const double* s, const ReferenceDraws& d, bool) {
        x[0] = d.uniform(0) < 0.5 ? s[0] : s[1];
-       if (d.uniform(1) < f[0]) x[0] += f[1] * d.normal(1);
+       if (d.uniform(1) < f[0]) x[0] += f[1] * s[2] * d.normal(1);
      }},
     {"Differential",
      {0.75, 0.5},

@@ -74,14 +74,36 @@ class State:
 
     @classmethod
     def from_dict(cls, named: Mapping[str, Any]) -> State:
-        """What `to_dict` gave, with the same arrays."""
-        numbers = {name.removeprefix("number."): v for name, v in named.items() if name.startswith("number.")}
+        """What `to_dict` gave, with the same arrays. Numbers may have become arrays of shape (), as in ``np.savez``.
+
+        Raises:
+            InputError: a name is missing, or a value is no array or no number, such as a list from JSON.
+        """
+        for name in ("slots", "t"):
+            if name not in named:
+                fail("State.from_dict", f"{name!r} is missing; expected what to_dict gave")
+        numbers = {name: _number(name, value) for name, value in named.items() if name.startswith("number.")}
+        numbers = {name.removeprefix("number."): value for name, value in numbers.items()}
         inner = {name.removeprefix("inner."): v for name, v in named.items() if name.startswith("inner.")}
-        arrays = {name: named.get(name) for name in _ARRAYS}
-        return cls(named["slots"], named["t"], numbers, **arrays, inner=cls.from_dict(inner) if inner else None)
+        arrays = {name: named[name] for name in ("slots", *_ARRAYS) if named.get(name) is not None}
+        for name, array in arrays.items():
+            if not isinstance(array, np.ndarray):
+                fail("State.from_dict", f"{name!r} must be a NumPy array of its own type, got {type(array).__name__}")
+        t = _number("t", named["t"])
+        if not t.is_integer():
+            fail("State.from_dict", f"'t' must be a whole number, got {t!r}")
+        return cls(t=int(t), numbers=numbers, **arrays, inner=cls.from_dict(inner) if inner else None)
 
 
 _ARRAYS = ("average", "scales", "layers", "kept")
+
+
+def _number(name: str, value: Any) -> float:
+    """A number that may have become an array of shape (), which would round a power of it otherwise."""
+    number = value.item() if isinstance(value, (np.ndarray, np.generic)) and np.ndim(value) == 0 else value
+    if isinstance(number, bool) or not isinstance(number, (int, float)):
+        fail("State.from_dict", f"{name!r} must be a number, got {value!r}")
+    return float(number)
 
 
 class Optimizer(metaclass=Settings):

@@ -22,14 +22,15 @@ class ACOR(Search):
     .. math:: w_l = \exp\left(-\frac{(l-1)^2}{2 q^2 k^2}\right)
 
     and draws every coordinate i from a normal distribution around it, whose standard deviation is xi times the
-    mean distance of the archive's other solutions in that coordinate.
+    mean distance of the archive's other solutions in that coordinate. Only solutions with a finite fitness count;
+    while there are fewer than two, ants are drawn as the first archive was.
 
     Args:
         popsize: ants per generation, >= 1; m in the paper.
         archive: solutions kept, >= 2; k.
         q: locality of the choice, > 0: small values prefer the best.
         xi: speed of convergence, > 0: large values search widely.
-        init_sigma: standard deviation of the first archive around x0, > 0; not used with bounds.
+        init_sigma: standard deviation of the first archive around x0, > 0; not used where both bounds are finite.
 
     State: ``archive`` (k, n), best first, and ``fitness`` (k,).
 
@@ -61,8 +62,12 @@ class ACOR(Search):
         archive: Array = run.state["archive"]
         if run.generation == 0:
             return archive.copy()
-        weights = np.exp(-0.5 * (np.arange(self.archive) / (self.q * self.archive)) ** 2)
-        guides = run.random().choice(self.archive, size=self.popsize, p=weights / weights.sum()).astype(np.int64)
+        usable = int(np.isfinite(run.state["fitness"]).sum())  # the first rows: they are sorted
+        if usable < 2:
+            return run.draws(self.popsize, self.init_sigma)
+        archive = archive[:usable]
+        weights = np.exp(-0.5 * (np.arange(usable) / (self.q * self.archive)) ** 2)
+        guides = run.random().choice(usable, size=self.popsize, p=weights / weights.sum()).astype(np.int64)
         spread, out = run.empty(self.popsize), run.empty(self.popsize)
         _core.spread(archive, guides, spread)
         run.move("SpreadGaussian", out, [archive, spread], rows=[guides, None], width=self.xi)

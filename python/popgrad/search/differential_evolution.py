@@ -19,15 +19,16 @@ class DE(Search):
 
     .. math:: u_i = x_a + F (x_b - x_c) \text{ with probability } CR \text{ per coordinate, at least once; else } x_i
 
-    a, b, c and i are distinct.
+    a, b, c and i are distinct members with a finite fitness. Members without one are drawn anew every generation; all
+    members are while fewer than four have a finite fitness.
 
     Args:
         popsize: members, >= 4.
         factor: F, > 0.
         crossover: CR, in [0, 1].
-        init_sigma: standard deviation of the first population around x0, > 0; not used with bounds. It only ever
-            combines the differences in its population: choose about the distance to the solution (the default suits
-            the weights of a network), or give bounds.
+        init_sigma: standard deviation of the first population around x0, > 0; not used where both bounds are finite.
+            The method only ever combines the differences in its population: choose about the distance to the solution
+            (the default suits the weights of a network), or give bounds.
 
     State: ``x`` (popsize, n) and ``fitness`` (popsize,).
 
@@ -62,14 +63,24 @@ class DE(Search):
         x: Array = run.state["x"]
         if run.generation == 0:
             return x.copy()
-        random, out = run.random(), run.empty(self.popsize)
-        donors = distinct_others(random, self.popsize, 3)
-        chosen = random.integers(run.n, size=self.popsize)
+        usable = np.flatnonzero(np.isfinite(run.state["fitness"]))
+        if len(usable) == self.popsize:
+            return self._trials(run, usable)
+        out = run.draws(self.popsize, self.init_sigma)
+        if len(usable) >= 4:
+            out[usable] = self._trials(run, usable)
+        return out
+
+    def _trials(self, run: Run, members: NDArray[np.int64]) -> Array:
+        """A trial for each of `members`, (len(members), n), whose donors are members too."""
+        x, random, out = run.state["x"], run.random(), run.empty(len(members))
+        donors = members[distinct_others(random, len(members), 3)]
+        chosen = random.integers(run.n, size=len(members))
         run.move(
             "Differential",
             out,
             [x, x, x, x],
-            rows=[None, *donors],
+            rows=[members, *donors],
             chosen=chosen,
             factor=self.factor,
             crossover_rate=self.crossover,
@@ -78,7 +89,7 @@ class DE(Search):
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
         """A trial that is no worse replaces its member."""
-        better = fitness <= run.state["fitness"]
+        better = fitness <= run.state["fitness"]  # infinite ones are never used
         run.state["x"][better] = population[better]
         run.state["fitness"][better] = fitness[better]
 

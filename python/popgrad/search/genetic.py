@@ -18,16 +18,18 @@ class GeneticAlgorithm(Search):
 
     Each child has two parents, each the best of `tournament` random members. With probability `crossover`
     every gene comes from either parent with equal chance, else all from the first; then every gene mutates
-    with probability `mutation` by sigma z, z ~ N(0, 1). The `elites` best members replace the worst children.
+    with probability `mutation` by sigma z, z ~ N(0, 1). The `elites` best members replace the worst children. Only
+    members with a finite fitness become parents; a generation in which no child has one changes nothing.
 
     Args:
         popsize: members, >= 2.
         tournament: members that compete to be a parent, >= 1.
         crossover: probability that a child has two parents, in [0, 1].
         mutation: probability that a gene mutates, in (0, 1].
-        sigma: standard deviation of a mutation, > 0, in units of x.
+        sigma: standard deviation of a mutation, > 0, in units of x. None: 0.1, or 0.1 of the box's width where both
+            bounds are finite.
         elites: members that survive unchanged, in [0, popsize).
-        init_sigma: standard deviation of the first population around x0, > 0; not used with bounds.
+        init_sigma: standard deviation of the first population around x0, > 0; not used where both bounds are finite.
 
     State: ``population`` (popsize, n) and ``fitness`` (popsize,).
 
@@ -42,13 +44,13 @@ class GeneticAlgorithm(Search):
     tournament: int = 2
     crossover: float = 0.9
     mutation: float = 0.1
-    sigma: float = 0.1
+    sigma: float | None = None
     elites: int = 2
     init_sigma: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "sigma", "init_sigma", "mutation")
+        positive(self, "init_sigma", "mutation", *(["sigma"] if self.sigma is not None else []))
         positive_int(self, "tournament", self.tournament)
         for name in ("crossover", "mutation"):
             if not 0 <= getattr(self, name) <= 1:
@@ -70,19 +72,23 @@ class GeneticAlgorithm(Search):
         if run.generation == 0:
             return run.first_population(self.popsize, self.init_sigma)
         random, fitness = run.random(), run.state["fitness"]
-        rivals = random.integers(self.popsize, size=(2, self.popsize, self.tournament))
+        usable = np.flatnonzero(np.isfinite(fitness))
+        rivals = usable[random.integers(len(usable), size=(2, self.popsize, self.tournament))]
         winners = np.take_along_axis(rivals, fitness[rivals].argmin(axis=2)[..., None], axis=2)[..., 0]
         mother, father = np.ascontiguousarray(winners, np.int64)
         father = np.where(random.random(self.popsize) < self.crossover, father, mother)
         out, old = run.empty(self.popsize), run.state["population"]
-        run.move("Crossover", out, [old, old], rows=[mother, father], rate=self.mutation, sigma=self.sigma)
+        sigma, unit = run.length(self.sigma, free=0.1, share=0.1)
+        rows = [mother, father, None]
+        run.move("Crossover", out, [old, old, unit], rows=rows, rate=self.mutation, sigma=sigma)
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """The children are the next population, but for the elites."""
+        """The children are the next population, except for the elites."""
         population, fitness = population.copy(), fitness.copy()
         if self.elites and run.generation > 0:
             best = run.state["fitness"].argsort(kind="stable")[: self.elites]
             worst = fitness.argsort(kind="stable")[-self.elites :]
             population[worst], fitness[worst] = run.state["population"][best], run.state["fitness"][best]
-        run.state["population"], run.state["fitness"] = population, fitness
+        if np.isfinite(fitness).any():
+            run.state["population"], run.state["fitness"] = population, fitness

@@ -1,4 +1,4 @@
-"""Minimise any function of a population."""
+"""Minimize any function of a population."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from popgrad.budget import Budget
 from popgrad.checks import fail
-from popgrad.search._base import Bounds, Search
+from popgrad.search._base import Bounds, Fitness, Run, Search, checked_fitness
 
 __all__ = ["Result", "minimize"]
 
@@ -24,7 +24,7 @@ class Result:
     """What `minimize` found.
 
     Attributes:
-        x: (n,) the best candidate. f: its value.
+        x: (n,) the solution. f: its value.
         evaluations, generations: candidates and populations evaluated.
         nonfinite: values that were NaN or infinite.
         history: (generations, 2), evaluations so far and the best value so far.
@@ -49,7 +49,14 @@ def minimize(
     bounds: Bounds | None = None,
     seed: int = 0,
 ) -> Result:
-    """Minimise f, a function of whole populations, in float64.
+    """Minimize f, a function of whole populations, in float64.
+
+    The solution is the best candidate. A search that follows a center of its own, `OpenAIES`, hands in that center
+    unless the best candidate or x0 is better: f is evaluated at the center and once more at the best candidate, whose
+    first value may have been luck. What the second value differs from the first counts as the noise of f, and only a
+    candidate that is better than the center by more than that replaces it. For such a search f is evaluated at x0 too,
+    before the first population: a result is never worse than x0. These up to three evaluations are within the budget;
+    one that covers no more than one population leaves them out.
 
     Args:
         f: takes (P, n) candidates, returns (P,) values; smaller is better. NaN and infinity mark a candidate
@@ -57,7 +64,7 @@ def minimize(
         x0: (n,) where to begin.
         search: one of `popgrad.search`.
         budget: in evaluations or seconds.
-        bounds: (lower, upper), each a number or (n,).
+        bounds: see `Search.start`.
         seed: same seed, same result.
 
     Raises:
@@ -70,19 +77,67 @@ def minimize(
     if not isinstance(budget, Budget) or budget.forwards is not None:
         fail("minimize", f"budget must be a Budget of evaluations or seconds, got {budget!r}")
     run = search.start(np.array(x0, np.float64) if np.asarray(x0).dtype.kind in "fiu" else x0, seed, bounds)
-    begin, records = time.perf_counter(), []
+    begin, first = time.perf_counter(), len(run.ask())
+    if not budget.allows(0, first, 0):
+        fail("minimize", f"the budget does not cover one population of {first}: {budget}")
+    objective = _Objective(f, f"{type(search).__name__}.tell")
+    at_start = np.inf
+    if not _contains(run.ask(), run.x0) and budget.allows(0, 1 + first + _FINAL, 0):
+        at_start = float(objective(run.x0[None])[0])
+    records: list[tuple[int, float]] = []
     reason = "the budget is used up"
-    while True:
-        population = run.ask()
-        if not budget.allows(0, run.evaluations + len(population), time.perf_counter() - begin):
-            break
-        population.setflags(write=False)  # the search's own memory: f must not write to it
-        run.tell(f(population))
-        records.append((run.evaluations, run.best_f))
+    while not records or _allows(budget, objective.evaluations, run, time.perf_counter() - begin):
+        run.tell(objective(run.ask()))
+        records.append((objective.evaluations, min(run.best_f, at_start)))
         if stopped := run.stop():
             reason = stopped
             break
-    if not records:
-        fail("minimize", f"the budget does not cover one population of {len(population)}: {budget}")
-    history = np.array(records, np.float64)
-    return Result(run.best_x, run.best_f, run.evaluations, run.generation, run.nonfinite, history, reason)
+    affordable = budget.allows(0, objective.evaluations + _FINAL, 0)
+    x, value = _solution(run, objective if affordable else None, at_start)
+    nonfinite, history = objective.nonfinite, np.array(records, np.float64)
+    return Result(x, value, objective.evaluations, run.generation, nonfinite, history, reason)
+
+
+_FINAL = 2  # evaluations at the end: of the center and, once more, of the best candidate
+
+
+class _Objective:
+    """f, checked and counted."""
+
+    def __init__(self, f: Callable[[Array], ArrayLike], name: str) -> None:
+        self.f, self.name = f, name
+        self.evaluations = self.nonfinite = 0
+
+    def __call__(self, population: Array) -> Fitness:
+        population.setflags(write=False)  # the search's own memory: f must not write to it
+        values = checked_fitness(self.name, self.f(population), len(population))
+        self.evaluations += len(values)
+        self.nonfinite += int((~np.isfinite(values)).sum())
+        return values
+
+
+def _contains(population: Array, x: Array) -> bool:
+    return bool((population == x).all(axis=1).any())
+
+
+def _allows(budget: Budget, used: int, run: Run, seconds: float) -> bool:
+    """Whether the budget covers another population, and what is evaluated at the end."""
+    final = 0 if np.array_equal(run.recommend(), run.best_x) else _FINAL
+    return budget.allows(0, used + len(run.ask()) + final, seconds)
+
+
+def _solution(run: Run, objective: _Objective | None, at_start: float) -> tuple[Array, float]:
+    """What to hand in, and its value; without an objective, from what has been evaluated."""
+    best, center = np.array(run.best_x), run.recommend()
+    start = np.array(run.x0), at_start
+    if objective is None or np.array_equal(center, best):
+        return min((best, run.best_f), start, key=_value)
+    at_center, again = (float(value) for value in objective(np.stack([center, best])))
+    if not np.isfinite([at_center, again]).all():  # f does not settle: the values that were finite
+        return min((center, at_center), (best, run.best_f), start, key=_value)
+    other = min((best, again), start, key=_value)
+    return other if other[1] + abs(again - run.best_f) < at_center else (center, at_center)
+
+
+def _value(pair: tuple[Array, float]) -> float:
+    return pair[1]

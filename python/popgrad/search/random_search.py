@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import final
 
-from popgrad.backends import Stream
 from popgrad.checks import positive
 from popgrad.search._base import Array, Fitness, Run, Search
 
@@ -19,7 +18,7 @@ class RandomSearch(Search):
 
     Args:
         popsize: candidates per generation, >= 1.
-        sigma: standard deviation around x0, > 0, in units of x; not used with bounds.
+        sigma: standard deviation around x0, > 0, in units of x; not used where both bounds are finite.
 
     Raises:
         InputError: a setting is out of range.
@@ -41,12 +40,7 @@ class RandomSearch(Search):
         """Fresh draws; in the first generation x0 is one of them."""
         if run.generation == 0:
             return run.first_population(self.popsize, self.sigma)
-        out = run.empty(self.popsize)
-        if run.bounds is not None:
-            run.move("Uniform", out, list(run.bounds), stream=Stream.START)
-        else:
-            run.move("Gaussian", out, [run.x0], sigma=self.sigma, stream=Stream.START)
-        return out
+        return run.draws(self.popsize, self.sigma)
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
         """The base keeps the best."""

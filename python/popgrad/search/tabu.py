@@ -26,11 +26,15 @@ class TabuSearch(Search):
 
     Args:
         popsize: neighbours per generation, >= 1.
-        radius: R, the outer radius of the neighbourhood, > 0, in units of x.
+        radius: R, the outer radius of the neighbourhood, > 0, in units of x. None: 0.1, or 0.1 of the box's width where
+            both bounds are finite.
         tabu_radius: > 0, as a share of the current radius.
         tenure: points in the tabu list, >= 1.
         patience: generations without a new best before the radius is halved, >= 1.
         shrink: the factor of the radius then, in [0, 1).
+
+    It ends when no coordinate can move: when the radius is below half of the spacing of numbers there, or below the
+    first radius times the machine epsilon.
 
     State: ``x`` (n,), ``radius``, ``tabu`` (tenure, n; infinite where there is none yet), ``waited``.
 
@@ -42,7 +46,7 @@ class TabuSearch(Search):
     """
 
     popsize: int = 8
-    radius: float = 0.1
+    radius: float | None = None
     tabu_radius: float = 0.01
     tenure: int = 10
     patience: int = 10
@@ -50,7 +54,7 @@ class TabuSearch(Search):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "radius", "tabu_radius", "shrink")
+        positive(self, "tabu_radius", "shrink", *(["radius"] if self.radius is not None else []))
         fraction(self, "shrink")
         positive_int(self, "tenure", self.tenure)
         positive_int(self, "patience", self.patience)
@@ -58,7 +62,7 @@ class TabuSearch(Search):
     def begin(self, run: Run) -> None:
         """At x0, with an empty list."""
         run.state["x"] = run.x0.copy()
-        run.state["radius"] = self.radius
+        run.state["radius"] = self._radius(run)[0]
         run.state["tabu"] = np.full((self.tenure, run.n), np.inf, run.x0.dtype)
         run.state["waited"] = 0
 
@@ -71,7 +75,8 @@ class TabuSearch(Search):
         halvings = np.minimum(np.arange(self.popsize)[::-1], 15)
         outer = run.state["radius"] * 0.5**halvings
         chosen = run.random().integers(run.n, size=self.popsize)
-        run.move("Crown", out, [x], inner=outer / 2, outer=outer, chosen=chosen)
+        unit = self._radius(run)[1]
+        run.move("Crown", out, [x, unit], inner=outer / 2, outer=outer, chosen=chosen)
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
@@ -81,7 +86,9 @@ class TabuSearch(Search):
         held = state["tabu"][: min(run.generation, self.tenure)]
         allowed = np.isfinite(fitness)
         if len(held):
-            near = cdist(population, held, "chebyshev").min(axis=1) < self.tabu_radius * state["radius"]
+            unit = self._radius(run)[1]
+            distance = cdist(population / unit, held / unit, "chebyshev").min(axis=1)
+            near = distance < self.tabu_radius * state["radius"]
             allowed &= ~near | (fitness <= run.best_f)
         state["tabu"] = np.concatenate([state["x"][None], state["tabu"][:-1]])
         if allowed.any():
@@ -91,7 +98,13 @@ class TabuSearch(Search):
             state["x"], state["waited"] = run.best_x.copy(), 0
             state["radius"] *= self.shrink
 
+    def _radius(self, run: Run) -> tuple[float, Array]:
+        """R, and its unit (n,)."""
+        return run.length(self.radius, free=0.1, share=0.1)
+
     def finished(self, run: Run) -> str | None:
         """The neighbourhood has shrunk to rounding."""
-        smallest = np.finfo(run.x0.dtype).eps * max(1.0, float(np.abs(run.state["x"]).max()))
-        return "the neighbourhood has shrunk to rounding" if run.state["radius"] < smallest else None
+        first, unit = self._radius(run)
+        rounding = np.spacing(np.abs(run.state["x"])) / 2 / unit
+        smallest = np.maximum(rounding, first * float(np.finfo(run.x0.dtype).eps)).min()
+        return "the neighborhood has shrunk to rounding" if run.state["radius"] < smallest else None
