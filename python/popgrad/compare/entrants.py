@@ -35,16 +35,16 @@ class Entrant:
 # samples if it compares candidates of different generations. The exceptions come first.
 ENTRANTS: dict[str, Entrant] = {
     "gd": Entrant("Gradient descent", optim.SGD(), None),
-    "sgd": Entrant("SGD, one sample", optim.SGD(learning_rate=0.01), 1),
+    "sgd": Entrant("SGD (one sample)", optim.SGD(learning_rate=0.01), 1),
     "minibatch": Entrant("Mini-batch SGD", optim.SGD(), 32),
     # The noise of minibatches looks like the changes of sign that it goes by.
     "rprop": Entrant("Rprop", optim.Rprop(), None),
     # Around the method that each was first shown with.
-    "lookahead": Entrant("Lookahead, Adam", optim.Lookahead(optim.Adam()), 32),
-    "sam": Entrant("SAM, momentum", optim.SAM(optim.Momentum()), 32),
-    "polyak": Entrant("Polyak average, SGD", optim.Polyak(optim.SGD()), 32),
+    "lookahead": Entrant("Lookahead (Adam)", optim.Lookahead(optim.Adam()), 32),
+    "sam": Entrant("SAM (momentum)", optim.SAM(optim.Momentum()), 32),
+    "polyak": Entrant("Polyak average (SGD)", optim.Polyak(optim.SGD()), 32),
     # Nothing is compared across generations: its centre averages the noise of small batches out.
-    "openai_es": Entrant("OpenAI-ES", search.OpenAIES(), 64),
+    "openai_es": Entrant("OpenAI-ES", search.OpenAIES(optimizer=optim.Adam(learning_rate=0.02)), 64),
 }
 _LABELS = {
     "heavy_ball": "Heavy ball",
