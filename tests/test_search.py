@@ -327,16 +327,16 @@ def test_annealing_accepts_worse_steps_as_metropolis_says():
 
 @pytest.mark.parametrize("bounds", [None, (-1e3, 1e3)])
 def test_annealing_takes_its_temperature_from_the_first_changes(bounds):
-    """Half of the mean change: a step that is worse by the mean change is taken with probability exp(-2)."""
+    """A quarter of the mean change: a step that is worse by so much is taken with probability exp(-4)."""
     method = search.SimulatedAnnealing(popsize=20_000, cooling=1 - 1e-9)
     run = method.start(np.zeros(1), 1, bounds)
     run.ask()
     run.tell(np.zeros(20_000))
     run.ask()
-    run.tell(np.tile([1e7, 3e7], 10_000))
-    for value, change in ((1e7, 1.0), (3e7, 3.0)):
+    run.tell(np.tile([1e7, 7e7], 10_000))  # T0 is 1e7
+    for value, probability in ((1e7, np.exp(-1)), (7e7, np.exp(-7))):
         share = (run.state["fitness"] == value).mean() * 2
-        assert share == pytest.approx(np.exp(-change), abs=0.02)  # T0 is 1e7
+        assert share == pytest.approx(probability, abs=0.02)
     run.ask()
     run.tell(np.full(20_000, 1e30))  # the first 100 steps are over
     assert run.state["steps"] == 20_000

@@ -70,13 +70,16 @@ class PSO(Search):
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
         """Move there, and remember the better places."""
-        state, finite = run.state, np.isfinite(fitness)[:, None]
+        state, finite = run.state, np.isfinite(fitness)
         velocity = self._velocity(run, population)
         better = fitness < state["best_fitness"]
         state["best"][better] = population[better]
         state["best_fitness"][better] = fitness[better]
-        state["v"] = np.where(finite, velocity, -state["v"] / 2)
-        state["x"] = np.where(finite, population, state["x"])
+        if finite.all():
+            state["v"], state["x"] = velocity, population.copy()
+        else:
+            state["v"] = np.where(finite[:, None], velocity, -state["v"] / 2)
+            state["x"] = np.where(finite[:, None], population, state["x"])
 
     def _moved(self, run: Run) -> tuple[Array, Array]:
         """Places and velocities after the next move, before the bounds; the first ones at the beginning."""

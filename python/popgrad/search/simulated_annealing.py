@@ -11,7 +11,7 @@ from popgrad.checks import fail, positive
 from popgrad.search._base import Array, Fitness, Run, Search
 
 _OBSERVED = 100  # steps that the first temperature is taken from
-_SHARE = 0.5  # of the mean change that the first temperature is
+_SHARE = 0.25  # of the mean change that the first temperature is
 
 
 @final
@@ -23,8 +23,8 @@ class SimulatedAnnealing(Search):
 
     Args:
         popsize: independent chains, >= 1; one is the textbook's.
-        temperature: T0, > 0, in units of the fitness. None: half of the mean size of f' - f over the first 100 steps or
-            more, so that the run does not depend on the units of the fitness.
+        temperature: T0, > 0, in units of the fitness. None: a quarter of the mean size of f' - f over the first 100
+            steps or more, so that the run does not depend on the units of the fitness.
         cooling: c, per generation, in (0, 1).
         sigma: standard deviation of a step, > 0, in units of x. None: 0.02, or 0.02 of the box's width where both
             bounds are finite.
