@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from popgrad import _core, optim
+from popgrad import optim
 from popgrad.torch._base import (
     BETAS,
     MOMENTS,
@@ -39,7 +39,7 @@ class Lion(Optimizer):
 
     _method = optim.Lion
     _names: ClassVar[Names] = {"betas": ("beta1", "beta2")}
-    _states: ClassVar[Mapping[str, str]] = MOMENTS
+    _states: ClassVar[Mapping[str, str]] = {"m": "exp_avg"}
 
     def __init__(
         self,
@@ -324,8 +324,10 @@ class SophiaG(Optimizer):
         """
         if samples < 1:
             self._fail(f"samples must be a whole number >= 1, got {samples!r}")
-        for view, batch in self._current():
-            decay = view.rule.beta2
-            fields = (decay, (1 - decay) * samples)
-            _core.step_list(RULES["Curvature"][0], fields, batch.is_double, batch.table)
-        self._flush()
+        index = RULES["Curvature"][0]
+        for plan, _, batches, copies in self._gather():
+            decay = plan.rule.beta2
+            for batch in batches:
+                batch.step(index, (decay, (1 - decay) * samples), None, batch.values())
+            if copies is not None:
+                copies.give_back()

@@ -40,6 +40,7 @@ class SGD(Optimizer):
 
     _method = optim.SGD
     _states: ClassVar[Mapping[str, str]] = {"v": "momentum_buffer"}
+    _optional = frozenset({"momentum_buffer"})
     _counts = False
 
     def __init__(
@@ -67,9 +68,6 @@ class SGD(Optimizer):
             return optim.SGD, {}
         return optim.HeavyBall, {"momentum": "momentum", "dampening": "dampening"}
 
-    def _progress(self, rule: Any, group: Group, state: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
-        return int(state.get("momentum_buffer") is not None), {}
-
 
 class Adam(Optimizer):
     """Adam: `optim.Adam`, and with amsgrad `optim.AMSGrad`.
@@ -94,6 +92,7 @@ class Adam(Optimizer):
     _method = optim.Adam
     _names: ClassVar[Names] = BETAS
     _states: ClassVar[Mapping[str, str]] = MOMENTS | {"largest": "max_exp_avg_sq"}
+    _optional = frozenset({"max_exp_avg_sq"})
 
     def __init__(
         self,
@@ -319,9 +318,9 @@ class Adagrad(Optimizer):
     ) -> None:
         super().__init__(params, locals())
         for group in self.param_groups:
-            rule = self._make_rule(group)
+            plan = self._plan(group)
             for p in group["params"]:
-                self._state_of(p, p, rule, group)
+                self._complete(p, p, plan)
 
     def _first(self, name: str, group: Group) -> float:
         return float(group["initial_accumulator_value"])
@@ -388,6 +387,7 @@ class RMSprop(Optimizer):
     _method = optim.RMSprop
     _names: ClassVar[Names] = {"alpha": "rho", "eps": "epsilon", "momentum": "momentum", "centered": "centered"}
     _states: ClassVar[Mapping[str, str]] = {"v": "square_avg", "mean": "grad_avg", "velocity": "momentum_buffer"}
+    _optional = frozenset({"grad_avg", "momentum_buffer"})
 
     def __init__(
         self,
@@ -441,6 +441,13 @@ class Rprop(Optimizer):
     ) -> None:
         super().__init__(params, locals())
 
+    def _first(self, name: str, group: Group) -> float:
+        return float(group["lr"]) if name == "length" else 0.0
+
+    def _members(self, rule: Any, group: Group, t: float, numbers: dict[str, float]) -> dict[str, float]:
+        # The lengths begin with the state, not with the counter.
+        return super()._members(rule, group, t, numbers) | {"first": 0.0}
+
 
 class ASGD(Optimizer):
     """Gradient descent that also averages its parameters: `optim.ASGD`.
@@ -488,6 +495,3 @@ class ASGD(Optimizer):
         now, coming = dict(numbers), super()._members(rule, group, t + 1, {})
         numbers |= {"eta": coming["rate"], "mu": coming["mix"]}
         return {"rate": now["eta"], "decay": 1 - group["lambd"] * now["eta"], "mix": now["mu"]}
-
-
-# --- What PyTorch lacks -----------------------------------------------------------------------------------------------

@@ -109,7 +109,7 @@ class NovoGrad(Optimizer):
         averaging: multiply what enters the momentum by 1 - beta1.
         maximize: go up instead of down.
 
-    State: ``step``, ``exp_avg``, and ``kept``, the squared norm of the whole tensor.
+    State: ``step``, ``exp_avg``, and ``exp_avg_sq``, one number: the running squared norm of the gradient.
 
     Raises:
         InputError: an argument is out of range.
@@ -117,7 +117,8 @@ class NovoGrad(Optimizer):
 
     _method = optim.NovoGrad
     _names: ClassVar[Names] = {**BETAS, "averaging": "averaging"}
-    _states: ClassVar[Mapping[str, str]] = {"m": "exp_avg"}
+    _states: ClassVar[Mapping[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq"}
+    _double = frozenset({"exp_avg_sq"})
 
     def __init__(
         self,
@@ -150,7 +151,8 @@ class Prodigy(Optimizer):
         use_bias_correction: whether lr has Adam's bias corrections.
         maximize: go up instead of down.
 
-    State: ``step``, ``exp_avg``, ``exp_avg_sq``, ``s``, ``p0``, and ``kept``, the estimates, the same for all tensors.
+    State: ``step``, ``exp_avg``, ``exp_avg_sq``, ``s``, ``p0``, and three numbers, the same for all tensors: ``d``, the
+    estimate, ``d_max``, the largest so far, and ``d_numerator``.
 
     Raises:
         InputError: an argument is out of range.
@@ -164,7 +166,15 @@ class Prodigy(Optimizer):
         "growth_rate": "growth",
         "use_bias_correction": "bias_correction",
     }
-    _states: ClassVar[Mapping[str, str]] = {**MOMENTS, "s": "s", "start": "p0"}
+    _states: ClassVar[Mapping[str, str]] = {
+        **MOMENTS,
+        "s": "s",
+        "start": "p0",
+        "d": "d",
+        "largest": "d_max",
+        "numerator": "d_numerator",
+    }
+    _double = frozenset({"d", "d_max", "d_numerator"})
 
     def __init__(
         self,
