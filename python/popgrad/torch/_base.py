@@ -81,7 +81,8 @@ class Optimizer(torch.optim.Optimizer):
     """Base class of all optimizers in `popgrad.torch`: a ``torch.optim.Optimizer`` whose step is native.
 
     All classes take ``params``, ``lr`` and options as `torch.optim` does, per group where wanted. ``foreach`` and
-    ``fused`` have no effect, ``capturable`` and ``differentiable`` must be False.
+    ``fused`` have no effect, ``capturable`` and ``differentiable`` must be False. As there, the ``lr`` of a group may be
+    set to a negative number, and nothing limits lr times weight_decay.
 
     State: ``state[p]`` is a dictionary of tensors with PyTorch's names. Every step reads it, and the parameters of the
     groups, as they are then: what was replaced, re-pointed, loaded or written in place counts from the next step on.

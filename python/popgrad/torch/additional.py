@@ -28,7 +28,7 @@ class Lion(Optimizer):
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         betas: weight of the average in the step, and its decay, in [0, 1).
-        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
         maximize: go up instead of down.
 
     State: ``step``, ``exp_avg``.
@@ -129,7 +129,7 @@ class Adan(Optimizer):
         lr: alpha >= 0, a number or a tensor of one element.
         betas: decay of gradient, difference and square, in [0, 1).
         eps: >= 0, in units of the gradient; after the root.
-        weight_decay: lambda, in [0, 1), by its proximal step.
+        weight_decay: lambda >= 0, by its proximal step.
         maximize: go up instead of down.
 
     State: ``step``, ``exp_avg``, ``exp_avg_diff``, ``exp_avg_sq``, ``prev``.
@@ -164,7 +164,7 @@ class AdEMAMix(Optimizer):
         betas: decay of the fast average, of the square and of the slow average, in [0, 1).
         alpha: weight of the slow average, > 0.
         eps: >= 0, in units of the gradient; after the root.
-        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
         maximize: go up instead of down.
 
     State: ``step``, ``exp_avg``, ``exp_avg_slow``, ``exp_avg_sq``.
@@ -199,7 +199,7 @@ class ADOPT(Optimizer):
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
         eps: >= 0, in units of the gradient; the least divisor.
-        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
         maximize: go up instead of down.
 
     State: ``step``, ``exp_avg``, ``exp_avg_sq``.
@@ -288,7 +288,7 @@ class SophiaG(Optimizer):
         lr: alpha >= 0, a number or a tensor of one element.
         betas: decay of the momentum and of the curvature, in [0, 1).
         rho: > 0, scales the curvature.
-        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
         maximize: go up instead of down.
 
     State: ``step``, ``exp_avg``, ``hessian``.

@@ -25,8 +25,8 @@ class SGD(Optimizer):
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        momentum: mu, in [0, 1).
-        dampening: tau, in [0, 1): the velocity takes up 1 - tau of a gradient, but for the first, which it begins with.
+        momentum: mu, in [0, 1].
+        dampening: tau, in [0, 1]: the velocity takes up 1 - tau of a gradient, but for the first, which it begins with.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         nesterov: the look ahead; needs momentum, and no dampening.
         maximize: go up instead of down.
@@ -80,7 +80,7 @@ class Adam(Optimizer):
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         amsgrad: divide by the largest second moment so far.
         maximize: go up instead of down.
-        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead, as AdamW; then lambda < 1.
+        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead, as AdamW.
         foreach, fused, capturable, differentiable: see `Optimizer`.
 
     State: ``step``, ``exp_avg``, ``exp_avg_sq``, and with amsgrad ``max_exp_avg_sq``.
@@ -124,7 +124,7 @@ class AdamW(Adam):
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
         eps: >= 0, in units of the gradient; after the root.
-        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
         amsgrad: divide by the largest second moment so far.
         maximize: go up instead of down.
         foreach, fused, capturable, differentiable: see `Optimizer`.
@@ -207,7 +207,7 @@ class NAdam(Optimizer):
         eps: >= 0, in units of the gradient; after the root.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         momentum_decay: psi >= 0, of the momentum's schedule.
-        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead; then lambda < 1.
+        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead.
         maximize: go up instead of down.
         foreach, capturable, differentiable: see `Optimizer`.
 
@@ -248,7 +248,7 @@ class RAdam(Optimizer):
         betas: beta1 and beta2, in [0, 1).
         eps: >= 0, in units of the gradient; after the root.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead; then lambda < 1.
+        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead.
         maximize: go up instead of down.
         foreach, capturable, differentiable: see `Optimizer`.
 
@@ -332,7 +332,7 @@ class Adadelta(Optimizer):
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        rho: decay of both averages, in [0, 1).
+        rho: decay of both averages, in [0, 1].
         eps: >= 0; inside both roots.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         maximize: go up instead of down.
@@ -370,10 +370,10 @@ class RMSprop(Optimizer):
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        alpha: decay of the average, in [0, 1).
+        alpha: decay of the average, in [0, 1].
         eps: >= 0, in units of the gradient; after the root.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        momentum: mu of a heavy ball behind it, in [0, 1).
+        momentum: mu of a heavy ball behind it, in [0, 1].
         centered: divide by the running deviation instead.
         maximize: go up instead of down.
         capturable, foreach, differentiable: see `Optimizer`.
@@ -413,7 +413,7 @@ class Rprop(Optimizer):
         params: parameters, named parameters or groups of them.
         lr: length of the first steps, >= 0.
         etas: factors of a length where the sign changed, in (0, 1), and where it did not, > 1.
-        step_sizes: shortest and longest length, > 0.
+        step_sizes: shortest length, >= 0, and longest, > 0.
         maximize: go up instead of down.
         capturable, foreach, differentiable: see `Optimizer`.
 
@@ -455,8 +455,8 @@ class ASGD(Optimizer):
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        lambd: lambda of the steps' decay, in [0, 1).
-        alpha: power of the steps' decay, > 0.
+        lambd: lambda of the steps' decay, >= 0.
+        alpha: power of the steps' decay, >= 0.
         t0: the step at which averaging begins, >= 0.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         maximize: go up instead of down.

@@ -24,7 +24,7 @@ class LARS(Optimizer):
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        momentum: mu, in [0, 1); the learning rate is inside the velocity.
+        momentum: mu, in [0, 1]; the learning rate is inside the velocity.
         trust: eta, > 0.
         weight_decay: lambda >= 0, part of the update whose ratio is taken.
         eps: >= 0, added to the divisor.
@@ -144,7 +144,7 @@ class Prodigy(Optimizer):
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
         eps: >= 0, in units of the gradient.
-        weight_decay: lambda, in [0, 1), decoupled.
+        weight_decay: lambda >= 0, decoupled.
         d0: the first estimate of the distance, > 0 and small.
         d_coef: scales the estimate, > 0.
         growth_rate: the most by which it grows in a step, > 1; None for no limit.
