@@ -25,6 +25,7 @@ def step(
     kept: _Array | None = None,
     t: int = 0,
 ) -> None: ...
+
 class TensorBatch:
     def __init__(
         self,

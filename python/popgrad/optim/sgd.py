@@ -335,7 +335,7 @@ class ASGD(NativeOptimizer):
 
     def _rate(self, t: int) -> float:
         learning_rate = at(self.learning_rate, t)
-        return learning_rate / (1 + self.decay * learning_rate * (t - 1)) ** self.power
+        return learning_rate / float((1 + self.decay * learning_rate * (t - 1)) ** self.power)
 
     def _shrinkage(self, t: int) -> float:
         return super()._shrinkage(t) + self.decay * self._rate(t)

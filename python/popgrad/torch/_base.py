@@ -272,7 +272,9 @@ class Optimizer(torch.optim.Optimizer):
         kept = own.pop("kept", None)
         if isinstance(kept, list):
             names = [cls._states[field] for field in RULES[cls._method.rule][5][: len(kept)]]
-            own |= {name: torch.tensor(v, dtype=torch.float64, device="cpu") for name, v in zip(names, kept, strict=True)}
+            own |= {
+                name: torch.tensor(v, dtype=torch.float64, device="cpu") for name, v in zip(names, kept, strict=True)
+            }
 
     def _scalar(self, p: Tensor, name: str, value: float | Tensor) -> Tensor:
         """A number of a parameter's state. On the CPU, where PyTorch counts steps too."""

@@ -30,7 +30,9 @@ def foreign_names(
         known: all names that some method uses; others are the user's.
     """
     for entries in state.values():
-        names = {name for name, value in entries.items() if value is not None} if isinstance(entries, Mapping) else set()
+        names = (
+            {name for name, value in entries.items() if value is not None} if isinstance(entries, Mapping) else set()
+        )
         if names and (names & (known - own) or needed - names):
             return ", ".join(sorted(map(str, names)))
     return None
