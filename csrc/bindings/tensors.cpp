@@ -7,7 +7,8 @@
 //   the steps done), `kept` that each tensor has of its own, and `states` as large as the parameter.
 //   None: something is missing, or is not dense, of one type and laid out alike; then look closer.
 // TensorBatch: tensors of one type whose numbers are equal, which one native call updates.
-//   params; is_double; values(): the numbers as they are now
+//   params; is_double; values(): the numbers as they are now, None if another step has made them differ since
+//   split(): the same tensors, each in a batch of its own
 //   step(rule, fields, extras, after): updates parameters and states without the GIL, then sets the numbers to `after`.
 //   TensorBatch(is_double, numbers, kept, states, rows, params, alive): the same for tensors given by address, where
 //   PyTorch has no exchange table. A row: size, whether adapted, addresses of parameter, gradient and states, then
@@ -183,7 +184,8 @@ class TensorBatch {
     return false;
   }
   // The same tensors, each in a batch of its own.
-  void split(py::list& into) const {
+  py::list split() const {
+    py::list into;
     for (size_t k = 0; k < rows_.size(); ++k) {
       TensorBatch one(is_double, numbers_, kept_, states_);
       one.rows_.push_back(rows_[k]);
@@ -191,9 +193,12 @@ class TensorBatch {
       one.alive_ = alive_;
       into.append(py::cast(std::move(one)));
     }
+    return into;
   }
 
-  py::tuple values() const {
+  py::object values() const {
+    for (size_t k = 1; k < rows_.size(); ++k)
+      if (!takes(is_double, rows_[k])) return py::none();
     py::tuple all(numbers_);
     for (int k = 0; k < numbers_; ++k) all[size_t(k)] = rows_[0].number[k].read();
     return all;
@@ -395,7 +400,7 @@ py::object gather(const py::capsule& exchange, const py::type& tensor, const py:
   py::list found;
   for (TensorBatch& batch : batches)
     if (batch.overlaps())
-      batch.split(found);
+      for (const py::handle one : batch.split()) found.append(one);
     else
       found.append(py::cast(std::move(batch)));
   return found;
@@ -411,6 +416,7 @@ void bind_tensors(py::module_& m) {
       .def_readonly("is_double", &TensorBatch::is_double)
       .def_readonly("params", &TensorBatch::params)
       .def("values", &TensorBatch::values)
+      .def("split", &TensorBatch::split)
       .def("step", &TensorBatch::step, py::arg("rule"), py::arg("fields"), py::arg("extras"), py::arg("after"));
   m.def("gather", &gather, py::arg("exchange"), py::arg("tensor"), py::arg("params"), py::arg("state"),
         py::arg("names"), py::arg("numbers"), py::arg("kept"), py::arg("states"), py::arg("adapt_vectors"));

@@ -138,8 +138,8 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     All share these, by keyword; they cost no extra pass over the parameters, but for the norm.
 
     Args:
-        weight_decay: lambda >= 0, acting as ``weight_decay_mode`` says. What decoupled decay takes of a weight in one step,
-            learning_rate lambda, must be <= 1.
+        weight_decay: lambda >= 0, acting as ``weight_decay_mode`` says. Decoupled, it must not take more than the whole
+            weight in a step: learning_rate lambda <= 1.
         weight_decay_mode: "coupled": lambda w is added to the gradient. "decoupled": w *= 1 - learning_rate lambda
             before the step. "independent": w *= 1 - lambda learning_rate / max_learning_rate, so that lambda does not
             change its meaning with the learning rate. None: as the method defines it, "coupled" unless it says so.

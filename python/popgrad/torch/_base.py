@@ -74,15 +74,15 @@ class Plan:
 
 # What a step of a group is to do: how, the steps done by tensors whose state does not count them, tensors, and what is
 # to be copied back afterwards.
-Work = tuple[Plan, int, list[_core.TensorBatch], Copies | None]
+Work = tuple[Plan, float, list[_core.TensorBatch], Copies | None]
 
 
 class Optimizer(torch.optim.Optimizer):
     """Base class of all optimizers in `popgrad.torch`: a ``torch.optim.Optimizer`` whose step is native.
 
     All classes take ``params``, ``lr`` and options as `torch.optim` does, per group where wanted. ``foreach`` and
-    ``fused`` have no effect, ``capturable`` and ``differentiable`` must be False. As there, the ``lr`` of a group may be
-    set to a negative number, and nothing limits lr times weight_decay.
+    ``fused`` have no effect, ``capturable`` and ``differentiable`` must be False. As in `torch.optim`, the ``lr`` of a
+    group may be negative, and nothing limits lr times weight_decay.
 
     State: ``state[p]`` is a dictionary of tensors with PyTorch's names. Every step reads it, and the parameters of the
     groups, as they are then: what was replaced, re-pointed, loaded or written in place counts from the next step on.
@@ -116,7 +116,7 @@ class Optimizer(torch.optim.Optimizer):
         """The class in `popgrad.optim` that does what the group asks for, and the names of its arguments."""
         return self._method, self._names
 
-    def _members(self, rule: Any, group: Group, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _members(self, rule: Any, group: Group, t: float, numbers: dict[str, float]) -> dict[str, float]:
         """The members of the native rule at step t; what is to be carried on goes into `numbers`."""
         return cast(dict[str, float], rule._fields(t, numbers))
 
@@ -131,7 +131,7 @@ class Optimizer(torch.optim.Optimizer):
     def _check_group(self, group: Group) -> None:
         """Fail unless a step can be taken; called before every one."""
         lr = group["lr"]
-        if not (type(lr) is float and math.isfinite(lr)) and not at_least_zero(abs(lr)):
+        if not (type(lr) is float and math.isfinite(lr)) and not _is_finite(lr):
             self._fail(f"lr must be a finite number, got {group['lr']!r}")
 
     # --- Options ---------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ class Optimizer(torch.optim.Optimizer):
             InputError: the state is that of another method; nothing was loaded.
         """
         # The last of the hooks sees what those of the user have made of it.
-        handle = self.register_load_state_dict_pre_hook(_inspected)
+        handle = self.register_load_state_dict_pre_hook(cast(Any, _inspected))
         try:
             super().load_state_dict(state_dict)
         finally:
@@ -342,9 +342,13 @@ class Optimizer(torch.optim.Optimizer):
     def _advance(self, plan: Plan, done: float, batch: _core.TensorBatch) -> None:
         """Step one batch, which has done so many unless its state counts them."""
         values, counts, numbers = batch.values(), self._counts, {}
+        if values is None:  # a parameter that is there twice
+            for one in batch.split():
+                self._advance(plan, done, one)
+            return
         if counts:
             done = values[0]
-        t = int(done) + 1 if done == int(done) else done + 1
+        t = int(done) + 1 if done.is_integer() else done + 1
         if plan.numbers:
             numbers = dict(zip(plan.numbers, values[counts:], strict=True))
         members = self._members(plan.rule, plan.group, t, numbers)
@@ -369,7 +373,7 @@ class Optimizer(torch.optim.Optimizer):
             batches = _tensors.gather(plan.group["params"], state, names, counts, adapt)
             if batches is None:
                 return self._prepare(plans)
-            works.append((plan, 1, batches, None))
+            works.append((plan, 1.0, batches, None))
         return works
 
     def _prepare(self, plans: list[Plan]) -> list[Work]:
@@ -379,13 +383,15 @@ class Optimizer(torch.optim.Optimizer):
                 self._check(p, plan)
         works: list[Work] = []
         for plan in plans:
-            copies, old, new = Copies(), {}, {}
+            copies = Copies()
+            old: dict[Tensor, dict[str, Any]] = {}
+            new: dict[Tensor, dict[str, Any]] = {}
             for p in plan.group["params"]:
                 if p.grad is not None:
                     stand_in = copies.param(p)
                     into = new if self._complete(p, stand_in, plan) else old
                     into[stand_in] = copies.state(self.state[p], plan.states, stand_in) if plan.names else {}
-            for done, part, back in ((1, old, None), (0, new, copies)):
+            for done, part, back in ((1.0, old, None), (0.0, new, copies)):
                 batches = _tensors.gather(list(part), part, plan.names, plan.counts, plan.adapt_vectors)
                 assert batches is not None
                 works.append((plan, done, batches, back))
@@ -461,6 +467,14 @@ def _all_names() -> frozenset[str]:
 def _owned(value: Any) -> Any:
     """An option, of which the caller does not keep a list that could change."""
     return tuple(value) if isinstance(value, list) else value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is one finite number."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(value)
+    except (RuntimeError, TypeError, ValueError):
+        return False
 
 
 def _is_fixed(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def gather_slowly(
     params: list[Any], state: Mapping[Any, Any], names: tuple[str, ...], counts: tuple[int, int, int], adapt: bool
 ) -> Batches:
     """The same, for a PyTorch that does not let the native side read its tensors."""
-    numbers, kept, states = counts
+    numbers, kept, _ = counts
     found: dict[Any, tuple[list[list[int]], list[Tensor], list[Any]]] = {}
     ends: list[tuple[int, int]] = []
     for p in params:
@@ -43,7 +44,7 @@ def gather_slowly(
                 return None
             continue
         own = state.get(p) if names else {}
-        wanted = [own.get(name) for name in names] if isinstance(own, dict) else [None]
+        wanted: list[Any] = [own.get(name) for name in names] if isinstance(own, dict) else [None]
         if not all(isinstance(value, Tensor) for value in wanted):
             return None
         scalars, full = wanted[: numbers + kept], wanted[numbers + kept :]
@@ -63,7 +64,7 @@ def gather_slowly(
             ends.append((p.data_ptr(), p.data_ptr() + p.numel() * p.element_size()))
     ends.sort()
     parts = list(found.items())
-    if any(b[0] < a[1] for a, b in zip(ends, ends[1:], strict=False)):  # one after the other
+    if any(b[0] < a[1] for a, b in pairwise(ends)):  # one after the other
         parts = [(k, ([r], [p], [a])) for k, all_ in parts for r, p, a in zip(*all_, strict=True)]
     return [_core.TensorBatch(key[0] == torch.float64, *counts, *rest) for key, rest in parts]
 

@@ -328,6 +328,6 @@ class SophiaG(Optimizer):
         for plan, _, batches, copies in self._gather():
             decay = plan.rule.beta2
             for batch in batches:
-                batch.step(index, (decay, (1 - decay) * samples), None, batch.values())
+                batch.step(index, (decay, (1 - decay) * samples), None, batch.values() or ())
             if copies is not None:
                 copies.give_back()

@@ -491,7 +491,7 @@ class ASGD(Optimizer):
     def _first_numbers(self, rule: Any, group: Group) -> dict[str, float]:
         return {"eta": float(group["lr"]), "mu": 1.0}
 
-    def _members(self, rule: Any, group: Group, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _members(self, rule: Any, group: Group, t: float, numbers: dict[str, float]) -> dict[str, float]:
         now, coming = dict(numbers), super()._members(rule, group, t + 1, {})
         numbers |= {"eta": coming["rate"], "mu": coming["mix"]}
         return {"rate": now["eta"], "decay": 1 - group["lambd"] * now["eta"], "mix": now["mu"]}
