@@ -353,7 +353,7 @@ OPTIMIZERS = [
         torch=("SGD", {"lr": 0.1, "momentum": 0.8}),
         optax=[("sgd", {"learning_rate": 0.1, "momentum": 0.8})],
         keras=("SGD", {"learning_rate": 0.1, "momentum": 0.8}),
-        refuses={"momentum": -0.1, "dampening": 1.0},
+        refuses={"momentum": -0.1, "dampening": 1.1},
     ),
     Rule(
         optim.Nesterov(0.1, 0.8),
@@ -396,7 +396,7 @@ OPTIMIZERS = [
         adamw,
         torch=("AdamW", {"lr": 0.01, "weight_decay": 0.3}),
         optax=[("adamw", {"learning_rate": 0.01, "weight_decay": 0.3})],
-        refuses={"weight_decay": 1.0},
+        refuses={"weight_decay": -0.1},
     ),
     Rule(
         optim.SignSGD(0.01),
@@ -422,14 +422,14 @@ OPTIMIZERS = [
         optim.ASGD(0.1, decay=0.01, begin=3),
         asgd,
         torch=("ASGD", {"lr": 0.1, "lambd": 0.01, "t0": 3}),
-        refuses={"begin": -1, "power": 0.0, "decay": 1.0},
+        refuses={"begin": -1, "power": -0.1, "decay": -0.1},
     ),
     Rule(
         optim.RMSprop(0.01, centered=True),
         rmsprop,
         torch=("RMSprop", {"lr": 0.01, "centered": True}),
         optax=[("rmsprop", {"learning_rate": 0.01, "decay": 0.99, "centered": True, "eps_in_sqrt": False})],
-        refuses={"momentum": 1.0},
+        refuses={"momentum": 1.1},
     ),
     Rule(
         optim.RMSprop(0.01, momentum=0.8),
@@ -465,7 +465,7 @@ OPTIMIZERS = [
         refuses={"epsilon": -1.0, "epsilon_root": float("nan")},
     ),
     Rule(optim.Yogi(0.01), yogi, refuses={"beta2": 2.0, "initial": -1e-6}),
-    Rule(optim.ADOPT(0.01, weight_decay=0.3), adopt, refuses={"weight_decay": 1.0}),
+    Rule(optim.ADOPT(0.01, weight_decay=0.3), adopt, refuses={"weight_decay": -0.1}),
     Rule(
         optim.AdEMAMix(0.01, beta3=0.99, weight_decay=0.3),
         ademamix,
@@ -473,7 +473,7 @@ OPTIMIZERS = [
         refuses={"alpha": 0.0, "beta3": 1.0},
     ),
     Rule(optim.Adan(0.01, weight_decay=0.3), adan, refuses={"beta3": 1.0}),
-    Rule(optim.LARS(10.0, weight_decay=0.3), lars, refuses={"trust": 0.0, "epsilon": -1.0, "momentum": 1.0}),
+    Rule(optim.LARS(10.0, weight_decay=0.3), lars, refuses={"trust": 0.0, "epsilon": -1.0, "momentum": 1.1}),
     Rule(
         optim.LAMB(0.01, weight_decay=0.3),
         lamb,

@@ -197,8 +197,51 @@ def test_norm_does_not_depend_on_threads_or_size():
 def test_options_refuse(change):
     with pytest.raises(pg.InputError, match=next(iter(change))):
         optim.SGD(**change)
-    with pytest.raises(pg.InputError, match="weight_decay"):
-        optim.AdamW(weight_decay=1.0)
+
+
+def test_decay_is_bounded_where_it_acts():
+    """What a step takes of a weight is learning rate times decay: that must not be more than all of it."""
+    w = np.ones(3, np.float32)
+    for optimizer in (optim.AdamW(0.25, weight_decay=4.0), optim.ASGD(0.25, decay=4.0)):
+        whole = w.copy()
+        optimizer.step(whole, np.zeros(3, np.float32), optimizer.init(whole))
+        assert (whole == 0).all()
+    for make in (
+        lambda: optim.AdamW(0.25, weight_decay=4.1),
+        lambda: optim.ASGD(0.25, decay=4.1),
+        lambda: optim.SGD(0.1, weight_decay=1.1, weight_decay_mode="independent"),
+    ):
+        with pytest.raises(pg.InputError, match=r"decay times the learning rate must be <= 1, .* got 1\.[01]"):
+            make()
+    late = optim.Lion(lambda t: 0.1 * t, weight_decay=6.0)
+    state = late.init(w)
+    late.step(w, w.copy(), state)
+    before = w.copy()
+    with pytest.raises(pg.InputError, match=r"\[Lion\] weight_decay times the learning rate must be <= 1, .* got 1\.2"):
+        late.step(w, w.copy(), state)
+    assert (w == before).all()
+    assert state.t == 1
+
+
+def test_values_at_the_end_of_their_range():
+    """Momentum 1 (no friction), averages that never change, lengths down to zero."""
+    w = np.zeros(2)
+    rolling = optim.HeavyBall(0.1, momentum=1.0)
+    state = rolling.init(w)
+    for gradient in (1.0, 0.0, 0.0):
+        rolling.step(w, np.full(2, gradient), state)
+    np.testing.assert_allclose(w, -0.3)
+    shrinking, w = optim.Rprop(0.1, shortest=0.0), np.zeros(2)
+    state = shrinking.init(w)
+    for t in range(40):
+        shrinking.step(w, np.full(2, (-1.0) ** (t // 2)), state)  # every second agrees with none
+    assert (state.slots[1] < 1e-6).all()
+    for optimizer in (optim.Nesterov(momentum=1.0), optim.RMSprop(rho=1.0, momentum=1.0), optim.AdaDelta(rho=1.0)):
+        optimizer.step(w, np.ones(2), optimizer.init(w))
+        assert np.isfinite(w).all()
+    for refused in (lambda: optim.HeavyBall(momentum=1.01), lambda: optim.RMSprop(rho=-0.1)):
+        with pytest.raises(pg.InputError, match=r"must be in \[0, 1\]"):
+            refused()
 
 
 @pytest.mark.parametrize("name", ["bias_correction", "weight_decay_mode", "maximum"])

@@ -231,7 +231,7 @@ def test_weight_decay_modes():
     for bad in (
         {"weight_decay_mode": "both"},
         {"weight_decay_mode": "independent", "learning_rate": rates},
-        {"weight_decay_mode": "decoupled", "weight_decay": 1.0},
+        {"weight_decay_mode": "decoupled", "weight_decay": 11.0},
         {"max_learning_rate": 0.0},
         {"ema_decay": 1.0},
     ):

@@ -4,7 +4,6 @@
 #include "../kernels/fields.h"
 #include "../kernels/packing.h"
 #include "../kernels/step_extras.h"
-#include "float_mode.h"
 #include "tables.h"
 
 namespace popgrad::POPGRAD_TARGET {
@@ -29,15 +28,6 @@ template <class Rule, class T, Extent extent>
     w[i] = value;
   }
 }
-
-// While it lives, floats below 1.2e-38 count as zero, in and out: a running average whose gradient stays away would
-// creep into denormal numbers, which take processors several times as long, and never leave them. Doubles do not.
-template <class T>
-struct FlushDenormals {};
-template <>
-struct FlushDenormals<float> {
-  WithFloatMode mode{float_mode() | no_denormals};
-};
 
 // States in fewer bits are unpacked to memory in the first-level cache, a block at a time, and packed again.
 template <class Format>
@@ -126,7 +116,6 @@ void step(const double* fields, const StepArgs<T>& args, size_t begin, size_t en
   const Rule<T> rule = rule_from<Rule<T>, T>(fields);
   const Around<T> around = around_of<T>(args.extras);
   const Extent extent = extent_of(args.extras);
-  [[maybe_unused]] const FlushDenormals<T> flush;
   by_parts<Rule<T>>(args, begin, end, args.average ? packed_block : end - begin,
                     [&](T* const* s, size_t i, size_t count) {
                       const auto run = extent == rule_alone    ? sweep<Rule<T>, T, rule_alone>
@@ -175,7 +164,6 @@ void measure(const double* fields, const StepArgs<T>& args, size_t begin, size_t
   constexpr int count = Rule<T>::sums;
   const Rule<T> rule = rule_from<Rule<T>, T>(fields);
   const Around<T> around = around_of<T>(args.extras);
-  [[maybe_unused]] const FlushDenormals<T> flush;
   double parts[count][lanes] = {};
   by_parts<Rule<T>>(args, begin, end, packed_block, [&](T* const* s, size_t i, size_t n) {
     double each[count][packed_block];
@@ -241,14 +229,13 @@ void move(const MoveArgs<T>& args, size_t member, size_t begin, size_t end) {
     const size_t row = args.row[k] ? size_t(args.row[k][member]) : member;
     s[k] = args.source[k] + row * args.source_stride[k];
   }
-  [[maybe_unused]] const FlushDenormals<T> flush;
 #pragma GCC ivdep
   for (size_t i = begin; i < end; ++i) {
     T value[outputs], source[sources];
     for (int k = 0; k < outputs; ++k) value[k] = x[k][i];
     for (int k = 0; k < sources; ++k) source[k] = s[k][i];
     rule(value, source, Draws(seed, stream, generation, identity, uint32_t(i)), uint32_t(i) == chosen);
-    for (int k = 0; k < outputs; ++k) x[k][i] = value[k];
+    for (int k = 0; k < outputs; ++k) x[k][i] = without_denormals(value[k]);
   }
 }
 

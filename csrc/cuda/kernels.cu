@@ -1,8 +1,7 @@
 // The rules of csrc/kernels on the GPU, from the same structs as the CPU's. A step is one launch for a whole list of
 // tensors: each block of threads takes a piece of one of them.
-// Compiled without contraction (-fmad=false) and with denormal floats as zeros (-ftz=true), so that + - * / sqrt give
-// the CPU's bits; sums are taken in an order of
-// their own, the same on every card.
+// Compiled without contraction (-fmad=false) and with denormal floats as numbers, so that + - * / sqrt give the CPU's
+// bits; sums are taken in an order of their own, the same on every card.
 #include <cuda_runtime.h>
 
 #include <stdexcept>
@@ -195,7 +194,7 @@ __global__ void move_kernel(MoveArgs<T> args, size_t member, size_t begin, size_
     }
     const Draws draws(args.seed, args.stream, args.generation, identity, uint32_t(i));
     rule(value, source, draws, uint32_t(i) == chosen);
-    for (int k = 0; k < outputs; ++k) args.out[k][member * args.n + i] = value[k];
+    for (int k = 0; k < outputs; ++k) args.out[k][member * args.n + i] = without_denormals(value[k]);
   }
 }
 

@@ -63,6 +63,13 @@ POPGRAD_HD constexpr int positive_of() {
     return -1;
 }
 template <class Rule>
+POPGRAD_HD constexpr int fades_of() {
+  if constexpr (requires { Rule::fades; })
+    return Rule::fades;
+  else
+    return 0;
+}
+template <class Rule>
 constexpr bool whole_of = requires {
   Rule::whole;
 };

@@ -19,7 +19,7 @@ POPGRAD_HD double trust_ratio(double weights, double update) {
 // is taken. ratio is set by settle: trust |w| / (|g| + decay |w|).
 template <class T>
 struct Lars {
-  static constexpr int states = 1, sums = 2;
+  static constexpr int states = 1, sums = 2, fades = 1;
   static constexpr const char* fields = "ratio learning_rate momentum decay trust epsilon";
   T ratio, learning_rate, momentum, decay, trust, epsilon;
   POPGRAD_HD void measure(T w, T g, T*, double* sum) const {
@@ -46,6 +46,7 @@ struct Lamb {
   POPGRAD_HD T update(T w, const T* s) const { return scale1 * s[0] / (sqrt(s[1]) * scale2 + epsilon) + decay * w; }
   POPGRAD_HD void measure(T w, T g, T* s, double* sum) const {
     s[0] = beta1 * s[0] + gain1 * g;
+    s[0] = faded(s[0], g);
     s[1] = beta2 * s[1] + gain2 * g * g;
     const T u = update(w, s);
     sum[0] = double(w) * double(w);
@@ -59,7 +60,7 @@ struct Lamb {
 // s = {m}; first = 1 at t = 1, where v is the squared norm itself. scale is set by settle.
 template <class T>
 struct NovoGrad {
-  static constexpr int states = 1, sums = 1, kept = 1;
+  static constexpr int states = 1, sums = 1, kept = 1, fades = 1;
   static constexpr const char* fields = "v scale learning_rate beta1 gain1 beta2 gain2 epsilon first decay";
   T v, scale, learning_rate, beta1, gain1, beta2, gain2, epsilon, first, decay;
   POPGRAD_HD void measure(T, T g, T*, double* sum) const { sum[0] = double(g) * double(g); }
@@ -89,6 +90,7 @@ struct Prodigy {
     sum[0] = double(g) * (double(s[3]) - double(w));
     const T scaled = d * g;
     s[0] = beta1 * s[0] + gain1 * scaled;
+    s[0] = faded(s[0], g);
     s[1] = beta2 * s[1] + gain2 * scaled * scaled;
     s[2] = beta3 * s[2] + d / start * (d * rate) * g;
     sum[1] = abs(double(s[2]));

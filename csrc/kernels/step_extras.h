@@ -1,6 +1,7 @@
 // What any update rule can have done in its sweep, around the rule: see StepExtras in table.h for the order.
 #pragma once
 
+#include "fields.h"
 #include "math.h"
 
 namespace popgrad::POPGRAD_TARGET {
@@ -32,6 +33,9 @@ POPGRAD_HD void update(const Rule& rule, const Around<T>& around, T g, T& w, T* 
   const T pull = around.template pull<extent>(w, g);
   if constexpr (extent != rule_alone) w = around.decayed(w);
   rule(w, pull, states);
+  if constexpr (fades_of<Rule>() != 0)
+    for (int k = 0; k < Rule::states; ++k)
+      if (fades_of<Rule>() >> k & 1) states[k] = faded(states[k], pull);
   if constexpr (extent == everything) w = around.shrink(w);
 }
 

@@ -4,6 +4,8 @@
 // The members are the words of `fields`, in that order; Python computes them in double (1 - beta too, which
 // float would round badly) and each is rounded once.
 // A rule that also says `positive` can have its states in bytes: bit k is set if state k is never negative.
+// `fades`: bit k is set if state k is a running average of gradients (not of their squares, whose smallest values matter
+// next to a small epsilon). Where the gradient stays away, it becomes zero before it is denormal.
 // To add one: write the struct, add it to STEP_RULES, then see CONTRIBUTING.md, "A gradient optimizer".
 #pragma once
 
@@ -24,7 +26,7 @@ struct Sgd {
 // keep their length whatever beta is; the learning rate, with rate = 1: the velocity of Keras and scikit-learn.
 template <class T>
 struct Momentum {
-  static constexpr int states = 1, positive = 0;
+  static constexpr int states = 1, positive = 0, fades = 1;
   static constexpr const char* fields = "rate beta gain";
   T rate, beta, gain;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -36,7 +38,7 @@ struct Momentum {
 // Nesterov 1983, in the form of Sutskever et al. 2013 with w at the point looked ahead to. s = {v}; gain as above.
 template <class T>
 struct Nesterov {
-  static constexpr int states = 1;
+  static constexpr int states = 1, fades = 1;
   static constexpr const char* fields = "rate beta gain";
   T rate, beta, gain;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -58,7 +60,7 @@ struct SignSgd {
 // Signum: the sign of the averaged gradient. Bernstein et al. 2018, Algorithm 2. s = {v}.
 template <class T>
 struct Signum {
-  static constexpr int states = 1;
+  static constexpr int states = 1, fades = 1;
   static constexpr const char* fields = "learning_rate beta gain";
   T learning_rate, beta, gain;  // gain = 1 - beta
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -71,7 +73,7 @@ struct Signum {
 // s = {m}.
 template <class T>
 struct Lion {
-  static constexpr int states = 1, positive = 0;
+  static constexpr int states = 1, positive = 0, fades = 1;
   static constexpr const char* fields = "learning_rate beta1 gain1 beta2 gain2";
   T learning_rate, beta1, gain1, beta2, gain2;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -140,7 +142,7 @@ struct RmsProp {
 // s = {v, mean g}; rounding may make the variance negative, which counts as zero.
 template <class T>
 struct RmsPropCentered {
-  static constexpr int states = 2;
+  static constexpr int states = 2, fades = 1 << 1;
   static constexpr const char* fields = "rate rho gain root epsilon first";
   T rate, rho, gain, root, epsilon, first;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -154,7 +156,7 @@ struct RmsPropCentered {
 // RMSprop with a heavy ball behind it. s = {v, velocity}; of inner and rate one is the learning rate, the other 1.
 template <class T>
 struct RmsPropMomentum {
-  static constexpr int states = 2;
+  static constexpr int states = 2, fades = 1 << 1;
   static constexpr const char* fields = "rate rho gain root epsilon first momentum inner";
   T rate, rho, gain, root, epsilon, first, momentum, inner;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -167,7 +169,7 @@ struct RmsPropMomentum {
 // Both. s = {v, mean g, velocity}.
 template <class T>
 struct RmsPropCenteredMomentum {
-  static constexpr int states = 3;
+  static constexpr int states = 3, fades = 1 << 1 | 1 << 2;
   static constexpr const char* fields = "rate rho gain root epsilon first momentum inner";
   T rate, rho, gain, root, epsilon, first, momentum, inner;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -198,7 +200,7 @@ struct AdaDelta {
 // scale). scale = 1 with the second one in rate is the form of the paper's section 2.
 template <class T>
 struct Adam {
-  static constexpr int states = 2, positive = 1 << 1;
+  static constexpr int states = 2, positive = 1 << 1, fades = 1;
   static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 root scale epsilon";
   T rate, beta1, gain1, beta2, gain2, root, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -212,7 +214,7 @@ struct Adam {
 // leaves its bias correction to scale (PyTorch), 1 / (1 - beta2^t) keeps the largest corrected one (optax).
 template <class T>
 struct AmsGrad {
-  static constexpr int states = 3;
+  static constexpr int states = 3, fades = 1;
   static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 correct root scale epsilon";
   T rate, beta1, gain1, beta2, gain2, correct, root, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -228,7 +230,7 @@ struct AmsGrad {
 // is added to u (Keras).
 template <class T>
 struct AdaMax {
-  static constexpr int states = 2;
+  static constexpr int states = 2, fades = 1;
   static constexpr const char* fields = "rate beta1 gain1 beta2 inside epsilon";
   T rate, beta1, gain1, beta2, inside, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -243,7 +245,7 @@ struct AdaMax {
 // bias corrections: (1 - mu_t) / (1 - prod mu) for the gradient, mu_{t+1} / (1 - prod mu mu_{t+1}) for m.
 template <class T>
 struct NAdam {
-  static constexpr int states = 2;
+  static constexpr int states = 2, fades = 1;
   static constexpr const char* fields = "rate_g rate_m beta1 gain1 beta2 gain2 root scale epsilon";
   T rate_g, rate_m, beta1, gain1, beta2, gain2, root, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -257,7 +259,7 @@ struct NAdam {
 // variance can be trusted depends on t alone.
 template <class T>
 struct RAdam {
-  static constexpr int states = 2;
+  static constexpr int states = 2, fades = 1;
   static constexpr const char* fields = "adaptive plain beta1 gain1 beta2 gain2 root scale epsilon";
   T adaptive, plain, beta1, gain1, beta2, gain2, root, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -271,7 +273,7 @@ struct RAdam {
 // `root` is added to s in every step, so it adds up. s = {m, s}.
 template <class T>
 struct AdaBelief {
-  static constexpr int states = 2;
+  static constexpr int states = 2, fades = 1;
   static constexpr const char* fields = "rate beta1 gain1 beta2 gain2 root scale epsilon";
   T rate, beta1, gain1, beta2, gain2, root, scale, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -286,7 +288,7 @@ struct AdaBelief {
 // s = {m, v}, with Adam's bias corrections.
 template <class T>
 struct Yogi {
-  static constexpr int states = 2;
+  static constexpr int states = 2, fades = 1;
   static constexpr const char* fields = "rate beta1 gain1 gain2 root scale epsilon first";
   T rate, beta1, gain1, gain2, root, scale, epsilon, first;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -302,7 +304,7 @@ struct Yogi {
 // gain1 = 0 and learning_rate = 0.
 template <class T>
 struct Adopt {
-  static constexpr int states = 2;
+  static constexpr int states = 2, fades = 1;
   static constexpr const char* fields = "learning_rate beta1 gain1 beta2 gain2 limit epsilon";
   T learning_rate, beta1, gain1, beta2, gain2, limit, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {
@@ -317,7 +319,7 @@ struct Adopt {
 // s = {fast m, slow m, v}; scale1 = 1 / (1 - beta1^t), the slow one is not corrected.
 template <class T>
 struct AdEmaMix {
-  static constexpr int states = 3;
+  static constexpr int states = 3, fades = 1 | 1 << 1;
   static constexpr const char* fields =
       "learning_rate beta1 gain1 scale1 beta3 gain3 alpha beta2 gain2 root scale2 epsilon";
   T learning_rate, beta1, gain1, scale1, beta3, gain3, alpha, beta2, gain2, root, scale2, epsilon;
@@ -333,7 +335,7 @@ struct AdEmaMix {
 // seen = 0 at the first step, which has no difference. shrink = 1 / (1 + learning_rate * weight_decay).
 template <class T>
 struct Adan {
-  static constexpr int states = 4;
+  static constexpr int states = 4, fades = 1 | 1 << 1;
   static constexpr const char* fields =
       "rate beta1 gain1 rate_d beta2 gain2 beta3 gain3 root scale epsilon seen shrink";
   T rate, beta1, gain1, rate_d, beta2, gain2, beta3, gain3, root, scale, epsilon, seen, shrink;
@@ -351,7 +353,7 @@ struct Adan {
 // never longer than the learning rate. s = {m, h}; h is Curvature's. rho scales h.
 template <class T>
 struct Sophia {
-  static constexpr int states = 2;
+  static constexpr int states = 2, fades = 1;
   static constexpr const char* fields = "learning_rate beta1 gain1 rho epsilon";
   T learning_rate, beta1, gain1, rho, epsilon;
   POPGRAD_HD void operator()(T& w, T g, T* s) const {

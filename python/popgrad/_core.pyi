@@ -25,15 +25,43 @@ def step(
     kept: _Array | None = None,
     t: int = 0,
 ) -> None: ...
-def step_list(
-    rule: int,
-    fields: tuple[float, ...],
-    is_double: bool,
-    table: _Array,
-    extras: tuple[float, float, float, float, float, float] | None = None,
-    kept: _Array | None = None,
-) -> None: ...
-def gradients(exchange: Any, table: _Array, is_double: bool, params: list[Any]) -> bool: ...
+
+class TensorBatch:
+    def __init__(
+        self,
+        is_double: bool,
+        numbers: int,
+        kept: int,
+        states: int,
+        rows: list[list[int]],
+        params: list[Any],
+        alive: list[Any],
+    ) -> None: ...
+    @property
+    def is_double(self) -> bool: ...
+    @property
+    def params(self) -> list[Any]: ...
+    def values(self) -> tuple[float, ...] | None: ...
+    def split(self) -> list[TensorBatch]: ...
+    def step(
+        self,
+        rule: int,
+        fields: tuple[float, ...],
+        extras: tuple[float, float, float, float, float, float] | None,
+        after: tuple[float, ...],
+    ) -> None: ...
+
+def gather(
+    exchange: Any,
+    tensor: type[Any],
+    params: list[Any],
+    state: dict[Any, Any],
+    names: tuple[str, ...],
+    numbers: int,
+    kept: int,
+    states: int,
+    adapt_vectors: bool,
+) -> list[TensorBatch] | None: ...
 def sum_squares(x: _Array) -> float: ...
 def move_rules() -> dict[str, tuple[int, int, int, tuple[str, ...]]]: ...
 def move(

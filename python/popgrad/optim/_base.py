@@ -30,12 +30,7 @@ _LEAST_FOR_BYTES = 4096  # smaller vectors keep their states in float32: there i
 
 def at(value: float | Schedule, t: int) -> float:
     """A hyper-parameter at step t (1, 2, ...): itself, or what its schedule says."""
-    if not callable(value):
-        return value
-    scheduled = value(t)
-    if not at_least_zero(scheduled):
-        fail("schedule", f"must give a finite number >= 0 at step {t}, got {scheduled!r}")
-    return float(scheduled)
+    return float(value(t)) if callable(value) else value
 
 
 @dataclass
@@ -174,7 +169,8 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     All share these, by keyword; they cost no extra pass over the parameters, but for the norm.
 
     Args:
-        weight_decay: lambda >= 0, acting as ``weight_decay_mode`` says.
+        weight_decay: lambda >= 0, acting as ``weight_decay_mode`` says. Decoupled, it must not take more than the whole
+            weight in a step: learning_rate lambda <= 1.
         weight_decay_mode: "coupled": lambda w is added to the gradient. "decoupled": w *= 1 - learning_rate lambda
             before the step. "independent": w *= 1 - lambda learning_rate / max_learning_rate, so that lambda does not
             change its meaning with the learning rate. None: as the method defines it, "coupled" unless it says so.
@@ -213,10 +209,10 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     # The native rule, and what its states are called; an option may choose another one for an instance.
     rule: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ()
-    # Hyper-parameters that must be > 0 (or schedules), and those that must be in [0, 1).
+    # Hyper-parameters that must be > 0 (or schedules), those that must be in [0, 1), and those that may be 1 as well.
     _positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
     _fractions: ClassVar[tuple[str, ...]] = ()
-    # How the method's weight decay acts unless weight_decay_mode says; "own": by the rule itself, and in no other way.
+    _shares: ClassVar[tuple[str, ...]] = ()
     # Those that must be >= 0, and those of which one must be > 0 as well: what keeps a step from dividing by zero.
     _nonnegative: ClassVar[tuple[str, ...]] = ()
     _guards: ClassVar[tuple[str, ...]] = ()
@@ -240,6 +236,9 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
                 fail(self, f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
         if self._guards and not any(getattr(self, name) for name in self._guards):
             fail(self, f"{self._guards[0]} must be > 0 where {self._guards[1]} is 0, got 0")
+        for name in self._shares:
+            if not (at_least_zero(getattr(self, name)) and getattr(self, name) <= 1):
+                fail(self, f"{name} must be in [0, 1], got {getattr(self, name)!r}")
         for name, known in self._choices.items():
             one_of(self, name, getattr(self, name), known)
         optional = ("clip_value", "clip_norm", "max_learning_rate")
@@ -248,10 +247,10 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             if not self._modes:
                 fail(self, "has a weight decay of its own: weight_decay_mode must be None")
             one_of(self, "weight_decay_mode", self.weight_decay_mode, self._modes)
-        if self._mode in ("decoupled", "independent"):
-            fraction(self, "weight_decay")
         if self._mode == "independent" and callable(self.learning_rate) and self.max_learning_rate is None:
             fail(self, 'weight_decay_mode="independent" with a schedule needs max_learning_rate')
+        if not callable(self.learning_rate):
+            self._check_shrinkage(1)
         if self.state_dtype is not None:
             one_of(self, "state_dtype", self.state_dtype, ("bfloat16", "8bit"))
             _, _, sums, _, positive_states, _ = RULES[self.rule]
@@ -325,12 +324,39 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         """A row of `State.kept` before the first step."""
         return [0.0] * RULES[self.rule][3]
 
+    def _decoupled(self, t: int) -> float:
+        """The share of the weights that decoupled decay takes away at step t."""
+        if self._mode == "decoupled":
+            return self._at(self.learning_rate, t) * self.weight_decay
+        if self._mode == "independent":
+            rate = self._at(self.learning_rate, t)
+            return self.weight_decay * rate / (self.max_learning_rate or rate or 1.0)
+        return 0.0
+
+    def _shrinkage(self, t: int) -> float:
+        """The share of the weights that is taken away at step t, whatever the gradient."""
+        return self._decoupled(t)
+
+    def _check_shrinkage(self, t: int) -> None:
+        if (share := self._shrinkage(t)) > 1:
+            name = "weight_decay" if self._decoupled(t) > 0 else "decay"
+            fail(self, f"{name} times the learning rate must be <= 1, lest weights change their sign, got {share!r}")
+
+    def _check_schedules(self, t: int) -> None:
+        """Fail unless the schedules give numbers of which a step can be made."""
+        for name in self._positive:
+            if callable(schedule := getattr(self, name)):
+                if not at_least_zero(scheduled := self._at(schedule, t)):
+                    fail("schedule", f"must give a finite number >= 0 at step {t}, got {scheduled!r}")
+                self._check_shrinkage(t)
+
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
         """See `Optimizer.step`."""
         index, _, _, _, _, names = RULES[self.rule]
         numbers, t = dict(state.numbers), state.t + 1
         if numbers.keys() != self._numbers.keys() or (state.average is None) != (self.ema_decay is None):
             fail(f"{type(self).__name__}.step", "state must be the one that this optimizer's init made")
+        self._check_schedules(t)
         members = self._fields(t, numbers)
         try:
             extras = self._extras(gradient, t, loss_scale)
@@ -368,13 +394,6 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
                 return _SKIP
             if self.clip_norm and norm > self.clip_norm:
                 scale *= self.clip_norm / norm
-        l2 = decay = 0.0
-        if self._mode == "coupled":
-            l2 = self.weight_decay
-        elif self._mode == "decoupled":
-            decay = learning_rate * self.weight_decay
-        elif self._mode == "independent":
-            longest = self.max_learning_rate or self._at(self.learning_rate, t)
-            decay = self.weight_decay * learning_rate / longest
+        l2 = self.weight_decay if self._mode == "coupled" else 0.0
         mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
-        return (scale, self.clip_value or math.inf, l2, decay, learning_rate * self.l1, mix)
+        return (scale, self.clip_value or math.inf, l2, self._decoupled(t), learning_rate * self.l1, mix)

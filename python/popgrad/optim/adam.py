@@ -87,7 +87,7 @@ class AdamW(NativeOptimizer):
         epsilon: >= 0, in units of the gradient; added after the square root.
         epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
         bias_correction: "moments", "rate" or "none", see `Adam`.
-        weight_decay: lambda, in [0, 1); biases decay too.
+        weight_decay: lambda >= 0, alpha lambda <= 1; biases decay too.
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0.
 
@@ -138,7 +138,7 @@ class AMSGrad(NativeOptimizer):
         bias_correction: "moments", "rate" or "none", see `Adam`.
         maximum: "raw" keeps the largest v and corrects it afterwards, as above (PyTorch, Keras); "corrected" keeps
             the largest corrected v (optax).
-        weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
+        weight_decay: lambda >= 0, decoupled and scaled by the learning rate; alpha lambda <= 1.
 
     State: ``m``, ``v`` and ``largest``, shape (n,), zero at t = 0.
 

@@ -113,7 +113,7 @@ class ADOPT(NativeOptimizer):
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
         epsilon: > 0, in units of the gradient; the least divisor.
-        weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
+        weight_decay: lambda >= 0, decoupled and scaled by the learning rate; alpha lambda <= 1.
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0. The first step only sets v to the squared gradient.
 
@@ -165,7 +165,7 @@ class AdEMAMix(NativeOptimizer):
         alpha: a, the weight of the slow m, > 0 or a schedule: the paper lets it grow from 0 over the run.
         epsilon: >= 0, in units of the gradient; added after the square root.
         epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
-        weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
+        weight_decay: lambda >= 0, decoupled and scaled by the learning rate; alpha lambda <= 1.
 
     State: ``fast``, ``slow`` and ``v``, shape (n,), zero at t = 0.
 
@@ -213,7 +213,7 @@ class Adan(NativeOptimizer):
         beta1, beta2, beta3: decay of m, d and n per step, in [0, 1) (the paper's betas are 1 minus these).
         epsilon: >= 0, in units of the gradient; added after the square root.
         epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
-        weight_decay: lambda, by its proximal step, in [0, 1).
+        weight_decay: lambda >= 0, by its proximal step.
 
     State: ``m``, ``d``, ``n`` and ``g``, the last gradient, shape (n,), zero at t = 0; the first difference is zero.
 
@@ -235,7 +235,7 @@ class Adan(NativeOptimizer):
     state_names = ("m", "d", "n", "g")
     _decay = "own"
     _modes = ()
-    _fractions = ("beta1", "beta2", "beta3", "weight_decay")
+    _fractions = ("beta1", "beta2", "beta3")
     _guards = ("epsilon", "epsilon_root")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:

@@ -66,9 +66,9 @@ class RMSprop(NativeOptimizer):
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        rho: decay of v per step, in [0, 1).
+        rho: decay of v per step, in [0, 1].
         epsilon: >= 0, in units of the gradient; added after the square root (PyTorch).
-        momentum: mu of a heavy ball behind it, in [0, 1).
+        momentum: mu of a heavy ball behind it, in [0, 1].
         centered: divide by the running deviation, the root of v minus the squared mean gradient.
         epsilon_root: >= 0, in units of its square; added inside the root (Keras, optax). One of both is > 0.
         initial: v before the first step, >= 0 (TensorFlow 1: 1).
@@ -100,7 +100,7 @@ class RMSprop(NativeOptimizer):
     }
     rule = "RmsProp"
     state_names = ("v",)
-    _fractions = ("rho", "momentum")
+    _shares = ("rho", "momentum")
     _nonnegative = ("initial",)
     _guards = ("epsilon", "epsilon_root")
 
@@ -132,7 +132,7 @@ class AdaDelta(NativeOptimizer):
 
     Args:
         learning_rate: alpha, without unit, 1 in the paper; a float > 0 or a schedule ``t -> float``.
-        rho: decay of s and d per step, in [0, 1).
+        rho: decay of s and d per step, in [0, 1].
         epsilon: > 0, added inside both roots.
 
     State: ``s`` and ``d``, shape (n,), zero at t = 0.
@@ -154,7 +154,7 @@ class AdaDelta(NativeOptimizer):
     rule = "AdaDelta"
     state_names = ("s", "d")
     _positive = ("learning_rate", "epsilon")
-    _fractions = ("rho",)
+    _shares = ("rho",)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         return {

@@ -25,7 +25,7 @@ class LARS(NativeOptimizer):
 
     Args:
         learning_rate: alpha, without unit; a float > 0 or a schedule ``t -> float``.
-        momentum: mu, in [0, 1); the learning rate is inside v.
+        momentum: mu, in [0, 1]; the learning rate is inside v.
         trust: eta, > 0: the share of its norm by which a layer moves at alpha = 1.
         epsilon: >= 0, added to the divisor.
         adapt_vectors: whether biases and other tensors of one dimension have a ratio too (else it is 1).
@@ -49,7 +49,7 @@ class LARS(NativeOptimizer):
     rule = "Lars"
     state_names = ("v",)
     _positive = ("learning_rate", "trust")
-    _fractions = ("momentum",)
+    _shares = ("momentum",)
     _decay = "own"
     _modes = ("coupled",)
     _first_sweep = 8
@@ -203,7 +203,7 @@ class Prodigy(NativeOptimizer):
         coefficient: c, > 0: scales the estimate.
         bias_correction: whether alpha has Adam's bias corrections, as in optax. The authors' code leaves them out
             unless asked; then the first estimates, from moments that are too small, are more often too large.
-        weight_decay: lambda, decoupled and scaled by the learning rate found, in [0, 1).
+        weight_decay: lambda >= 0, decoupled and scaled by the learning rate found.
 
     State: ``m``, ``v``, ``s`` and ``start`` (the first parameters), shape (n,), zero at t = 0; d, its largest
     estimate and r in ``State.kept``.
@@ -227,7 +227,7 @@ class Prodigy(NativeOptimizer):
     rule = "Prodigy"
     state_names = ("m", "v", "s", "start")
     _positive = ("learning_rate", "epsilon", "start", "coefficient")
-    _fractions = ("beta1", "beta2", "weight_decay")
+    _fractions = ("beta1", "beta2")
     _decay = "own"
     _modes = ()
     _first_sweep: ClassVar[int] = 12  # 40 for the first, 16 for the second, which writes no state

@@ -84,8 +84,8 @@ class HeavyBall(NativeOptimizer):
 
     Args:
         learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
-        momentum: mu, in [0, 1).
-        dampening: d, in [0, 1); as in PyTorch the first gradient is taken whole.
+        momentum: mu, in [0, 1].
+        dampening: d, in [0, 1]; as in PyTorch the first gradient is taken whole.
         rate_inside: ``v_t = mu v_{t-1} + alpha_t g_t``, ``w_t = w_{t-1} - v_t``, as in Keras and scikit-learn: a new
             learning rate then acts on new gradients alone. The same as long as it is constant.
 
@@ -109,7 +109,7 @@ class HeavyBall(NativeOptimizer):
     }
     rule = "Momentum"
     state_names = ("v",)
-    _fractions = ("momentum", "dampening")
+    _shares = ("momentum", "dampening")
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         rate, gain = self._at(self.learning_rate, t), 1.0 if t == 1 else 1 - self.dampening
@@ -129,7 +129,7 @@ class Nesterov(NativeOptimizer):
 
     Args:
         learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
-        momentum: mu, in [0, 1).
+        momentum: mu, in [0, 1].
         rate_inside: v holds ``alpha_t g_t`` in place of g_t, as in Keras and scikit-learn; see `HeavyBall`.
 
     State: ``v``, shape (n,), zero at t = 0.
@@ -151,7 +151,7 @@ class Nesterov(NativeOptimizer):
     }
     rule = "Nesterov"
     state_names = ("v",)
-    _fractions = ("momentum",)
+    _shares = ("momentum",)
 
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         rate = self._at(self.learning_rate, t)
@@ -225,7 +225,7 @@ class Lion(NativeOptimizer):
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1: weight of m in the step, in [0, 1).
         beta2: decay of m per step, in [0, 1).
-        weight_decay: lambda, decoupled, in [0, 1).
+        weight_decay: lambda >= 0, decoupled; alpha lambda <= 1.
 
     State: ``m``, shape (n,), zero at t = 0.
 
@@ -268,7 +268,7 @@ class Rprop(NativeOptimizer):
     Args:
         learning_rate: length of the first steps, in units of w, > 0; schedules have no effect after t = 1.
         shrink, grow: the factors eta, in (0, 1) and > 1.
-        shortest, longest: limits of a length, > 0, in units of w.
+        shortest, longest: limits of a length, >= 0 and > 0, in units of w.
 
     State: ``g``, the last gradient, and ``length``, shape (n,), zero at t = 0.
 
@@ -286,7 +286,8 @@ class Rprop(NativeOptimizer):
     _presets: ClassVar[Presets] = {"torch": {}}
     rule = "Rprop"
     state_names = ("g", "length")
-    _positive = ("learning_rate", "shortest", "longest", "shrink")
+    _positive = ("learning_rate", "longest", "shrink")
+    _nonnegative = ("shortest",)
     _fractions = ("shrink",)
 
     def __post_init__(self) -> None:
@@ -311,8 +312,8 @@ class ASGD(NativeOptimizer):
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        decay: lambda, in [0, 1).
-        power: p, > 0.
+        decay: lambda, >= 0; alpha lambda <= 1.
+        power: p, >= 0.
         begin: t0, the step at which averaging begins, >= 0.
 
     State: ``average``, shape (n,), what to evaluate with once averaging has begun; zero at t = 0.
@@ -330,16 +331,16 @@ class ASGD(NativeOptimizer):
     _presets: ClassVar[Presets] = {"torch": {}}
     rule = "Asgd"
     state_names = ("average",)
-    _positive = ("learning_rate", "power")
-    _fractions = ("decay",)
+    _nonnegative = ("decay", "power", "begin")
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 <= self.begin < math.inf:
-            fail(self, f"begin must be a finite number >= 0, got {self.begin!r}")
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _rate(self, t: int) -> float:
         # PyTorch prepares eta at the end of the step before, with the learning rate of that step.
         learning_rate = self._at(self.learning_rate, t if self.matches is None else max(t - 1, 1))
-        rate = learning_rate / (1 + self.decay * learning_rate * (t - 1)) ** self.power
+        return learning_rate / float((1 + self.decay * learning_rate * (t - 1)) ** self.power)
+
+    def _shrinkage(self, t: int) -> float:
+        return super()._shrinkage(t) + self.decay * self._rate(t)
+
+    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+        rate = self._rate(t)
         return {"rate": rate, "decay": 1 - self.decay * rate, "mix": 1 / max(1.0, t - 1 - self.begin)}

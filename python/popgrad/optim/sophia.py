@@ -30,7 +30,7 @@ class SophiaG(NativeOptimizer):
         rho: > 0, scales h: the larger, the fewer parameters are at the limit.
         epsilon: > 0, keeps from dividing by zero.
         interval: steps between estimates, a whole number >= 1.
-        weight_decay: lambda, decoupled and scaled by the learning rate, in [0, 1).
+        weight_decay: lambda >= 0, decoupled and scaled by the learning rate; alpha lambda <= 1.
 
     State: ``m`` and ``h``, shape (n,), zero at t = 0.
 

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any, ClassVar, NoReturn, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch._compile import _disable_dynamo
 from torch.optim import optimizer as hooks
 
 from popgrad import _core
 from popgrad.checks import InputError, at_least_zero, fail
+from popgrad.torch import _tensors
+from popgrad.torch._checkpoints import foreign_names, unwrap, wrapped
+from popgrad.torch._tensors import DTYPES, Copies, changed, is_number, scalar_type
 
 __all__ = ["Optimizer"]
 
@@ -34,51 +34,58 @@ MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 AVERAGING = {"weight_sum": "weight_sum", "largest_rate": "lr_max"}
 BETAS: Names = {"betas": ("beta1", "beta2"), "eps": "epsilon"}
 THREE_BETAS: Names = {"betas": ("beta1", "beta2", "beta3"), "eps": "epsilon"}
-_DTYPES = (torch.float32, torch.float64)
 _LEAST = 5e-324  # what a rule that must not divide by zero gets for an epsilon of zero
-# Lets the native side read tensors by itself; PyTorch has it from 2.10 on.
-_EXCHANGE = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 # Arguments that are taken for the sake of compatibility; they choose nothing here.
 _WITHOUT_EFFECT = ("foreach", "fused", "capturable", "differentiable", "initial_accumulator_value")
 
 
 @dataclass(slots=True, eq=False)
-class _Batch:
-    """Tensors of a group that have the same type and have done the same steps: what one native call updates."""
-
-    params: list[Tensor]
-    states: list[dict[str, Any]]
-    is_double: bool
-    t: int
-    numbers: dict[str, float]
-    table: NDArray[np.int64]  # a row for each tensor: size, whether adapted, addresses of w, g and the states
-    kept: NDArray[np.float64] | None
-    alive: list[Tensor]  # what the table points to
-    once: bool  # some gradient or parameter had to be copied: the table is for one step
-    back: list[tuple[Tensor, Tensor]]  # parameters, and where their new values are
-
-
-@dataclass(slots=True, eq=False)
-class _View:
-    """A parameter group as it was when its tables were made."""
+class Plan:
+    """What the options of a group ask for; made anew when they change. It holds no tensor and no state."""
 
     group: Group
-    size: int
-    options: tuple[Any, ...] | None = None  # those that the rule was made of; None: made anew for every step
-    rule: Any = None  # one of `popgrad.optim`
-    native: tuple[int, tuple[str, ...]] = (0, ())  # its number, and the names of its fields
-    idle: list[Tensor] = field(default_factory=list)  # no gradient
-    batches: list[_Batch] = field(default_factory=list)
+    read: Callable[[Group], tuple[Any, ...]]
+    options: tuple[Any, ...] | None  # None: they can change in place, so that every step looks again
+    rule: Any  # one of `popgrad.optim`
+    index: int  # of the native rule
+    fields: tuple[str, ...]  # its members
+    numbers: tuple[str, ...]  # that are carried on from step to step, as the rule calls them
+    names: tuple[str, ...]  # in state[p]: steps and numbers, what a tensor keeps as a whole, tensors
+    counts: tuple[int, int, int]  # how many of each
+    adapt_vectors: bool
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names in state[p] of tensors as large as the parameter."""
+        return self.names[len(self.names) - self.counts[2] :]
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """The names in state[p] of single numbers."""
+        return self.names[: len(self.names) - self.counts[2]]
+
+    def is_current(self, group: Group) -> bool:
+        """Whether the group still has the options that this was made of."""
+        try:
+            return self.group is group and self.options == self.read(group)
+        except (RuntimeError, ValueError):  # an array has come in, which compares element by element
+            return False
+
+
+# What a step of a group is to do: how, the steps done by tensors whose state does not count them, tensors, and what is
+# to be copied back afterwards.
+Work = tuple[Plan, float, list[_core.TensorBatch], Copies | None]
 
 
 class Optimizer(torch.optim.Optimizer):
     """Base class of all optimizers in `popgrad.torch`: a ``torch.optim.Optimizer`` whose step is native.
 
     All classes take ``params``, ``lr`` and options as `torch.optim` does, per group where wanted. ``foreach`` and
-    ``fused`` have no effect, ``capturable`` and ``differentiable`` must be False.
+    ``fused`` have no effect, ``capturable`` and ``differentiable`` must be False. As in `torch.optim`, the ``lr`` of a
+    group may be negative, and nothing limits lr times weight_decay.
 
-    State: ``state[p]`` holds tensors with PyTorch's names; the steps done are counted apart, and ``state[p]["step"]``
-    is brought up to date whenever ``state`` or ``state_dict()`` is read.
+    State: ``state[p]`` is a dictionary of tensors with PyTorch's names. Every step reads it, and the parameters of the
+    groups, as they are then: what was replaced, re-pointed, loaded or written in place counts from the next step on.
 
     Raises:
         InputError: an option is out of range, a gradient or parameter is not dense float32 or float64 on the CPU; no
@@ -86,20 +93,21 @@ class Optimizer(torch.optim.Optimizer):
     """
 
     # A method of `popgrad.optim`; its arguments by PyTorch's name for them; what `state[p]` calls its states and
-    # numbers; whether `state[p]` counts steps.
+    # numbers, and which of these not every variant has; whether `state[p]` counts steps.
     _method: ClassVar[Any]
     _names: ClassVar[Names] = {}
     _states: ClassVar[Mapping[str, str]] = {}
+    _optional: ClassVar[frozenset[str]] = frozenset()
     _counts: ClassVar[bool] = True
-    # Whether numbers are floats of Python, which `load_state_dict` leaves alone; PyTorch's own are tensors, of the
-    # parameters' type.
-    _exact_numbers: ClassVar[bool] = False
+    # Numbers that are float64 whatever the parameters are; PyTorch's own are of the parameters' type.
+    _double: ClassVar[frozenset[str]] = frozenset()
 
-    _views: list[_View] | None = None  # None: what is in `state` counts
+    _plans: list[Plan | None] | None = None  # one for each group, checked before it is used
 
     def __init__(self, params: Any, given: Mapping[str, Any]) -> None:
-        options = {name: value for name, value in given.items() if name not in ("self", "params", "__class__")}
-        self._options = _getter(options)
+        options = {name: _owned(v) for name, v in given.items() if name not in ("self", "params", "__class__")}
+        if not at_least_zero(options["lr"]):
+            self._fail(f"lr must be a finite number >= 0, got {options['lr']!r}")
         super().__init__(params, options)
 
     # --- What a class may say about its method ---------------------------------------------------------------------
@@ -108,7 +116,7 @@ class Optimizer(torch.optim.Optimizer):
         """The class in `popgrad.optim` that does what the group asks for, and the names of its arguments."""
         return self._method, self._names
 
-    def _members(self, rule: Any, group: Group, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _members(self, rule: Any, group: Group, t: float, numbers: dict[str, float]) -> dict[str, float]:
         """The members of the native rule at step t; what is to be carried on goes into `numbers`."""
         return cast(dict[str, float], rule._fields(t, numbers))
 
@@ -120,10 +128,11 @@ class Optimizer(torch.optim.Optimizer):
         """What numbers are carried, and what they begin with."""
         return dict(rule._numbers)
 
-    def _progress(self, rule: Any, group: Group, state: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
-        """Steps done and numbers carried, as a parameter's state has them."""
-        numbers = self._first_numbers(rule, group)
-        return int(state.get("step", 0)), {k: float(state.get(self._states[k], v)) for k, v in numbers.items()}
+    def _check_group(self, group: Group) -> None:
+        """Fail unless a step can be taken; called before every one."""
+        lr = group["lr"]
+        if not (type(lr) is float and math.isfinite(lr)) and not _is_finite(lr):
+            self._fail(f"lr must be a finite number, got {group['lr']!r}")
 
     # --- Options ---------------------------------------------------------------------------------------------------
 
@@ -135,7 +144,7 @@ class Optimizer(torch.optim.Optimizer):
         for name in ("capturable", "differentiable"):
             if group.get(name):
                 self._fail(f"{name} must be False: a native step leaves no trace for CUDA graphs or autograd")
-        for name in ("lr", "eps", "weight_decay", "lr_decay", "dampening", "initial_accumulator_value"):
+        for name in ("eps", "weight_decay", "lr_decay", "dampening", "initial_accumulator_value"):
             if name in group and not at_least_zero(group[name]):
                 self._fail(f"{name} must be a finite number >= 0, got {group[name]!r}")
         method, names = self._choose(group)
@@ -164,6 +173,40 @@ class Optimizer(torch.optim.Optimizer):
                     break
             raise InputError(f"[{type(self).__name__}] {message}") from None
 
+    def _plan(self, group: Group) -> Plan:
+        """How the group is stepped."""
+        rule = self._make_rule(group)
+        index, states, _, kept, _, fields = RULES[rule.rule]
+        numbers = tuple(self._first_numbers(rule, group))
+        keys = (*numbers, *fields[:kept], *rule.state_names)
+        names = (*["step"] * self._counts, *[self._states.get(key, key) for key in keys])
+        read = itemgetter(*[name for name in self.defaults if name in group and name not in ("lr", *_WITHOUT_EFFECT)])
+        options = read(group)
+        return Plan(
+            group,
+            read,
+            options if all(map(_is_fixed, options)) else None,
+            rule,
+            index,
+            fields,
+            numbers,
+            names,
+            (len(numbers) + self._counts, kept, states),
+            rule._adapts(1),
+        )
+
+    def _current_plans(self) -> list[Plan]:
+        """How all groups are stepped."""
+        groups, plans = self.param_groups, self._plans
+        if plans is None or len(plans) != len(groups):
+            plans = self._plans = [None] * len(groups)
+        for k, group in enumerate(groups):
+            plan = plans[k]
+            if plan is None or not plan.is_current(group):
+                plans[k] = self._plan(group)
+            self._check_group(group)
+        return cast(list[Plan], plans)
+
     def add_param_group(self, param_group: Group) -> None:
         """See `torch.optim.Optimizer.add_param_group`.
 
@@ -171,77 +214,93 @@ class Optimizer(torch.optim.Optimizer):
             InputError: an option is out of range; the group was not added.
         """
         super().add_param_group(param_group)
+        group = self.param_groups[-1]
+        group.update({name: _owned(group[name]) for name in self.defaults})
         try:
-            self._make_rule(self.param_groups[-1])
+            self._make_rule(group)
+            self._check_group(group)
         except Exception:
             self.param_groups.pop()
             raise
 
     # --- State -----------------------------------------------------------------------------------------------------
 
-    @property
-    def state(self) -> defaultdict[Tensor, Any]:
-        """State by parameter, as PyTorch lays it out. Whoever reads it may change it: the next step looks again."""
-        self._flush()
-        return cast(defaultdict[Tensor, Any], self.__dict__["state"])
+    @classmethod
+    def _state_names(cls) -> frozenset[str]:
+        """All names that ``state[p]`` may have."""
+        return frozenset([*["step"] * cls._counts, *cls._states.values()])
 
-    @state.setter
-    def state(self, state: defaultdict[Tensor, Any]) -> None:
-        self._views = None
-        self.__dict__["state"] = state
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """See `torch.optim.Optimizer.load_state_dict`.
+
+        Raises:
+            InputError: the state is that of another method; nothing was loaded.
+        """
+        # The last of the hooks sees what those of the user have made of it.
+        handle = self.register_load_state_dict_pre_hook(cast(Any, _inspected))
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            handle.remove()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """See `torch.optim.Optimizer`."""
-        self._views = None  # before what they count would be written into the new state
+        differentiable = "differentiable" in state.get("defaults", self.__dict__.get("defaults", ()))
         super().__setstate__(state)
-        for group in self.param_groups:  # older versions of PyTorch knew fewer options
-            for name, value in self.defaults.items():
+        if not differentiable:  # which PyTorch adds, whatever options the class has
+            self.defaults.pop("differentiable", None)
+        for group in self.param_groups:
+            if not differentiable:
+                group.pop("differentiable", None)
+            for name, value in self.defaults.items():  # older versions of PyTorch knew fewer options
                 group.setdefault(name, value)
-        self._options = _getter(self.defaults)
+            for p in group["params"]:
+                if own := self.state.get(p):
+                    self._renew(p, own)
 
-    def _flush(self) -> None:
-        """Write what is counted apart into the state."""
-        views, self._views = self._views, None
-        for view in views or ():
-            for batch in view.batches:
-                for k, state in enumerate(batch.states):
-                    if self._counts:
-                        state["step"].fill_(batch.t)
-                    for name, value in batch.numbers.items():
-                        if self._exact_numbers:
-                            state[self._states[name]] = value
-                        else:
-                            state[self._states[name]].fill_(value)
-                    if batch.kept is not None:
-                        state["kept"] = batch.kept[k].tolist()
+    def _renew(self, p: Tensor, own: dict[str, Any]) -> None:
+        """Bring a loaded state up to date."""
+        unwrap(own)
+        self._split_kept(own)
+        for name in self._state_names() & own.keys():
+            if isinstance(own[name], (int, float)):  # as older versions of PyTorch and of this package have it
+                own[name] = self._scalar(p, name, own[name])
 
-    def _state_of(self, p: Tensor, frame: Tensor, rule: Any, group: Group) -> dict[str, Any]:
-        """The state of a parameter, made where it is missing, laid out as `frame`."""
-        if not (self._counts or rule.state_names):
-            return {}  # no empty entries: PyTorch has none
-        state = cast(dict[str, Any], self.__dict__["state"][p])
-        if self._counts and not isinstance(state.get("step"), Tensor):
-            scalar = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-            state["step"] = torch.tensor(float(state.get("step", 0.0)), dtype=scalar)
-        for name in rule.state_names:
-            known = self._states.get(name, name)
-            value = state.get(known)
+    @classmethod
+    def _split_kept(cls, own: dict[str, Any]) -> None:
+        """Give names to the numbers that a tensor has as a whole, which were a list once."""
+        kept = own.pop("kept", None)
+        if isinstance(kept, list):
+            names = [cls._states[field] for field in RULES[cls._method.rule][5][: len(kept)]]
+            own |= {
+                name: torch.tensor(v, dtype=torch.float64, device="cpu") for name, v in zip(names, kept, strict=True)
+            }
+
+    def _scalar(self, p: Tensor, name: str, value: float | Tensor) -> Tensor:
+        """A number of a parameter's state. On the CPU, where PyTorch counts steps too."""
+        dtype = scalar_type() if name == "step" else torch.float64 if name in self._double else p.dtype
+        return torch.tensor(float(value), dtype=dtype, device="cpu")
+
+    def _complete(self, p: Tensor, frame: Tensor, plan: Plan) -> bool:
+        """Make what a parameter's state lacks, laid out as `frame`, and say whether tensors were lacking."""
+        if not plan.names:
+            return False  # no empty entries: PyTorch has none
+        own = self.state.get(p)
+        if own is None:
+            own = self.state[p] = {}
+        numbers = self._first_numbers(plan.rule, plan.group).values()
+        for name, first in zip(plan.scalars, (*[0.0] * self._counts, *numbers, *plan.rule._kept()), strict=True):
+            if not is_number(value := own.get(name)):
+                own[name] = self._scalar(p, name, first if value is None else value)
+        lacking = False
+        for key, name in zip(plan.rule.state_names, plan.states, strict=True):
+            value = own.get(name)
             if value is None:
-                state[known] = torch.full_like(frame, self._first(name, group), requires_grad=False)
-                continue
-            if value.shape != p.shape:
-                self._fail(f"the state {known} of a parameter of shape {tuple(p.shape)} is {tuple(value.shape)}")
-            if value.dtype != p.dtype or not _alike(value, frame):
-                state[known] = torch.empty_like(frame, requires_grad=False).copy_(value)
-        for name, number in self._first_numbers(rule, group).items():
-            known = self._states[name]
-            if self._exact_numbers:
-                state.setdefault(known, number)
-            elif not isinstance(state.get(known), Tensor):
-                state[known] = torch.tensor(float(state.get(known, number)), dtype=p.dtype)
-        if RULES[rule.rule][3] and "kept" not in state:
-            state["kept"] = rule._kept()
-        return state
+                lacking = True
+                own[name] = torch.full_like(frame, self._first(key, plan.group), requires_grad=False)
+            elif value.dtype != p.dtype:  # the same tensor: somebody may hold it
+                value.data = value.detach().to(p.dtype)
+        return lacking
 
     # --- The step --------------------------------------------------------------------------------------------------
 
@@ -273,101 +332,82 @@ class Optimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        calls = [(view, batch, *self._call(view, batch)) for view, batch in self._current()]
-        once = False
-        for view, batch, fields, extras, numbers in calls:
-            _core.step_list(view.native[0], fields, batch.is_double, batch.table, extras, batch.kept)
-            batch.t += 1
-            if numbers:  # of the type in which they are stored, so that they are the same after a checkpoint
-                exact = batch.is_double or self._exact_numbers
-                batch.numbers = numbers if exact else {k: float(np.float32(v)) for k, v in numbers.items()}
-            _changed(batch.params)
-            for p, values in batch.back:
-                with torch.no_grad():
-                    p.copy_(values)
-            once |= batch.once
-        if once:
-            self._flush()
+        for plan, done, batches, copies in self._gather():
+            for batch in batches:
+                self._advance(plan, done, batch)
+            if copies is not None:
+                copies.give_back()
         return loss
 
-    def _current(self) -> list[tuple[_View, _Batch]]:
-        """What to update, with the gradients that are there now."""
-        views = self._views if self._is_current() else self._arrange()
-        return [(view, batch) for view in views or () for batch in view.batches]
-
-    def _call(self, view: _View, batch: _Batch) -> tuple[tuple[float, ...], Any, dict[str, float]]:
-        """Fields, extras and numbers of the next step."""
-        rule, t, numbers = view.rule, batch.t + 1, dict(batch.numbers)
-        members = self._members(rule, view.group, t, numbers)
-        extras = rule._extras(None, t)
-        if view.group["maximize"]:
+    def _advance(self, plan: Plan, done: float, batch: _core.TensorBatch) -> None:
+        """Step one batch, which has done so many unless its state counts them."""
+        values, counts, numbers = batch.values(), self._counts, {}
+        if values is None:  # a parameter that is there twice
+            for one in batch.split():
+                self._advance(plan, done, one)
+            return
+        if counts:
+            done = values[0]
+        t = int(done) + 1 if done.is_integer() else done + 1
+        if plan.numbers:
+            numbers = dict(zip(plan.numbers, values[counts:], strict=True))
+        members = self._members(plan.rule, plan.group, t, numbers)
+        extras = plan.rule._extras(None, t)
+        if plan.group["maximize"]:
             extras = (-1.0, *extras[1:]) if extras is not None else (-1.0, math.inf, 0.0, 0.0, 0.0, 0.0)
-        return tuple([members[name] for name in view.native[1]]), extras, numbers
+        fields = tuple([members[name] for name in plan.fields])
+        after = (t, *[numbers[name] for name in plan.numbers]) if counts else ()
+        batch.step(plan.index, fields, extras, after)
+        changed(batch.params)
 
-    def _is_current(self) -> bool:
-        """Whether groups, parameters and gradients are as in the tables; writes the gradients' addresses there."""
-        views = self._views
-        if views is None or len(views) != len(self.param_groups):
-            return False
-        for view, group in zip(views, self.param_groups, strict=True):
-            if view.group is not group or view.size != len(group["params"]):
-                return False
-            if view.options is None or view.options != self._options(group):
-                rule = view.rule
-                self._set_rule(view)
-                if (view.rule.rule, view.rule.state_names) != (rule.rule, rule.state_names):
-                    return False
-            if not at_least_zero(group["lr"]):
-                self._fail(f"lr must be a finite number >= 0, got {group['lr']!r}")
-            if view.idle and any(p.grad is not None for p in view.idle):
-                return False
-            for batch in view.batches:
-                if not _gradients(_EXCHANGE, batch.table, batch.is_double, batch.params):
-                    return False
-        return True
+    def _gather(self) -> list[Work]:
+        """What to update, as parameters, gradients and states are now.
 
-    def _set_rule(self, view: _View) -> None:
-        view.rule = self._make_rule(view.group)
-        index, _, _, _, _, names = RULES[view.rule.rule]
-        view.native = (index, names)
-        # What can change in place cannot be compared with what it was.
-        options = self._options(view.group)
-        view.options = None if any(isinstance(value, Tensor | list) for value in options) else options
+        Raises:
+            InputError: see the class; no tensor was changed.
+        """
+        plans, state = self._current_plans(), self.state
+        works: list[Work] = []
+        for plan in plans:
+            names, counts, adapt = plan.names, plan.counts, plan.adapt_vectors
+            batches = _tensors.gather(plan.group["params"], state, names, counts, adapt)
+            if batches is None:
+                return self._prepare(plans)
+            works.append((plan, 1.0, batches, None))
+        return works
 
-    def _arrange(self) -> list[_View]:
-        """Look at everything, and make the tables for the gradients that are there now."""
-        self._flush()
-        views = []
-        for group in self.param_groups:
-            view = _View(group, len(group["params"]))
-            self._set_rule(view)
-            for p in group["params"]:
-                self._check(p)
-                if p.grad is None:
-                    view.idle.append(p)
-            views.append(view)
-        for view in views:
-            batches: dict[Any, list[tuple[Tensor, Tensor, dict[str, Any]]]] = {}
-            for p in view.group["params"]:
+    def _prepare(self, plans: list[Plan]) -> list[Work]:
+        """The same where states are lacking, or something does not lie as a native step needs it."""
+        for plan in plans:
+            for p in plan.group["params"]:
+                self._check(p, plan)
+        works: list[Work] = []
+        for plan in plans:
+            copies = Copies()
+            old: dict[Tensor, dict[str, Any]] = {}
+            new: dict[Tensor, dict[str, Any]] = {}
+            for p in plan.group["params"]:
                 if p.grad is not None:
-                    t, numbers = self._progress(view.rule, view.group, self.__dict__["state"].get(p, {}))
-                    frame = p if _is_dense(p) else torch.empty_like(p, requires_grad=False)
-                    state = self._state_of(p, frame, view.rule, view.group)
-                    batches.setdefault((p.dtype, t, *numbers.items()), []).append((p, frame, state))
-            view.batches = [
-                _batch(view, t, dict(numbers), members, self._states) for (_, t, *numbers), members in batches.items()
-            ]
-        self._views = views
-        return views
+                    stand_in = copies.param(p)
+                    into = new if self._complete(p, stand_in, plan) else old
+                    into[stand_in] = copies.state(self.state[p], plan.states, stand_in) if plan.names else {}
+            for done, part, back in ((1.0, old, None), (0.0, new, copies)):
+                batches = _tensors.gather(list(part), part, plan.names, plan.counts, plan.adapt_vectors)
+                assert batches is not None
+                works.append((plan, done, batches, back))
+        return works
 
-    def _check(self, p: Tensor) -> None:
+    def _check(self, p: Tensor, plan: Plan) -> None:
+        """Fail unless a step of the parameter can be made to work."""
+        if not isinstance(p, Tensor):
+            self._fail(f"parameters must be tensors, got {type(p).__name__}")
         gradient = p.grad
         if gradient is None:
             return
         if gradient.layout != torch.strided:
             self._fail(f"gradients must be dense, got {gradient.layout}: use nn.Embedding(sparse=False) and the like")
         for what, tensor in (("parameters", p), ("gradients", gradient)):
-            if tensor.dtype not in _DTYPES:
+            if tensor.dtype not in DTYPES:
                 self._fail(
                     f"{what} must be float32 or float64, got {tensor.dtype}: convert the model, or use torch.optim"
                 )
@@ -380,35 +420,68 @@ class Optimizer(torch.optim.Optimizer):
         if (gradient.dtype, gradient.shape) != (p.dtype, p.shape):
             got = f"{gradient.dtype} {tuple(gradient.shape)} for {p.dtype} {tuple(p.shape)}"
             self._fail(f"a gradient must have its parameter's type and shape, got {got}")
+        self._check_state(self.state.get(p, {}) if plan.names else {}, p, plan)
+
+    def _check_state(self, own: Any, p: Tensor, plan: Plan) -> None:
+        if not isinstance(own, dict):
+            self._fail(f"the state of a parameter must be a dictionary, got {type(own).__name__}")
+        for name in plan.states:
+            value = own.get(name)
+            if value is None:
+                continue
+            if not isinstance(value, Tensor) or value.layout != torch.strided:
+                self._fail(f"the state {name} must be a dense tensor, got {type(value).__name__}")
+            if value.shape != p.shape:
+                self._fail(f"the state {name} of a parameter of shape {tuple(p.shape)} is {tuple(value.shape)}")
+        for name in plan.scalars:
+            value = own.get(name)
+            if isinstance(value, Tensor) and value.numel() != 1:
+                self._fail(f"the state {name} must be one number, got {tuple(value.shape)}")
 
 
-def _batch(
-    view: _View,
-    t: int,
-    numbers: dict[str, float],
-    members: list[tuple[Tensor, Tensor, dict[str, Any]]],
-    known: Mapping[str, str],
-) -> _Batch:
-    """A batch of parameters, each with the tensor laid out as its state (itself, where that can be) and its state."""
-    rule = view.rule
-    names = [known.get(name, name) for name in rule.state_names]
-    table = np.empty((len(members), 4 + len(names)), np.int64)
-    kept = np.array([state["kept"] for *_, state in members], np.float64) if RULES[rule.rule][3] else None
-    params, states = [p for p, *_ in members], [state for *_, state in members]
-    batch = _Batch(params, states, params[0].dtype == torch.float64, t, numbers, table, kept, [], False, [])
-    for row, (p, frame, state) in zip(table, members, strict=True):
-        gradient = cast(Tensor, p.grad)
-        if frame is not p:
-            frame.copy_(p.detach())
-            batch.back.append((p, frame))
-        if not _alike(gradient, frame) or gradient.is_neg():
-            gradient = torch.empty_like(frame, requires_grad=False).copy_(gradient.detach())
-            batch.alive.append(gradient)
-        batch.once |= frame is not p or gradient is not p.grad
-        tensors = [frame, gradient, *[state[name] for name in names]]
-        batch.alive += [frame, *tensors[2:]]
-        row[:] = [p.numel(), rule._adapts(p.dim()), *[tensor.data_ptr() for tensor in tensors]]
-    return batch
+def _inspected(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+    """What is to be loaded, once it is known to belong there."""
+    kind, state = type(optimizer), {}
+    for key, own in state_dict["state"].items():
+        state[key] = dict(own) if isinstance(own, Mapping) else own
+        if isinstance(own, Mapping):
+            kind._split_kept(state[key])
+    names = kind._state_names()
+    if got := foreign_names(state, names, names - kind._optional, _all_names()):
+        keeps = ", ".join(sorted(names)) or "none"
+        optimizer._fail(f"the state to load must be of the same method, whose tensors are {keeps}; got {got}")
+    return state_dict | {"state": wrapped(state, kind._double)}
+
+
+def _all_names() -> frozenset[str]:
+    """All names that some class here has in its states."""
+    names: frozenset[str] = frozenset()
+    kinds = [Optimizer]
+    while kinds:
+        kind = kinds.pop()
+        names |= kind._state_names()
+        kinds += kind.__subclasses__()
+    return names
+
+
+def _owned(value: Any) -> Any:
+    """An option, of which the caller does not keep a list that could change."""
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether it is one finite number."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(value)
+    except (RuntimeError, TypeError, ValueError):
+        return False
+
+
+def _is_fixed(value: Any) -> bool:
+    """Whether it cannot change in place, and compares as one."""
+    if isinstance(value, tuple):
+        return all(map(_is_fixed, value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _hooked(self: Optimizer, closure: Closure | None = None) -> Any:
@@ -417,45 +490,3 @@ def _hooked(self: Optimizer, closure: Closure | None = None) -> Any:
 
 # Not to be looked into by torch.compile, to which a native step means nothing.
 _hooked_step = _disable_dynamo(torch.optim.Optimizer.profile_hook_step(_hooked))
-
-
-def _getter(options: Mapping[str, Any]) -> Callable[[Group], tuple[Any, ...]]:
-    """Reads from a group what its rule depends on; the learning rate is looked up at every step anyway."""
-    return itemgetter(*[name for name in options if name not in ("lr", *_WITHOUT_EFFECT)])
-
-
-def _alike(a: Tensor, b: Tensor) -> bool:
-    """Whether the elements of two tensors of the same shape lie in the same order."""
-    return a.stride() == b.stride() or (a.is_contiguous() and b.is_contiguous())
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether its elements fill a piece of memory, in any order: then PyTorch makes others just like it."""
-    if tensor.is_neg():  # a minus sign that is not yet in the memory
-        return False
-    return tensor.is_contiguous() or torch.empty_like(tensor, device="meta").stride() == tensor.stride()
-
-
-def _gradients_slowly(exchange: Any, table: NDArray[np.int64], is_double: bool, params: list[Tensor]) -> bool:
-    """What `_core.gradients` does, for a PyTorch that does not let it."""
-    dtype = torch.float64 if is_double else torch.float32
-    for p, row in zip(params, table.tolist(), strict=True):
-        g = p.grad
-        if g is None or g.dtype != dtype or g.layout != torch.strided or p.dtype != dtype:
-            return False
-        if g.shape != p.shape or g.is_neg() or not _alike(g, p) or p.data_ptr() != row[2] or p.numel() != row[0]:
-            return False
-    table[:, 3] = [cast(Tensor, p.grad).data_ptr() for p in params]
-    return True
-
-
-_gradients = _core.gradients if _EXCHANGE is not None else _gradients_slowly
-
-
-def _changed(params: list[Tensor]) -> None:
-    """Tell autograd, which would not notice: a graph that still needs the old values must not go on silently."""
-    try:
-        torch.autograd.graph.increment_version(params)  # type: ignore[arg-type, unused-ignore]
-    except TypeError:  # PyTorch before 2.5 takes them one by one
-        for p in params:
-            torch.autograd.graph.increment_version(p)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from popgrad import _core, optim
+from popgrad import optim
 from popgrad.torch._base import (
     BETAS,
     MOMENTS,
@@ -28,7 +28,7 @@ class Lion(Optimizer):
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         betas: weight of the average in the step, and its decay, in [0, 1).
-        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
         maximize: go up instead of down.
 
     State: ``step``, ``exp_avg``.
@@ -39,7 +39,7 @@ class Lion(Optimizer):
 
     _method = optim.Lion
     _names: ClassVar[Names] = {"betas": ("beta1", "beta2")}
-    _states: ClassVar[Mapping[str, str]] = MOMENTS
+    _states: ClassVar[Mapping[str, str]] = {"m": "exp_avg"}
 
     def __init__(
         self,
@@ -129,7 +129,7 @@ class Adan(Optimizer):
         lr: alpha >= 0, a number or a tensor of one element.
         betas: decay of gradient, difference and square, in [0, 1).
         eps: >= 0, in units of the gradient; after the root.
-        weight_decay: lambda, in [0, 1), by its proximal step.
+        weight_decay: lambda >= 0, by its proximal step.
         maximize: go up instead of down.
 
     State: ``step``, ``exp_avg``, ``exp_avg_diff``, ``exp_avg_sq``, ``prev``.
@@ -164,7 +164,7 @@ class AdEMAMix(Optimizer):
         betas: decay of the fast average, of the square and of the slow average, in [0, 1).
         alpha: weight of the slow average, > 0.
         eps: >= 0, in units of the gradient; after the root.
-        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
         maximize: go up instead of down.
 
     State: ``step``, ``exp_avg``, ``exp_avg_slow``, ``exp_avg_sq``.
@@ -199,7 +199,7 @@ class ADOPT(Optimizer):
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
         eps: >= 0, in units of the gradient; the least divisor.
-        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
         maximize: go up instead of down.
 
     State: ``step``, ``exp_avg``, ``exp_avg_sq``.
@@ -288,7 +288,7 @@ class SophiaG(Optimizer):
         lr: alpha >= 0, a number or a tensor of one element.
         betas: decay of the momentum and of the curvature, in [0, 1).
         rho: > 0, scales the curvature.
-        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
         maximize: go up instead of down.
 
     State: ``step``, ``exp_avg``, ``hessian``.
@@ -324,8 +324,10 @@ class SophiaG(Optimizer):
         """
         if samples < 1:
             self._fail(f"samples must be a whole number >= 1, got {samples!r}")
-        for view, batch in self._current():
-            decay = view.rule.beta2
-            fields = (decay, (1 - decay) * samples)
-            _core.step_list(RULES["Curvature"][0], fields, batch.is_double, batch.table)
-        self._flush()
+        index = RULES["Curvature"][0]
+        for plan, _, batches, copies in self._gather():
+            decay = plan.rule.beta2
+            for batch in batches:
+                batch.step(index, (decay, (1 - decay) * samples), None, batch.values() or ())
+            if copies is not None:
+                copies.give_back()

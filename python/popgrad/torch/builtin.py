@@ -25,8 +25,8 @@ class SGD(Optimizer):
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        momentum: mu, in [0, 1).
-        dampening: tau, in [0, 1): the velocity takes up 1 - tau of a gradient, but for the first, which it begins with.
+        momentum: mu, in [0, 1].
+        dampening: tau, in [0, 1]: the velocity takes up 1 - tau of a gradient, but for the first, which it begins with.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         nesterov: the look ahead; needs momentum, and no dampening.
         maximize: go up instead of down.
@@ -40,6 +40,7 @@ class SGD(Optimizer):
 
     _method = optim.SGD
     _states: ClassVar[Mapping[str, str]] = {"v": "momentum_buffer"}
+    _optional = frozenset({"momentum_buffer"})
     _counts = False
 
     def __init__(
@@ -67,9 +68,6 @@ class SGD(Optimizer):
             return optim.SGD, {}
         return optim.HeavyBall, {"momentum": "momentum", "dampening": "dampening"}
 
-    def _progress(self, rule: Any, group: Group, state: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
-        return int(state.get("momentum_buffer") is not None), {}
-
 
 class Adam(Optimizer):
     """Adam: `optim.Adam`, and with amsgrad `optim.AMSGrad`.
@@ -82,7 +80,7 @@ class Adam(Optimizer):
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         amsgrad: divide by the largest second moment so far.
         maximize: go up instead of down.
-        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead, as AdamW; then lambda < 1.
+        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead, as AdamW.
         foreach, fused, capturable, differentiable: see `Optimizer`.
 
     State: ``step``, ``exp_avg``, ``exp_avg_sq``, and with amsgrad ``max_exp_avg_sq``.
@@ -94,6 +92,7 @@ class Adam(Optimizer):
     _method = optim.Adam
     _names: ClassVar[Names] = BETAS
     _states: ClassVar[Mapping[str, str]] = MOMENTS | {"largest": "max_exp_avg_sq"}
+    _optional = frozenset({"max_exp_avg_sq"})
 
     def __init__(
         self,
@@ -125,7 +124,7 @@ class AdamW(Adam):
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
         eps: >= 0, in units of the gradient; after the root.
-        weight_decay: lambda, in [0, 1): weights shrink by 1 - lr lambda before the step.
+        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
         amsgrad: divide by the largest second moment so far.
         maximize: go up instead of down.
         foreach, fused, capturable, differentiable: see `Optimizer`.
@@ -208,7 +207,7 @@ class NAdam(Optimizer):
         eps: >= 0, in units of the gradient; after the root.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         momentum_decay: psi >= 0, of the momentum's schedule.
-        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead; then lambda < 1.
+        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead.
         maximize: go up instead of down.
         foreach, capturable, differentiable: see `Optimizer`.
 
@@ -249,7 +248,7 @@ class RAdam(Optimizer):
         betas: beta1 and beta2, in [0, 1).
         eps: >= 0, in units of the gradient; after the root.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead; then lambda < 1.
+        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead.
         maximize: go up instead of down.
         foreach, capturable, differentiable: see `Optimizer`.
 
@@ -319,9 +318,9 @@ class Adagrad(Optimizer):
     ) -> None:
         super().__init__(params, locals())
         for group in self.param_groups:
-            rule = self._make_rule(group)
+            plan = self._plan(group)
             for p in group["params"]:
-                self._state_of(p, p, rule, group)
+                self._complete(p, p, plan)
 
     def _first(self, name: str, group: Group) -> float:
         return float(group["initial_accumulator_value"])
@@ -333,7 +332,7 @@ class Adadelta(Optimizer):
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        rho: decay of both averages, in [0, 1).
+        rho: decay of both averages, in [0, 1].
         eps: >= 0; inside both roots.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         maximize: go up instead of down.
@@ -371,10 +370,10 @@ class RMSprop(Optimizer):
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        alpha: decay of the average, in [0, 1).
+        alpha: decay of the average, in [0, 1].
         eps: >= 0, in units of the gradient; after the root.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        momentum: mu of a heavy ball behind it, in [0, 1).
+        momentum: mu of a heavy ball behind it, in [0, 1].
         centered: divide by the running deviation instead.
         maximize: go up instead of down.
         capturable, foreach, differentiable: see `Optimizer`.
@@ -388,6 +387,7 @@ class RMSprop(Optimizer):
     _method = optim.RMSprop
     _names: ClassVar[Names] = {"alpha": "rho", "eps": "epsilon", "momentum": "momentum", "centered": "centered"}
     _states: ClassVar[Mapping[str, str]] = {"v": "square_avg", "mean": "grad_avg", "velocity": "momentum_buffer"}
+    _optional = frozenset({"grad_avg", "momentum_buffer"})
 
     def __init__(
         self,
@@ -413,7 +413,7 @@ class Rprop(Optimizer):
         params: parameters, named parameters or groups of them.
         lr: length of the first steps, >= 0.
         etas: factors of a length where the sign changed, in (0, 1), and where it did not, > 1.
-        step_sizes: shortest and longest length, > 0.
+        step_sizes: shortest length, >= 0, and longest, > 0.
         maximize: go up instead of down.
         capturable, foreach, differentiable: see `Optimizer`.
 
@@ -441,6 +441,13 @@ class Rprop(Optimizer):
     ) -> None:
         super().__init__(params, locals())
 
+    def _first(self, name: str, group: Group) -> float:
+        return float(group["lr"]) if name == "length" else 0.0
+
+    def _members(self, rule: Any, group: Group, t: float, numbers: dict[str, float]) -> dict[str, float]:
+        # The lengths begin with the state, not with the counter.
+        return super()._members(rule, group, t, numbers) | {"first": 0.0}
+
 
 class ASGD(Optimizer):
     """Gradient descent that also averages its parameters: `optim.ASGD`.
@@ -448,8 +455,8 @@ class ASGD(Optimizer):
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        lambd: lambda of the steps' decay, in [0, 1).
-        alpha: power of the steps' decay, > 0.
+        lambd: lambda of the steps' decay, >= 0.
+        alpha: power of the steps' decay, >= 0.
         t0: the step at which averaging begins, >= 0.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         maximize: go up instead of down.
@@ -484,10 +491,7 @@ class ASGD(Optimizer):
     def _first_numbers(self, rule: Any, group: Group) -> dict[str, float]:
         return {"eta": float(group["lr"]), "mu": 1.0}
 
-    def _members(self, rule: Any, group: Group, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _members(self, rule: Any, group: Group, t: float, numbers: dict[str, float]) -> dict[str, float]:
         now, coming = dict(numbers), super()._members(rule, group, t + 1, {})
         numbers |= {"eta": coming["rate"], "mu": coming["mix"]}
         return {"rate": now["eta"], "decay": 1 - group["lambd"] * now["eta"], "mix": now["mu"]}
-
-
-# --- What PyTorch lacks -----------------------------------------------------------------------------------------------

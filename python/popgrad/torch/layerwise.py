@@ -24,7 +24,7 @@ class LARS(Optimizer):
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        momentum: mu, in [0, 1); the learning rate is inside the velocity.
+        momentum: mu, in [0, 1]; the learning rate is inside the velocity.
         trust: eta, > 0.
         weight_decay: lambda >= 0, part of the update whose ratio is taken.
         eps: >= 0, added to the divisor.
@@ -109,7 +109,7 @@ class NovoGrad(Optimizer):
         averaging: multiply what enters the momentum by 1 - beta1.
         maximize: go up instead of down.
 
-    State: ``step``, ``exp_avg``, and ``kept``, the squared norm of the whole tensor.
+    State: ``step``, ``exp_avg``, and ``exp_avg_sq``, one number: the running squared norm of the gradient.
 
     Raises:
         InputError: an argument is out of range.
@@ -117,7 +117,8 @@ class NovoGrad(Optimizer):
 
     _method = optim.NovoGrad
     _names: ClassVar[Names] = {**BETAS, "averaging": "averaging"}
-    _states: ClassVar[Mapping[str, str]] = {"m": "exp_avg"}
+    _states: ClassVar[Mapping[str, str]] = {"m": "exp_avg", "v": "exp_avg_sq"}
+    _double = frozenset({"exp_avg_sq"})
 
     def __init__(
         self,
@@ -143,14 +144,15 @@ class Prodigy(Optimizer):
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
         eps: >= 0, in units of the gradient.
-        weight_decay: lambda, in [0, 1), decoupled.
+        weight_decay: lambda >= 0, decoupled.
         d0: the first estimate of the distance, > 0 and small.
         d_coef: scales the estimate, > 0.
         growth_rate: the most by which it grows in a step, > 1; None for no limit.
         use_bias_correction: whether lr has Adam's bias corrections.
         maximize: go up instead of down.
 
-    State: ``step``, ``exp_avg``, ``exp_avg_sq``, ``s``, ``p0``, and ``kept``, the estimates, the same for all tensors.
+    State: ``step``, ``exp_avg``, ``exp_avg_sq``, ``s``, ``p0``, and three numbers, the same for all tensors: ``d``, the
+    estimate, ``d_max``, the largest so far, and ``d_numerator``.
 
     Raises:
         InputError: an argument is out of range.
@@ -164,7 +166,15 @@ class Prodigy(Optimizer):
         "growth_rate": "growth",
         "use_bias_correction": "bias_correction",
     }
-    _states: ClassVar[Mapping[str, str]] = {**MOMENTS, "s": "s", "start": "p0"}
+    _states: ClassVar[Mapping[str, str]] = {
+        **MOMENTS,
+        "s": "s",
+        "start": "p0",
+        "d": "d",
+        "largest": "d_max",
+        "numerator": "d_numerator",
+    }
+    _double = frozenset({"d", "d_max", "d_numerator"})
 
     def __init__(
         self,

@@ -23,7 +23,7 @@ __all__ = ["ScheduleFreeAdamW", "ScheduleFreeSGD"]
 class _ScheduleFree(Optimizer):
     """Parameters that are y while training and x, their average, otherwise."""
 
-    _exact_numbers = True
+    _double = frozenset({"weight_sum", "lr_max"})
 
     @torch.no_grad()
     def eval(self) -> None:
@@ -44,14 +44,15 @@ class _ScheduleFree(Optimizer):
                 if (z := self.state.get(p, {}).get("z")) is not None:
                     p.lerp_(z, share(self._beta(group)))
 
-    def _make_rule(self, group: Group) -> Any:
-        group.setdefault("training", True)
-        return super()._make_rule(group)
+    def add_param_group(self, param_group: Group) -> None:
+        """See `Optimizer.add_param_group`."""
+        param_group.setdefault("training", True)
+        super().add_param_group(param_group)
 
-    def _members(self, rule: Any, group: Group, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _check_group(self, group: Group) -> None:
+        super()._check_group(group)
         if not group["training"]:
             self._fail("call optimizer.train() before training goes on: the parameters are the average now")
-        return super()._members(rule, group, t, numbers)
 
     @staticmethod
     def _beta(group: Group) -> float:
