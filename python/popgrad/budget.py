@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from numbers import Real
 from typing import NamedTuple
@@ -68,10 +69,12 @@ class Budget:
             return "evaluations"
         return "seconds" if self.seconds is not None and seconds > self.seconds else None
 
-    def share(self, used: Used) -> float:
-        """How much of the budget is used: the largest share of a limit."""
-        pairs = zip(self._limits().values(), used, strict=True)
-        return max(float(total) / float(limit) for limit, total in pairs if limit is not None)
+    def affordable(self, first: Used) -> float:
+        """Forwards that the budget pays for, if every step costs as much as the first; infinity if it does not say."""
+        by_evaluations = math.inf
+        if self.evaluations is not None:
+            by_evaluations = float(self.evaluations) / first.evaluations * first.forwards
+        return min(math.inf if self.forwards is None else float(self.forwards), by_evaluations)
 
     def limit(self, name: str) -> str:
         """One of the limits for people, such as "3,000,000 forwards"."""

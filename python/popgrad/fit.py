@@ -84,7 +84,8 @@ def fit(
         select: what picks the best record: "loss", "metric" (``history.metric_name``; ties go to the smaller loss), or
             None for the objective. Measured on the validation samples if there are any.
         record_every: forwards between records, or a list of rising totals, with a record after each (and at the end
-            of the run). Default: an epoch, or a hundredth of the budget if that is more.
+            of the run). Default: at most about a hundred records; one after every epoch at first, then after ever more
+            epochs, up to a 75th of the budget.
         racing: a search measures a generation by successive halving (`popgrad.race`), in which this share, in (0, 1),
             stays in the race from round to round. The run is charged the forwards that are really used, 5/16 of all
             for 32 candidates that are halved. The best candidate of a generation is measured on all samples, the
@@ -129,8 +130,9 @@ def fit(
     began = time.perf_counter()
     cost, candidates = kind.price()
     used = Used(0, 0, time.perf_counter() - began)
-    budget, epochs = _limits(kind, len(train), epochs, budget, Used(cost, candidates, used.seconds))
-    marks = Marks(record_every, GRADIENT_FORWARDS * len(train), budget)
+    first = Used(cost, candidates, used.seconds)
+    budget, epochs = _limits(kind, len(train), epochs, budget, first)
+    marks = Marks(record_every, GRADIENT_FORWARDS * len(train), budget.affordable(first), budget.seconds)
 
     recorder, before = Recorder(model, train, held, measure, select), model.params.copy()
     history = recorder.history

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from popgrad.budget import Budget, Used
+from popgrad.budget import Used
 from popgrad.checks import fail, positive_int
 from popgrad.metrics import Measure
 from popgrad.model import MLP
@@ -23,7 +23,7 @@ __all__ = ["History", "Last", "Marks", "Recorder", "diverged", "improving"]
 Array = NDArray[Any]
 Select = Literal["loss", "metric"] | None
 
-MOST_RECORDS = 100  # records of a run by default, besides the first one and the last one
+_EVEN_RECORDS, _GROWTH = 75, 1.25  # records at equal distances; before, each distance is this many times the last
 _SIGNIFICANT = 1.645  # standard deviations; one-sided, 5 %
 _NOTABLE = 0.01  # share of all gains that the last quarter must have brought
 _WORTHWHILE, _LEAST = 0.05, 0.001  # or shares of the objective itself and of all gains, which it must both exceed
@@ -152,49 +152,54 @@ class Marks:
     """When to record: at the first step that reaches each total of forwards.
 
     Args:
-        record_every: forwards between records, or rising totals; None for one epoch, or for as many
-            epochs as a hundredth of the budget pays for.
+        record_every: forwards between records, or rising totals. None: after each epoch at first, then after ever more
+            epochs, a quarter more each time, up to a 75th of the budget; about a hundred records at most. Where the
+            budget limits the seconds, at least every 75th of these too.
         epoch: forwards of an epoch.
-        budget: of the run.
+        affordable: forwards that the budget pays for; infinity if it does not say.
+        seconds: limit of the budget, or None.
 
     Raises:
         InputError: `record_every` is not a positive number or rising positive numbers.
     """
 
     def __init__(
-        self, record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None, epoch: int, budget: Budget
+        self,
+        record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None,
+        epoch: int,
+        affordable: float,
+        seconds: float | None,
     ) -> None:
-        self._totals = _totals(epoch if record_every is None else record_every)
+        self._totals = _spread(epoch, affordable) if record_every is None else _totals(record_every)
         self._total = next(self._totals)
-        self._budget = budget if record_every is None else None
-        self._part = 1
+        self._epoch, self._whole = epoch, epoch
+        self._pause = math.inf if record_every is not None or seconds is None else seconds / _EVEN_RECORDS
+        self._late = self._pause
 
     def reached(self, used: Used) -> bool:
         """Whether it is time for a record."""
-        if used.forwards < self._total:
-            return False
-        if self._budget is None or self._hundredths(used) >= self._part:
-            return True
-        self._skip(used)
-        return False
+        return used.forwards >= self._total or (used.seconds >= self._late and used.forwards >= self._whole)
 
     def advance(self, used: Used) -> None:
         """Wait for the next mark, after a record."""
-        self._skip(used)
-        if self._budget is not None:
-            self._part = math.floor(self._hundredths(used)) + 1
-
-    def _skip(self, used: Used) -> None:
         while self._total <= used.forwards:
             self._total = next(self._totals)
+        self._whole = (used.forwards // self._epoch + 1) * self._epoch
+        self._late = used.seconds + self._pause
 
-    def _hundredths(self, used: Used) -> float:
-        assert self._budget is not None
-        return MOST_RECORDS * self._budget.share(used) + 1e-9
+
+def _spread(epoch: int, affordable: float) -> Iterator[float]:
+    """The totals of forwards of the default, without end."""
+    gap = max(1, math.ceil(affordable / epoch / _EVEN_RECORDS)) if affordable < math.inf else None
+    epochs = 1
+    while True:
+        yield epochs * epoch
+        following = max(epochs + 1, math.ceil(epochs * _GROWTH))
+        epochs = following if gap is None or following - epochs < gap else (epochs // gap + 1) * gap
 
 
 def _totals(record_every: int | Sequence[int] | NDArray[np.integer[Any]]) -> Iterator[float]:
-    """Totals of forwards after which to record, without end."""
+    """The totals of forwards that the caller gave, without end."""
     if isinstance(record_every, (Sequence, np.ndarray)):
         totals = [positive_int("fit", "each of record_every", total) for total in record_every]
         if totals != sorted(totals):
