@@ -147,6 +147,39 @@ def test_a_checkpoint_of_another_method_is_refused(source, target):
     assert (str(optimizer.state_dict()), len(optimizer._optimizer_load_state_dict_pre_hooks)) == before
 
 
+def test_a_subclass_may_have_names_of_its_own():
+    class Mine(pt.Adam):
+        def step(self, closure=None):
+            result = super().step(closure)
+            for p in self.param_groups[0]["params"]:
+                self.state[p]["prev"] = p.grad.clone()  # as Rprop calls its gradient
+            return result
+
+    optimizer = Mine([p := parameter()])
+    optimizer.step()
+    fresh = Mine([parameter()])
+    fresh.load_state_dict(optimizer.state_dict())
+    fresh.step()
+    assert torch.equal(fresh.state[fresh.param_groups[0]["params"][0]]["prev"], p.grad)
+    with pytest.raises(pg.InputError, match="of the same method"):
+        fresh.load_state_dict({"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"params": [0]}]})
+
+
+@pytest.mark.parametrize("name", IN_TORCH)
+def test_methods_of_torch_are_there(name):
+    """What torch.optim's class can be asked to do."""
+    theirs = {k for k in dir(getattr(torch.optim, name)) if not k.startswith("_")}
+    assert theirs <= set(dir(getattr(pt, name)))
+
+
+def test_adagrad_shares_memory():
+    optimizer = pt.Adagrad([p := parameter()])
+    optimizer.share_memory()
+    assert optimizer.state[p]["sum"].is_shared()
+    optimizer.step()
+    assert optimizer.state[p]["sum"].tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize("name", IN_TORCH)
 def test_checkpoints_that_belong(name):
     """PyTorch's own, of every variant, with additions of the user's, and what the user's hooks make of others."""

@@ -360,7 +360,8 @@ py::object gather(const py::capsule& exchange, const py::type& tensor, const py:
                   const py::tuple& names, int numbers, int kept, int states, bool adapt_vectors) {
   const auto* const api = exchange.get_pointer<DlExchange>();
   if (api->major != 1 || !api->read) return py::none();
-  if (int(names.size()) != numbers + kept + states) throw py::value_error("[_core.gather] names must be the wanted ones");
+  if (int(names.size()) != numbers + kept + states)
+    throw py::value_error("[_core.gather] names must be the wanted ones");
   const Reader reader(api, reinterpret_cast<PyTypeObject*>(tensor.ptr()));
   const Wanted wanted{names, numbers, kept, states, adapt_vectors};
   static PyObject* const grad = PyUnicode_InternFromString("grad");

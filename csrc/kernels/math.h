@@ -24,8 +24,8 @@ POPGRAD_HD T sign(T x) {
 POPGRAD_HD float float_from_bits(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 POPGRAD_HD uint32_t bits_from_float(float x) { return __builtin_bit_cast(uint32_t, x); }
 
-// Zero where a float is denormal: for what decays on and on, because denormal numbers take some processors many times as
-// long, and rounding keeps the last of them from ever becoming zero. Doubles would take too long to get there.
+// Zero where a float is denormal: for what decays on and on, because denormal numbers take some processors many times
+// as long, and rounding keeps the last of them from ever becoming zero. Doubles would take too long to get there.
 inline constexpr float least_normal = 1.17549435e-38f;
 POPGRAD_HD float without_denormals(float x) { return abs(x) < least_normal ? 0.0f : x; }
 POPGRAD_HD double without_denormals(double x) { return x; }

@@ -4,9 +4,9 @@
 // The members are the words of `fields`, in that order; Python computes them in double (1 - beta too, which
 // float would round badly) and each is rounded once.
 // A rule that also says `positive` can have its states in bytes: bit k is set if state k is never negative.
-// `fades`: bit k is set if state k is a running average of gradients (not of their squares, whose smallest values matter
-// next to a small epsilon). Where the gradient stays away, it becomes zero before it is denormal.
-// To add one: write the struct, add it to STEP_RULES, then see CONTRIBUTING.md, "A gradient optimizer".
+// `fades`: bit k is set if state k is a running average of gradients (not of their squares, whose smallest values
+// matter next to a small epsilon). Where the gradient stays away, it becomes zero before it is denormal. To add one:
+// write the struct, add it to STEP_RULES, then see CONTRIBUTING.md, "A gradient optimizer".
 #pragma once
 
 #include "math.h"

@@ -447,7 +447,9 @@ def _inspected(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, An
         if isinstance(own, Mapping):
             kind._split_kept(state[key])
     names = kind._state_names()
-    if got := foreign_names(state, names, names - kind._optional, _all_names()):
+    # A class of the user's may have names of its own, which need not be foreign if some class here has them too.
+    known = _all_names() if kind.__module__.startswith(__package__) else names
+    if got := foreign_names(state, names, names - kind._optional, known):
         keeps = ", ".join(sorted(names)) or "none"
         optimizer._fail(f"the state to load must be of the same method, whose tensors are {keeps}; got {got}")
     return state_dict | {"state": wrapped(state, kind._double)}

@@ -325,6 +325,12 @@ class Adagrad(Optimizer):
     def _first(self, name: str, group: Group) -> float:
         return float(group["initial_accumulator_value"])
 
+    def share_memory(self) -> None:
+        """Move the sums to memory that other processes can share."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                self.state[p]["sum"].share_memory_()
+
 
 class Adadelta(Optimizer):
     """RMSprop whose learning rate is the running size of its own steps: `optim.AdaDelta`.
