@@ -473,9 +473,9 @@ def test_a_run_that_diverges_ends_with_the_best_parameters(name, loss):
     model, X, y = small()
     if loss == "mse":
         model, y = pg.MLP([4, 6, 1], loss="mse"), X[:, 0]
-    optimizer = optim.REGISTRY[name](learning_rate=1e30)
-    if isinstance(optimizer, optim.Rprop):  # limits the length of its steps
-        optimizer = optim.Rprop(learning_rate=1e30, longest=1e35)
+    # Rprop limits the length of its steps; decay times such a rate would change the sign of the weights.
+    settings = {"rprop": {"longest": 1e35}, "asgd": {"decay": 0.0}, "adamw": {"weight_decay": 0.0}}
+    optimizer = optim.REGISTRY[name](learning_rate=1e30, **settings.get(name, {}))
     history = pg.fit(model, X, y, optimizer=optimizer, epochs=50, record_every=1)
     assert np.isfinite(model.params).all()
     assert model.loss(X, y) == min(history.loss) < np.inf

@@ -48,7 +48,7 @@ def get_num_threads() -> int:
     """Threads that a native call may use.
 
     At import: ``POPGRAD_NUM_THREADS``; if it is not set, the cores that the process may run on (affinity, the quota of
-    its container), but at most ``OMP_NUM_THREADS``, which joblib sets in its workers.
+    its container), but at most ``OMP_NUM_THREADS``, which process pools set in their workers.
     """
     return _core.threads()
 
