@@ -143,6 +143,14 @@ def masked(values, at=0):
     return np.ma.array(values, mask=mask)
 
 
+def told(fitness):
+    """A run that is told this fitness of its two candidates."""
+    run = pg.search.PSO(popsize=2).start(np.ones(3))
+    run.ask()
+    run.tell(fitness)
+    return run
+
+
 def takers():
     """Every argument that is an array: (call with a masked one, its name)."""
     model, weight, center = pg.MLP([3, 4, 2]), np.ones(4), np.ones(3)
@@ -165,6 +173,11 @@ def takers():
         "sample_weight of fit": lambda: pg.fit(model, X, Y, optimizer=sgd, sample_weight=masked(weight)),
         "X of validation": lambda: pg.fit(model, X, Y, optimizer=sgd, validation=(masked(X), Y)),
         "y of validation": lambda: pg.fit(model, X, Y, optimizer=sgd, validation=(X, masked(Y))),
+        "fitness": lambda: told(masked([1.0, -999.0], at=1)),
+        "fitness of a function": lambda: pg.minimize(
+            lambda x: masked(-(x**2).sum(1)), np.ones(2), search=pg.search.DE(), budget=pg.Budget(evaluations=100)
+        ),
+        "x0": lambda: pg.search.PSO().start(masked(np.ones(2))),
         "what it returned": lambda: model.evaluate(population, X, Y, metric=lambda z, y: masked(np.ones(len(z)))),
     }
 
@@ -202,3 +215,13 @@ def test_a_fitness_may_be_a_tensor():
     population = np.stack([model.params, 2 * model.params])
     values = model.evaluate(population, X, Y, metric=lambda z, y: torch.tensor(z, requires_grad=True).sum((1, 2)))
     assert np.isfinite(values).all()
+    assert told(torch.tensor([2.0, 1.0], requires_grad=True)).best_f == 1
+    assert told(pd.Series([2, 1], dtype="Int64")).best_f == 1
+    start = torch.ones(2, requires_grad=True)
+    found = pg.minimize(lambda x: (x**2).sum(1), start, search=pg.search.DE(), budget=pg.Budget(evaluations=100))
+    assert found.x.dtype == np.float64
+
+
+def test_a_masked_bound_is_refused():
+    with pytest.raises(pg.InputError, match=r"\[PSO.start\] bounds must be"):
+        pg.search.PSO().start(np.ones(2), bounds=(masked([0.0, 0.0]), 2.0))

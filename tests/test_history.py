@@ -9,6 +9,7 @@ import math
 
 import numpy as np
 import pytest
+import sklearn.datasets
 
 import popgrad as pg
 from fitting import EVERY, bits, every_optimizer, every_search, real, small
@@ -274,6 +275,17 @@ def test_divergence_is_told(run):
     assert history.diverged
     assert not history.improving
     assert "the run diverged: try a smaller learning rate" in history.reason
+
+
+@pytest.mark.parametrize("scale", [4, 16])
+def test_a_dead_network_has_diverged(scale):
+    """Pixels are positive: one long step puts every unit to rest, and the loss is that of a constant, below the first."""
+    X, y = sklearn.datasets.load_digits(return_X_y=True)
+    model = pg.MLP([64, 32, 10])
+    history = pg.fit(model, scale * X, y, optimizer=optim.SGD(0.1), epochs=6)
+    assert history.loss[-1] == pytest.approx(math.log(10), rel=0.01) < history.loss[0] / 2
+    assert np.ptp(model.predict_proba(scale * X), axis=0).max() == 0
+    assert history.diverged
 
 
 def test_divergence_names_inputs_that_are_not_scaled():

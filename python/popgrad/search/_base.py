@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from popgrad import arrays
 from popgrad.backends import Stream, move, random_generator
 from popgrad.checks import Settings, fail, positive_int, whole_seed
 from popgrad.search._bounds import Bounds, checked_box
@@ -94,7 +95,7 @@ class Run:
 
     def __init__(self, search: Search, x0: ArrayLike, seed: int = 0, bounds: Bounds | None = None) -> None:
         name = f"{type(search).__name__}.start"
-        x = np.asarray(x0)
+        x = arrays.read(name, "x0", x0)
         if x.dtype.kind not in "fiu" or x.ndim != 1 or len(x) == 0:
             fail(name, f"x0 must be a vector of real numbers (n,), got {x.dtype} {x.shape}")
         dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.float64
@@ -260,7 +261,7 @@ def checked_fitness(name: str, fitness: ArrayLike, count: int) -> Fitness:
     Raises:
         InputError: it is of another type or shape.
     """
-    values = np.asarray(fitness)
+    values = arrays.read(name, "fitness", fitness)
     if values.shape != (count,) or values.dtype.kind not in "fiub":
         fail(name, f"fitness must be {count} numbers, got {values.dtype} {values.shape}")
     values = values.astype(np.float64)

@@ -147,6 +147,8 @@ def _as_pairs(bounds: Any, n: int) -> Sides | None:
 
 def _numbers(side: Any, missing: float) -> NDArray[np.float64] | None:
     """`side` as float64, with `missing` for None; None if it holds anything else than real numbers."""
+    if np.ma.is_masked(side):
+        return None
     if side is None:
         side = missing
     elif isinstance(side, (tuple, list)):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from popgrad import arrays
 from popgrad.budget import Budget
 from popgrad.checks import fail
 from popgrad.search._base import Bounds, Fitness, Run, Search, checked_fitness
@@ -76,7 +77,8 @@ def minimize(
         fail("minimize", f"search must be one of popgrad.search, got {search!r}")
     if not isinstance(budget, Budget) or budget.forwards is not None:
         fail("minimize", f"budget must be a Budget of evaluations or seconds, got {budget!r}")
-    run = search.start(np.array(x0, np.float64) if np.asarray(x0).dtype.kind in "fiu" else x0, seed, bounds)
+    start = arrays.read(f"{type(search).__name__}.start", "x0", x0)
+    run = search.start(start.astype(np.float64) if start.dtype.kind in "fiu" else start, seed, bounds)
     begin, first = time.perf_counter(), len(run.ask())
     if not budget.allows(0, first, 0):
         fail("minimize", f"the budget does not cover one population of {first}: {budget}")
