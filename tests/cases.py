@@ -888,3 +888,12 @@ SEARCHES = [
     Method(search.ACOR(), {"sphere": 1e-8, "ellipsoid": 1e-8}, {"archive": 1}),
     Method(search.OpenAIES(), {"sphere": 1e-2, "ellipsoid": 1e-1}, {"popsize": 7}),
 ]
+
+
+def assert_same_run(one, two):
+    """Two runs of a search stand at the same point, bit for bit."""
+    one, two = one.state_dict(), two.state_dict()
+    assert one.keys() == two.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+        assert type(one[name]) is type(two[name]), name

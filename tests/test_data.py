@@ -447,7 +447,7 @@ BAD_SOURCES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "dropped target": ("iris", {"drop": "target"}, "cannot drop 'target': it is the target"),
     "task": ("good.csv", {"task": "classify"}, "unknown task 'classify'"),
     "text regression": ("good.csv", {"task": "regression"}, "must be numbers, got text such as 'b'"),
-    "fractional labels": ("good.csv", {"target": "constant", "task": "classification"}, "no whole number"),
+    "fractional labels": ("good.csv", {"target": "constant", "task": "classification"}, "not a whole number"),
     "latin-1": ("latin.csv", {}, "UTF-8"),
     "not gzip": ("broken.csv.gz", {}, "expects a table"),
     "not npz": ("broken.npz", {}, "expects numpy.savez"),
@@ -510,7 +510,7 @@ BAD_ARRAYS: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "y NaN": (X9, np.where(Y9, np.nan, 1.0), {}, "missing value in 4 of 9 .* rows 1, 3, 5, 7 "),
     "y infinite": (X9, np.where(Y9, -np.inf, 1.0), {}, "infinity .* in 4 of 9"),
     "label infinite": (X9, np.where(Y9, np.inf, 1.0), {"task": "classification"}, "infinite value in 4 of 9"),
-    "label fractional": (X9, Y9 + 0.5, {"task": "classification"}, "no whole number.* in 9 of 9"),
+    "label fractional": (X9, Y9 + 0.5, {"task": "classification"}, "not a whole number.* in 9 of 9"),
     "task": (X9, Y9, {"task": "clustering"}, "unknown task 'clustering'"),
 }
 

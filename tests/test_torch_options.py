@@ -189,9 +189,11 @@ def test_checkpoints_that_belong(name):
         theirs = getattr(torch.optim, name)([p], **arguments)
         theirs.step()
         theirs.state[p]["mine"] = torch.zeros(2)
-        ours = getattr(pt, name)([parameter()], **arguments)
+        ours = getattr(pt, name)([q := parameter()], **arguments)
         ours.load_state_dict(theirs.state_dict())
+        assert ours.state[q].keys() == theirs.state[p].keys()
         ours.step()
+        assert ours.state[q]["mine"].tolist() == [0, 0]
     foreign = pt.SophiaG([parameter()])
     foreign.step()
 
@@ -200,6 +202,7 @@ def test_checkpoints_that_belong(name):
 
     ours.register_load_state_dict_pre_hook(translate)
     ours.load_state_dict(foreign.state_dict() | {"param_groups": ours.state_dict()["param_groups"]})
+    assert not ours.state
 
 
 @pytest.mark.parametrize("name", ["NovoGrad", "Prodigy"])

@@ -412,7 +412,7 @@ def test_whatever_is_done_between_two_steps(name, arguments, monkeypatch):
         with monkeypatch.context() as patch:
             if seed % 4 == 3:
                 patch.setattr(_tensors, "gather", _tensors.gather_slowly)
-            play(name, arguments, seed)
+            assert play(name, arguments, seed).count("step") == ROUNDS  # `play` compares the two after each
 
 
 def test_every_action_is_drawn():

@@ -2,7 +2,7 @@
 // gather(exchange, tensor, params, state, names, numbers, kept, states, adapt_vectors) -> list[TensorBatch] | None
 //   Reads parameters, gradients and state[p] as they are at this moment; nothing is cached between two steps.
 //   exchange: Tensor.__dlpack_c_exchange_api__    tensor: the class whose instances it can read
-//   params: parameters, of which those without a gradient are left out    state: {parameter: {name: tensor}}
+//   params: parameters; those without a gradient are skipped    state: {parameter: {name: tensor}}
 //   names: of the entries in state[p] that are needed: `numbers` that are the same for all tensors of a batch (such as
 //   the steps done), `kept` that each tensor has of its own, and `states` as large as the parameter.
 //   None: something is missing, or is not dense, of one type and laid out alike; then look closer.

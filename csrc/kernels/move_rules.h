@@ -69,7 +69,7 @@ struct SpreadGaussian {
 
 // A point of the crown inner < |x - centre| <= outer in the maximum norm: all coordinates are uniform within
 // outer, and the chosen one is put between the two radii, so that the point is never in the inner box.
-// Radii are in units of the scale, which may differ by coordinate. s = {centre, scale}.
+// Radii are in units of the scale, which may differ by coordinate. s = {center, scale}.
 // Chelouah & Siarry 2000, "Tabu search applied to global optimization", section 3.2.
 template <class T>
 struct Crown {

@@ -78,14 +78,19 @@ def reading(
 NETWORK, TRAINING, TABLE = "Network", "Optimizer and training", "Reading a table"
 
 Hidden = Annotated[
-    str,
-    typer.Option(help="Sizes of the hidden layers, separated by commas; 0 for none.", rich_help_panel=NETWORK),
-]
-Activation = Annotated[str, typer.Option(help="Activation of the hidden layers.", rich_help_panel=NETWORK)]
-Objective = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="What searches minimize: loss, error_rate, balanced_error or f1_macro. Gradient methods use the loss.",
+        help="Sizes of the hidden layers, separated by commas; 0 for none. Default: 32.", rich_help_panel=NETWORK
+    ),
+]
+Activation = Annotated[
+    str | None, typer.Option(help="Activation of the hidden layers. Default: relu.", rich_help_panel=NETWORK)
+]
+Objective = Annotated[
+    str | None,
+    typer.Option(
+        help="What searches minimize: loss, error_rate, balanced_error or f1_macro. Gradient methods always minimize "
+        "the loss. Default: loss.",
         rich_help_panel=TRAINING,
     ),
 ]

@@ -18,17 +18,19 @@ from rich.table import Column
 
 from popgrad.checks import fail
 from popgrad.cli._common import (
-    NETWORK,
-    TABLE,
     TRAINING,
+    Activation,
     BatchSize,
     Decimal,
     Drop,
     Header,
+    Hidden,
     LearningRate,
     Na,
+    Objective,
     Separator,
     Setting,
+    Target,
     Task,
     app,
     count,
@@ -66,27 +68,10 @@ def compare(
     lr: LearningRate = None,
     batch_size: BatchSize = None,
     settings: Setting = None,
-    objective: Annotated[
-        str | None,
-        typer.Option(
-            help="What searches minimize: loss, error_rate, balanced_error or f1_macro. Gradient methods always "
-            "minimize the loss. Default: loss.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = None,
-    hidden: Annotated[
-        str | None,
-        typer.Option(
-            help="Sizes of the hidden layers, separated by commas; 0 for none. Default: 32.", rich_help_panel=NETWORK
-        ),
-    ] = None,
-    activation: Annotated[
-        str | None, typer.Option(help="Activation of the hidden layers. Default: relu.", rich_help_panel=NETWORK)
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(help="Target column of tables that are not given as FILE:TARGET.", rich_help_panel=TABLE),
-    ] = None,
+    objective: Objective = None,
+    hidden: Hidden = None,
+    activation: Activation = None,
+    target: Target = None,
     task: Task = None,
     header: Header = None,
     sep: Separator = None,
@@ -108,7 +93,8 @@ def compare(
 
     To extend a study, name more seeds, optimizers or data sets. Finished runs are kept.
 
-    With the --name of an existing study, every option that you omit has the study's value.
+    With the --name of an existing study, every option that you omit has the study's value. Give --lr, --batch-size and
+    --set again if the study has them.
     """
     from popgrad.compare.entrants import chosen
     from popgrad.compare.study import Study, stored_arguments

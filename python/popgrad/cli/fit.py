@@ -71,15 +71,15 @@ def fit(
     lr: LearningRate = None,
     batch_size: BatchSize = None,
     settings: Setting = None,
-    objective: Objective = "loss",
+    objective: Objective = None,
     select: Annotated[
         str,
         typer.Option(
             help="What picks the best record on the validation samples: metric or loss.", rich_help_panel=TRAINING
         ),
     ] = "metric",
-    hidden: Hidden = "32",
-    activation: Activation = "relu",
+    hidden: Hidden = None,
+    activation: Activation = None,
     target: Target = None,
     task: Task = None,
     header: Header = None,
@@ -107,11 +107,12 @@ def fit(
         fail("fit", f"expected one optimizer, got {optimizer!r}; popgrad compare takes several")
     entrant = next(iter(chosen(optimizer, learning_rate=lr, batch_size=batch_size, settings=settings or ()).values()))
     one_of("fit", "select", select, ("metric", "loss"))
+    objective = objective or "loss"
     limit = None if budget is None else pg.Budget(forwards=count("--budget", budget))
     _check_writable(save)
     table = data.load(dataset, target=target, task=task, **reading(header, sep, decimal, na, drop))
     parts = data.split(table, seed=seed, by=split)
-    model = _model(table, parts, sizes(hidden), activation, seed)
+    model = _model(table, parts, sizes(hidden or "32"), activation or "relu", seed)
     model.measure("fit", objective)
     _introduce(dataset, table, parts, model, entrant, split)
 

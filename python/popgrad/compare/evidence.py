@@ -135,13 +135,12 @@ def _holm(p_values: Sequence[float]) -> list[bool]:
 
 
 def _agreement(ran: Mapping[str, Mapping[int, float]]) -> float | None:
-    from scipy.stats import rankdata
+    from scipy.stats import spearmanr
 
     seeds = sorted({seed for runs in ran.values() for seed in runs})
     if len(seeds) < 4 or len(ran) < 3 or any(len(runs) < len(seeds) for runs in ran.values()):
         return None
     halves = [[median(runs[seed] for seed in half) for runs in ran.values()] for half in (seeds[::2], seeds[1::2])]
-    ranks = [rankdata(half) for half in halves]
-    if any(np.ptp(one) == 0 for one in ranks):
+    if any(len(set(half)) == 1 for half in halves):
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(spearmanr(*halves).statistic)

@@ -145,7 +145,7 @@ def _summarize_one(config: Mapping[str, Any], dataset: str, runs: Sequence[Mappi
 
     keys = {entrant: key(entrant) for entrant in config["entrants"]}
     ranks = _ranks({entrant: keys[entrant][0] for entrant in keys})
-    # A rank, not the metric: where it ties but for rounding, the loss decides the order.
+    # By rank, not by metric: entrants whose metrics differ only by rounding are ordered by their loss.
     ordered = sorted(keys, key=lambda entrant: (ranks.get(entrant, len(keys) + 1), *keys[entrant][1:]))
     reached = _times_to_90(runs)
     rows = tuple(_row(config, entrant, by_entrant[entrant], ranks.get(entrant), reached) for entrant in ordered)

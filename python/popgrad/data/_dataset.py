@@ -23,7 +23,7 @@ __all__ = ["Dataset", "Split"]
 class Dataset:
     """A table and its target, before any split; nothing in it is scaled, encoded or filled in.
 
-    Identifiers and copies of the target are set aside: text with more than 20 rows of which over half are
+    Identifiers and copies of the target are set aside: text with more than 20 rows in which over half of the values are
     distinct, a column called id, index, row or the like with another whole number in each row, and a column
     that repeats the target in every row.
 

@@ -27,7 +27,7 @@ __all__ = ["NAMES", "from_arrays", "load"]
 
 NAMES = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
-# Suffixes and their separators; "" where the file shows it, None for a file that is no text.
+# Suffixes and their separators; "" where the file shows it, None for a binary file.
 _SUFFIXES: dict[str, str | None] = {
     ".csv": ",",
     ".csv.gz": ",",

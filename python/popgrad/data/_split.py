@@ -24,7 +24,7 @@ def split(dataset: Dataset, seed: int = 0, validation: float = 0.2, test: float 
 
     Missing numbers become the column's median, missing text a category of its own; text is one-hot encoded, with
     at most 32 columns. A category that no training row has gives zeros. Dates become the days since 1970, and a
-    sine and a cosine for each cycle (year, week, day) of which the data span two and resolve half of one.
+    sine and a cosine for each cycle (year, week, day) if the data span two cycles and resolve half a cycle.
 
     Numbers are standardized: ``(x - mean) / scale``, where scale is the standard deviation, but at least a 20th
     of the range of the training values. So the training values of a column span at most 20, however rare

@@ -100,7 +100,7 @@ def encode_target(operation: str, column: pd.Series[Any], task: str | None) -> T
         numbers = values.astype(np.float64)
         check_rows(operation, ~np.isfinite(numbers), "an infinite value", "the target", column.index)
         fractional = numbers % 1 != 0
-        what_is_wrong = "a value that is no whole number, so no class label,"
+        what_is_wrong = "a value that is not a whole number and so not a class label,"
         check_rows(operation, fractional, what_is_wrong, "the target", column.index)
         values = np.array([int(value) for value in values], dtype=object)
     labels, y = np.unique(values, return_inverse=True)

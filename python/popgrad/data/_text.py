@@ -194,7 +194,7 @@ def _trimmed(fields: list[str]) -> list[str]:
 
 
 def _distinct_names(names: list[str]) -> tuple[list[str], str]:
-    """Return (names of which no two are alike, a sentence about those that were changed or "").
+    """Return (distinct names, a sentence that lists the changed names or "").
 
     The first name may stay empty: its column is a row index.
     """

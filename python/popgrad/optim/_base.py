@@ -343,7 +343,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             fail(self, f"{name} times the learning rate must be <= 1, lest weights change their sign, got {share!r}")
 
     def _check_schedules(self, t: int) -> None:
-        """Fail unless the schedules give numbers of which a step can be made."""
+        """Fail unless the values of all schedules at step t are valid."""
         for name in self._positive:
             if callable(schedule := getattr(self, name)):
                 if not at_least_zero(scheduled := self._at(schedule, t)):

@@ -146,7 +146,7 @@ class Run:
         self._asked = None
 
     def recommend(self) -> Array:
-        """The solution that the search would hand in now, (n,), a copy: the best seen, or its own center."""
+        """Return a copy of the current solution, (n,): the best candidate so far, or the center of the search."""
         return self.search.recommend(self).copy()
 
     def stop(self) -> str | None:

@@ -34,8 +34,8 @@ class OpenAIES(Search):
     State: ``centre`` (n,), and the optimizer's, such as ``optimizer.slots``, ``optimizer.t``.
 
     Raises:
-        InputError: a setting is out of range, or the optimizer needs something else than the estimate, or hands in
-            something else than the center.
+        InputError: a setting is out of range, or the optimizer needs more than the estimate, or its solution is an
+            average and not its parameters.
 
     Reference: Salimans et al., arXiv:1703.03864 (2017), Algorithm 1 and section 2.1 (mirrored sampling, ranks, Adam).
     """
@@ -95,7 +95,7 @@ class OpenAIES(Search):
         state.update({f"optimizer.{name}": value for name, value in inner.to_dict().items()})
 
     def recommend(self, run: Run) -> Array:
-        """The centre: its neighbors were measured, with noise that the centre averages out."""
+        """Return the center, which averages out the noise of the candidates around it."""
         return run.state["centre"] if run.generation else run.best_x
 
     def _sigma(self, run: Run) -> tuple[float, Array]:
@@ -121,7 +121,7 @@ def _unsuited(optimizer: Optimizer) -> str | None:
     if isinstance(optimizer, NativeOptimizer):
         averages = optimizer.ema_decay is not None or type(optimizer).solution is not NativeOptimizer.solution
     if averages:
-        return f"must hand in its parameters, the center, and {name} hands in an average that it keeps beside them"
+        return f"must return its parameters as the solution, and {name} returns an average of them"
     return _unsuited(optimizer.inner) if isinstance(optimizer, Wrapper) else None
 
 

@@ -52,7 +52,7 @@ def minimize(
 ) -> Result:
     """Minimize f, a function of whole populations, in float64.
 
-    The solution is the best candidate. A search that follows a center of its own, `OpenAIES`, hands in that center
+    The solution is the best candidate. `OpenAIES`, which moves a center, returns that center
     unless the best candidate or x0 is better: f is evaluated at the center and once more at the best candidate, whose
     first value may have been luck. What the second value differs from the first counts as the noise of f, and only a
     candidate that is better than the center by more than that replaces it. For such a search f is evaluated at x0 too,
@@ -129,7 +129,7 @@ def _allows(budget: Budget, used: int, run: Run, seconds: float) -> bool:
 
 
 def _solution(run: Run, objective: _Objective | None, at_start: float) -> tuple[Array, float]:
-    """What to hand in, and its value; without an objective, from what has been evaluated."""
+    """Return the solution and its value; without an objective, choose among the values measured so far."""
     best, center = np.array(run.best_x), run.recommend()
     start = np.array(run.x0), at_start
     if objective is None or np.array_equal(center, best):

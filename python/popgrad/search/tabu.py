@@ -26,7 +26,7 @@ class TabuSearch(Search):
 
     Args:
         popsize: neighbours per generation, >= 1.
-        radius: R, the outer radius of the neighbourhood, > 0, in units of x. None: 0.1, or 0.1 of the box's width where
+        radius: R, the outer radius of the neighborhood, > 0, in units of x. None: 0.1, or 0.1 of the box's width where
             both bounds are finite.
         tabu_radius: > 0, as a share of the current radius.
         tenure: points in the tabu list, >= 1.

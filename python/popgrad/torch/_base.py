@@ -467,7 +467,7 @@ def _all_names() -> frozenset[str]:
 
 
 def _owned(value: Any) -> Any:
-    """An option, of which the caller does not keep a list that could change."""
+    """Return an option, copied if it is a list that the caller could change later."""
     return tuple(value) if isinstance(value, list) else value
 
 

@@ -26,7 +26,7 @@ class SGD(Optimizer):
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         momentum: mu, in [0, 1].
-        dampening: tau, in [0, 1]: the velocity takes up 1 - tau of a gradient, but for the first, which it begins with.
+        dampening: tau, in [0, 1]: the velocity adds 1 - tau of each gradient after the first, which it adds whole.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         nesterov: the look ahead; needs momentum, and no dampening.
         maximize: go up instead of down.
