@@ -53,7 +53,7 @@ class DE(Search):
         """A member and three distinct others."""
         return 4
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """The first population, not yet measured."""
         run.state["x"] = run.first_population(self.popsize, self.init_sigma)
         run.state["fitness"] = np.full(self.popsize, np.inf)

@@ -8,9 +8,11 @@ from typing import final
 import numpy as np
 
 from popgrad import _core
+from popgrad.budget import Cost
 from popgrad.checks import fail, positive
-from popgrad.optim import Adam, NativeOptimizer, Optimizer, Polyak, State
-from popgrad.optim.wrappers import Wrapper
+from popgrad.layout import Layout
+from popgrad.objective import Batch, Objective, Population, Priced
+from popgrad.optim import Adam, Descent, Optimizer
 from popgrad.search._base import Array, Fitness, Run, Search
 
 
@@ -21,21 +23,21 @@ class OpenAIES(Search):
 
     .. math:: \hat g = \frac{1}{P \sigma} \sum_k u_k\, z_k, \qquad x_k = \theta + \sigma z_k, \quad z_{k + P/2} = -z_k
 
-    where u are the centred ranks of the fitness, from -1/2 (best) to 1/2: the estimate descends.
+    where u are the centered ranks of the fitness, from -1/2 (best) to 1/2: the estimate descends.
 
     Args:
         popsize: candidates per generation, even, >= 2.
         sigma: standard deviation of the steps, > 0, in units of x. None: 0.05, or 0.1 of the box's width where both
             bounds are finite.
-        optimizer: what follows the estimate; one of `popgrad.optim` that takes one gradient a step and keeps no average
-            beside the parameters; its learning rate is in units of x. None: `Adam` with a learning rate of 0.02, or
-            0.1 of the box's width where both bounds are finite.
+        optimizer: what follows the estimate; one of `popgrad.optim`, whose learning rate is in units of x. None: `Adam`
+            with a learning rate of 0.02, or 0.1 of the box's width where both bounds are finite. An optimizer that asks
+            for more than one gradient a step, such as `SAM` or `SophiaG`, gets further estimates; `popgrad.fit` and
+            `popgrad.minimize` evaluate and charge them.
 
-    State: ``centre`` (n,), and the optimizer's, such as ``optimizer.slots``, ``optimizer.t``.
+    State: ``center`` (n,), and the optimizer's, ``optimizer.slots``, ``optimizer.t`` and so on.
 
     Raises:
-        InputError: a setting is out of range, or the optimizer needs more than the estimate, or its solution is an
-            average and not its parameters.
+        InputError: a setting is out of range.
 
     Reference: Salimans et al., arXiv:1703.03864 (2017), Algorithm 1 and section 2.1 (mirrored sampling, ranks, Adam).
     """
@@ -49,54 +51,89 @@ class OpenAIES(Search):
         positive(self, *(["sigma"] if self.sigma is not None else []))
         if self.popsize % 2:
             fail(self, f"popsize must be even, for mirrored pairs, got {self.popsize}")
-        if self.optimizer is not None:
-            if not isinstance(self.optimizer, Optimizer):
-                fail(self, f"optimizer must be one of popgrad.optim, got {self.optimizer!r}")
-            if (reason := _unsuited(self.optimizer)) is not None:
-                fail(self, f"optimizer {reason}; got {self.optimizer!r}")
+        if self.optimizer is not None and not isinstance(self.optimizer, Optimizer):
+            fail(self, f"optimizer must be one of popgrad.optim, got {self.optimizer!r}")
 
     def least_popsize(self) -> int:
         """One pair."""
         return 2
 
-    def begin(self, run: Run) -> None:
-        """The centre is x0."""
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the optimizer asks of an objective except gradients, which are estimated."""
+        asked = () if self.optimizer is None else self.optimizer.requires
+        return tuple(operation for operation in asked if operation != "gradient")
+
+    def needs_objective(self) -> str | None:
+        """More than one estimate a step cannot be asked for and told."""
+        if self.optimizer is None or self._gradients(self.optimizer) == 1:
+            return None
+        return f"{self.optimizer!r} needs more than one estimate of the gradient a step"
+
+    @staticmethod
+    def _gradients(optimizer: Optimizer) -> int:
+        """How many gradients the first step takes."""
+        priced = Priced(Layout.flat(1))
+        return optimizer.cost(priced, Batch(), optimizer.prepare(priced, np.zeros(1), 0)).evaluations
+
+    def fill(self, run: Run) -> None:
+        """The center is x0."""
         optimizer, unit = self._optimizer(run)
-        state = optimizer.init(run.x0 / unit)
-        run.state["centre"] = run.x0.copy()
-        run.state.update({f"optimizer.{name}": value for name, value in state.to_dict().items()})
+        run.state["center"] = run.x0.copy()
+        run.state["optimizer"] = optimizer.init(run.x0 / unit, run.layout)
 
     def propose(self, run: Run) -> Array:
-        """Mirrored pairs: member k + P / 2 takes the step of member k, backwards."""
+        """Antithetic pairs around the center: member k + P / 2 takes the step of member k, backwards."""
+        return self.around(run, run.state["center"])
+
+    def around(self, run: Run, center: Array) -> Array:
+        """Antithetic pairs (P, n) around any center (n,), with the noise of this generation."""
         half, out = self.popsize // 2, run.empty(self.popsize)
         identity = np.tile(np.arange(half, dtype=np.uint32), 2)
         sigma, unit = self._sigma(run)
         width = np.repeat([sigma, -sigma], half)
-        run.move("SpreadGaussian", out, [run.state["centre"], unit], width=width, identity=identity)
+        run.move("SpreadGaussian", out, [center, unit], width=width, identity=identity)
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
         """One step of the optimizer along the estimate."""
+        optimizer, unit = self._optimizer(run)
+        objective, batch = run.context or (None, Batch(step=run.generation + 1))
+        here = Descent(run.state["center"] / unit, run.state["optimizer"], run.seed)
+        source = _Estimated(self, run, objective, told=(here.w, population, fitness))
+        optimizer.advance(source, batch, here)
+        run.state["center"] = here.w * unit
+        run.within(run.state["center"][None], identity=np.array([self.popsize], np.uint32))
+
+    def estimate(self, run: Run, center: Array, population: Array, fitness: Fitness) -> Array:
+        """The gradient (n,) in units of the optimizer's steps, from the fitness of candidates around a center."""
         finite = np.isfinite(fitness)
         utility = np.zeros(len(fitness))
-        utility[finite] = centred_ranks(fitness[finite])
-        gradient, state = np.empty_like(run.x0), run.state
-        optimizer, unit = self._optimizer(run)
-        sigma, spread = self._sigma(run)
-        # (x_k - centre) / sigma is z_k: the steps need not be drawn again, and bounds are taken into account.
+        utility[finite] = centered_ranks(fitness[finite])
+        gradient, (sigma, spread) = np.empty_like(run.x0), self._sigma(run)
+        # (x_k - center) / sigma is z_k: the steps need not be drawn again, and bounds are taken into account.
         weights = utility / (max(int(finite.sum()), 1) * sigma**2)
-        _core.combine(weights, population, state["centre"], gradient)
-        gradient = gradient / spread * (unit / spread)  # of x / unit
-        named = {name.removeprefix("optimizer."): v for name, v in state.items() if name.startswith("optimizer.")}
-        inner, scaled = State.from_dict(named), state["centre"] / unit
-        optimizer.step(scaled, gradient, inner)
-        state["centre"] = scaled * unit
-        run.within(state["centre"][None], identity=np.array([self.popsize], np.uint32))
-        state.update({f"optimizer.{name}": value for name, value in inner.to_dict().items()})
+        _core.combine(weights, population, center, gradient)
+        found: Array = gradient / spread * (self._optimizer(run)[1] / spread)  # of x / unit
+        return found
 
-    def recommend(self, run: Run) -> Array:
-        """Return the center, which averages out the noise of the candidates around it."""
-        return run.state["centre"] if run.generation else run.best_x
+    def cost(self, objective: Objective, batch: Batch, state: Run) -> Cost:
+        """See `popgrad.Method.cost`: a population for each gradient that the optimizer asks for."""
+        optimizer, _ = self._optimizer(state)
+        here = Descent(state.state["center"], state.state["optimizer"], state.seed)
+        return optimizer.cost(_Estimated(self, state, objective), batch, here)
+
+    def recommend(self, state: Run) -> Array:
+        """Return the center, which averages out the noise of the candidates, or the optimizer's average of centers."""
+        if state.generation == 0:
+            return state.best_x
+        center: Array = state.state["center"]
+        optimizer, unit = self._optimizer(state)
+        scaled = center / unit
+        solution = optimizer.solution(scaled, state.state["optimizer"])
+        if solution is scaled:
+            return center
+        return state.within((solution * unit)[None], identity=np.array([self.popsize], np.uint32))[0]
 
     def _sigma(self, run: Run) -> tuple[float, Array]:
         """The standard deviation of the steps, and its unit (n,)."""
@@ -109,26 +146,72 @@ class OpenAIES(Search):
         rate, unit = run.length(None, free=0.02, share=0.1)
         return Adam(learning_rate=rate), unit
 
-
-def _unsuited(optimizer: Optimizer) -> str | None:
-    """Why the search cannot use this optimizer, or one that it wraps; None if it can."""
-    name = type(optimizer).__name__
-    if optimizer.gradients_per_step > 1:
-        return f"must take one gradient a step, and {name} takes {optimizer.gradients_per_step}"
-    if hasattr(optimizer, "observe"):
-        return f"must follow the estimate alone, and {name} also needs gradients from a model"
-    averages = isinstance(optimizer, Polyak)
-    if isinstance(optimizer, NativeOptimizer):
-        averages = optimizer.ema_decay is not None or type(optimizer).solution is not NativeOptimizer.solution
-    if averages:
-        return f"must return its parameters as the solution, and {name} returns an average of them"
-    return _unsuited(optimizer.inner) if isinstance(optimizer, Wrapper) else None
+    def unit(self, run: Run) -> Array:
+        """The unit (n,) of the optimizer's steps."""
+        return self._optimizer(run)[1]
 
 
-def centred_ranks(values: Fitness) -> Fitness:
+class _Estimated(Objective):
+    """An objective whose gradients are estimated from the values of candidates around the place.
+
+    Args:
+        search, run: whose noise and ranks make the estimate.
+        objective: what gives the values; None where only those that were told are known.
+        told: a place (n,), the candidates around it and their fitness.
+    """
+
+    def __init__(
+        self,
+        search: OpenAIES,
+        run: Run,
+        objective: Objective | None,
+        told: tuple[Array, Array, Fitness] | None = None,
+    ) -> None:
+        self.search, self.run, self.objective, self.told = search, run, objective, told
+        self.layout, self.dtype = run.layout, run.x0.dtype
+
+    def _inner(self) -> Objective:
+        if self.objective is None:
+            fail("OpenAIES.tell", f"{self.search.optimizer!r} needs popgrad.fit or popgrad.minimize")
+        return self.objective
+
+    def values(self, population: Population, batch: Batch) -> Fitness:
+        """Those of the inner objective."""
+        return self._inner().values(population, batch)
+
+    def gradient(self, w: Array, batch: Batch, out: Array) -> float:
+        """The estimate at `w`. It has no loss: 0."""
+        if self.told is not None and w is self.told[0]:
+            _, population, fitness = self.told
+            center: Array = self.run.state["center"]
+        else:
+            center = w * self.search.unit(self.run)
+            population = self.run.within(self.search.around(self.run, center))
+            fitness = self._inner().values(population, batch)
+        out[:] = self.search.estimate(self.run, center, population, fitness)
+        return 0.0
+
+    def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
+        """Estimates for targets that the model draws at `w`."""
+        return _Estimated(self.search, self.run, self._inner().sampled(w * self.search.unit(self.run), batch, random))
+
+    def size(self, batch: Batch) -> int:
+        """That of the inner objective."""
+        return self._inner().size(batch)
+
+    def gradient_cost(self, batch: Batch) -> Cost:
+        """A population."""
+        return self._inner().values_cost(self.search.popsize, batch)
+
+    def sampled_cost(self, batch: Batch) -> Cost:
+        """That of the inner objective."""
+        return self._inner().sampled_cost(batch)
+
+
+def centered_ranks(values: Fitness) -> Fitness:
     """Ranks from -1/2 (smallest) to 1/2, equal for equal values; (P,) to (P,)."""
+    from scipy.stats import rankdata  # slow to import, and not needed by others
+
     if len(values) < 2:
         return np.zeros(len(values))
-    ordered = np.sort(values)
-    ranks = 0.5 * (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") - 1)
-    return np.asarray(ranks / (len(values) - 1) - 0.5)
+    return np.asarray((rankdata(values) - 1) / (len(values) - 1) - 0.5, np.float64)

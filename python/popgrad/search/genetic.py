@@ -62,7 +62,7 @@ class GeneticAlgorithm(Search):
         """Two parents."""
         return 2
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """An empty population: the first generation fills it."""
         run.state["population"] = np.tile(run.x0, (self.popsize, 1))
         run.state["fitness"] = np.full(self.popsize, np.inf)

@@ -53,7 +53,7 @@ class PSO(Search):
         """A particle and another one that draws it."""
         return 2
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """Every particle at its first place, at rest."""
         run.state["x"] = run.first_population(self.popsize, self.init_sigma)
         run.state["v"] = np.zeros_like(run.state["x"])

@@ -59,7 +59,7 @@ class TabuSearch(Search):
         positive_int(self, "tenure", self.tenure)
         positive_int(self, "patience", self.patience)
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """At x0, with an empty list."""
         run.state["x"] = run.x0.copy()
         run.state["radius"] = self._radius(run)[0]
@@ -102,9 +102,9 @@ class TabuSearch(Search):
         """R, and its unit (n,)."""
         return run.length(self.radius, free=0.1, share=0.1)
 
-    def finished(self, run: Run) -> str | None:
-        """The neighbourhood has shrunk to rounding."""
-        first, unit = self._radius(run)
-        rounding = np.spacing(np.abs(run.state["x"])) / 2 / unit
-        smallest = np.maximum(rounding, first * float(np.finfo(run.x0.dtype).eps)).min()
-        return "the neighborhood has shrunk to rounding" if run.state["radius"] < smallest else None
+    def finished(self, state: Run) -> str | None:
+        """The neighborhood has shrunk to rounding."""
+        first, unit = self._radius(state)
+        rounding = np.spacing(np.abs(state.state["x"])) / 2 / unit
+        smallest = np.maximum(rounding, first * float(np.finfo(state.x0.dtype).eps)).min()
+        return "the neighborhood has shrunk to rounding" if state.state["radius"] < smallest else None
