@@ -99,7 +99,19 @@ def samples(loss: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def networks() -> dict[str, str]:
     found = {}
     losses = ("cross_entropy", "binary_cross_entropy", "mse", "mae", "huber")
-    activations = ("relu", "tanh", "sigmoid", "identity", "leaky_relu", "elu", "gelu", "silu", "softplus", "sin", "step")
+    activations = (
+        "relu",
+        "tanh",
+        "sigmoid",
+        "identity",
+        "leaky_relu",
+        "elu",
+        "gelu",
+        "silu",
+        "softplus",
+        "sin",
+        "step",
+    )
     for loss in losses:
         for activation in activations:
             for dtype in ("float32", "float64"):

@@ -12,7 +12,7 @@ import popgrad as pg
 from cases import PROBLEMS, SEARCHES, assert_same_run
 from popgrad import checkpoint, search
 from popgrad.search.differential_evolution import distinct_others
-from popgrad.search.evolution_strategy import centred_ranks
+from popgrad.search.evolution_strategy import centered_ranks
 
 METHODS = pytest.mark.parametrize("case", SEARCHES, ids=lambda case: case.id)
 SPHERE = PROBLEMS["sphere"]
@@ -447,7 +447,7 @@ def test_es_estimate_is_the_gradient_of_a_linear_function():
     np.testing.assert_allclose(step / np.linalg.norm(step), slope / np.linalg.norm(slope), atol=0.02)
 
 
-def test_centred_ranks():
-    np.testing.assert_allclose(centred_ranks(np.array([3.0, 1.0, 2.0])), [0.5, -0.5, 0.0])
-    np.testing.assert_allclose(centred_ranks(np.array([1.0, 1.0, 2.0])), [-0.25, -0.25, 0.5])
-    np.testing.assert_array_equal(centred_ranks(np.array([7.0])), [0.0])
+def test_centered_ranks():
+    np.testing.assert_allclose(centered_ranks(np.array([3.0, 1.0, 2.0])), [0.5, -0.5, 0.0])
+    np.testing.assert_allclose(centered_ranks(np.array([1.0, 1.0, 2.0])), [-0.25, -0.25, 0.5])
+    np.testing.assert_array_equal(centered_ranks(np.array([7.0])), [0.0])

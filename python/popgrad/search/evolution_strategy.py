@@ -11,7 +11,7 @@ from popgrad import _core
 from popgrad.budget import Cost
 from popgrad.checks import fail, positive
 from popgrad.layout import Layout
-from popgrad.objective import Batch, Objective, Population, Priced
+from popgrad.objective import ALL, Batch, Objective, Population, Priced
 from popgrad.optim import Adam, Descent, Optimizer
 from popgrad.search._base import Array, Fitness, Run, Search
 
@@ -175,7 +175,7 @@ class _Estimated(Objective):
             fail("OpenAIES.tell", f"{self.search.optimizer!r} needs popgrad.fit or popgrad.minimize")
         return self.objective
 
-    def values(self, population: Population, batch: Batch) -> Fitness:
+    def values(self, population: Population, batch: Batch = ALL) -> Fitness:
         """Those of the inner objective."""
         return self._inner().values(population, batch)
 
