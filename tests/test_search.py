@@ -271,6 +271,33 @@ def test_pso_formula():
     assert abs((step - mean).mean()) < 5 * step.std() / np.sqrt(step.size)
 
 
+@pytest.mark.parametrize("bounds", [None, (-0.2, 0.3)], ids=["free", "bounded"])
+def test_pso_velocity_after_a_generation(bounds):
+    run = search.PSO(popsize=12, init_sigma=0.2).start(np.zeros(40), 1, bounds)
+    random = np.random.default_rng(0)
+    reflections = 0
+    for generation in range(8):
+        before = {name: value.copy() for name, value in run.state.items()}
+        place, moved = np.empty((2, 12, 40))
+        leader = before["best"][before["best_fitness"].argmin()]
+        factors = {"inertia": 0.7298, "cognitive": 1.49618, "social": 1.49618}
+        run.move("ParticleSwarm", [place, moved], [before["x"], before["v"], before["best"], leader], **factors)
+        population = run.ask()
+        failed = np.arange(12) % 4 == generation % 3
+        run.tell(np.where(failed, np.nan, random.random(12)))
+
+        velocity = population - before["x"]
+        if bounds is not None:
+            outside = (place < bounds[0]) | (place > bounds[1])
+            velocity = np.where(outside, -moved / 2, velocity)
+            reflections += outside.sum()
+        velocity[~np.isfinite(before["best_fitness"])] = 0
+        velocity[failed] = -before["v"][failed] / 2
+        np.testing.assert_array_equal(run.state["v"], velocity)
+        np.testing.assert_array_equal(run.state["x"], np.where(failed[:, None], before["x"], population))
+    assert (reflections > 0) == (bounds is not None)
+
+
 def test_genetic_children_take_genes_from_two_parents():
     method = search.GeneticAlgorithm(popsize=8, mutation=1e-12, crossover=1.0, elites=0)
     run = method.start(np.zeros(400), seed=1)

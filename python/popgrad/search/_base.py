@@ -89,8 +89,10 @@ class Run:
         best_f: its fitness; infinity before the first ``tell``.
         evaluations: candidates told so far.
         generation: populations told so far.
-        nonfinite: how many fitnesses were NaN or infinite. Those candidates are never the best and never part
-            of an update.
+        nonfinite: number of fitness values that were NaN or infinite. Their candidates are never the best and never
+            part of an update.
+        handed: arrays that ``Search.propose`` fills for ``Search.learn`` of the same generation. They are a function of
+            the state, so they are not saved: a loaded run asks again.
     """
 
     def __init__(self, search: Search, x0: ArrayLike, seed: int = 0, bounds: Bounds | None = None) -> None:
@@ -108,6 +110,7 @@ class Run:
         self.state: dict[str, Any] = {}
         self.best_x, self.best_f = _read_only(self.x0.copy()), np.inf
         self.generation = self.evaluations = self.nonfinite = 0
+        self.handed: dict[str, Array] = {}
         self._asked: Array | None = None
         self._ones = np.ones_like(self.x0)
         search.begin(self)

@@ -59,45 +59,35 @@ class PSO(Search):
         run.state["v"] = np.zeros_like(run.state["x"])
         run.state["best"] = run.state["x"].copy()
         run.state["best_fitness"] = np.full(self.popsize, np.inf)
+        run.handed["velocity"] = np.zeros_like(run.state["x"])
 
     def propose(self, run: Run) -> Array:
-        """The places after the next move."""
-        x, _ = self._moved(run)
-        never = ~np.isfinite(run.state["best_fitness"])
-        if run.generation > 0 and never.any():
+        """Positions after the next move."""
+        state = run.state
+        if run.generation == 0:
+            return np.array(state["x"])
+        x = run.empty(self.popsize)
+        leader = state["best"][state["best_fitness"].argmin()]
+        factors = {"inertia": self.inertia, "cognitive": self.cognitive, "social": self.social}
+        sources = [state["x"], state["v"], state["best"], leader]
+        run.move("ParticleSwarm", [x, run.handed["velocity"]], sources, **factors)
+        never = ~np.isfinite(state["best_fitness"])
+        if never.any():
             x[never] = run.draws(self.popsize, self.init_sigma)[never]
         return x
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """Move there, and remember the better places."""
-        state, finite = run.state, np.isfinite(fitness)
-        velocity = self._velocity(run, population)
+        """Move the particles, and remember the better positions."""
+        state = run.state
+        infinite = np.full(run.n, np.inf, population.dtype)
+        bounds = [-infinite, infinite] if run.box is None else [run.box.lower, run.box.upper]
+        run.move(
+            "ParticleArrival",
+            [state["x"], state["v"]],
+            [population, run.handed["velocity"], *bounds],
+            failed=~np.isfinite(fitness),
+            drawn=~np.isfinite(state["best_fitness"]),
+        )
         better = fitness < state["best_fitness"]
         state["best"][better] = population[better]
         state["best_fitness"][better] = fitness[better]
-        if finite.all():
-            state["v"], state["x"] = velocity, population.copy()
-        else:
-            state["v"] = np.where(finite[:, None], velocity, -state["v"] / 2)
-            state["x"] = np.where(finite[:, None], population, state["x"])
-
-    def _moved(self, run: Run) -> tuple[Array, Array]:
-        """Places and velocities after the next move, before the bounds; the first ones at the beginning."""
-        state = run.state
-        x, v = state["x"].copy(), state["v"].copy()
-        if run.generation > 0:
-            leader = state["best"][state["best_fitness"].argmin()]
-            factors = {"inertia": self.inertia, "cognitive": self.cognitive, "social": self.social}
-            run.move("ParticleSwarm", [x, v], [state["best"], leader], **factors)
-        return x, v
-
-    def _velocity(self, run: Run, population: Array) -> Array:
-        """The velocities of particles that have come to `population`."""
-        with np.errstate(over="ignore"):  # bounds may be further apart than the largest number
-            velocity: Array = population - run.state["x"]
-        if run.box is not None:
-            place, v = self._moved(run)
-            reflected = ((place < run.box.lower) | (place > run.box.upper)) & np.isfinite(v)
-            velocity = np.where(reflected, -v / 2, velocity)
-        velocity[~np.isfinite(run.state["best_fitness"])] = 0  # it was drawn
-        return velocity
