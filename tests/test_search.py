@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,31 @@ def go(method, generations, *, x0=SPHERE.x0, seed=0, bounds=None, f=SPHERE.f, ru
 
 def test_registered():
     assert {type(case.search) for case in SEARCHES} == set(search.REGISTRY.values())
+
+
+def test_names():
+    names = {"acor", "de", "genetic", "openai_es", "pso", "random_search", "simulated_annealing", "tabu"}
+    assert names <= search.REGISTRY.keys()
+    assert list(search.REGISTRY) == sorted(search.REGISTRY)
+    assert {kind.__name__ for kind in search.REGISTRY.values()} <= set(search.__all__)
+
+
+def test_a_search_names_itself():
+    class HTTPSearch2(search.Search):
+        pass
+
+    class Other(search.Search):
+        name, label = "another", "Another one"
+
+    assert (HTTPSearch2.name, HTTPSearch2.label) == ("http_search_2", "HTTPSearch2")
+    assert (Other.name, Other.label) == ("another", "Another one")
+
+
+def test_every_search_is_visible_to_type_checkers():
+    text = Path(search.__file__).read_text()
+    for kind in search.REGISTRY.values():
+        line = f"    from {kind.__module__} import {kind.__name__} as {kind.__name__}\n"
+        assert line in text, f"add to popgrad/search/__init__.py, under TYPE_CHECKING:\n{line}"
 
 
 @pytest.mark.parametrize(

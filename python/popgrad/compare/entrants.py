@@ -52,22 +52,13 @@ _LABELS = {
     "schedule_free_sgd": "Schedule-Free SGD",
     "schedule_free_adamw": "Schedule-Free AdamW",
     "sophia": "Sophia-G",
-    "random_search": "Random search",
-    "simulated_annealing": "Simulated annealing",
-    "tabu": "Tabu search",
-    "genetic": "Genetic algorithm",
-    "acor": "ACO_R (ant colony)",
 }
 ENTRANTS |= {
     name: Entrant(_LABELS.get(name, kind.__name__), cast(Callable[[], optim.Optimizer], kind)(), 32)
     for name, kind in optim.REGISTRY.items()
     if name not in ENTRANTS
 }
-ENTRANTS |= {
-    name: Entrant(_LABELS.get(name, kind.__name__), kind(), None)
-    for name, kind in search.REGISTRY.items()
-    if name not in ENTRANTS
-}
+ENTRANTS |= {name: Entrant(kind.label, kind(), None) for name, kind in search.REGISTRY.items() if name not in ENTRANTS}
 
 
 def chosen(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,7 +31,18 @@ class Search(metaclass=Settings):
     random numbers as functions of (run.seed, run.generation): so a run can be stopped and resumed anywhere.
     """
 
+    name: ClassVar[str]
+    """On the command line. Default: the name of the class in snake_case."""
+
+    label: ClassVar[str]
+    """In tables and charts. Default: the name of the class."""
+
     popsize: int = 32
+
+    def __init_subclass__(cls) -> None:
+        words = re.findall("[A-Z]+(?![a-z])|[A-Z][a-z]+|[0-9]+", cls.__name__)
+        cls.name = vars(cls).get("name", "_".join(words).lower())
+        cls.label = vars(cls).get("label", cls.__name__)
 
     def __post_init__(self) -> None:
         positive_int(self, "popsize", self.popsize, self.least_popsize())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -40,6 +40,8 @@ class ACOR(Search):
     Reference: Socha & Dorigo, European Journal of Operational Research 185 (2008), eq. 3 to 7. The paper has
     k = 50, m = 2 and q = 1e-4 for tens of coordinates; the defaults here suit the thousands of a network.
     """
+
+    label: ClassVar[str] = "ACO_R (ant colony)"
 
     popsize: int = 5
     archive: int = 20

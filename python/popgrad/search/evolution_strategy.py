@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -39,6 +39,9 @@ class OpenAIES(Search):
 
     Reference: Salimans et al., arXiv:1703.03864 (2017), Algorithm 1 and section 2.1 (mirrored sampling, ranks, Adam).
     """
+
+    name: ClassVar[str] = "openai_es"
+    label: ClassVar[str] = "OpenAI-ES"
 
     popsize: int = 128
     sigma: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -39,6 +39,9 @@ class GeneticAlgorithm(Search):
     Reference: Holland, Adaptation in Natural and Artificial Systems (1975); Goldberg & Deb, FOGA 1 (1991), for
     tournaments; Syswerda, ICGA 1989, for uniform crossover; De Jong (1975) for elites.
     """
+
+    name: ClassVar[str] = "genetic"
+    label: ClassVar[str] = "Genetic algorithm"
 
     popsize: int = 32
     tournament: int = 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from popgrad.checks import positive
 from popgrad.search._base import Array, Fitness, Run, Search
@@ -25,6 +25,8 @@ class RandomSearch(Search):
 
     Reference: Brooks, Operations Research 6 (1958).
     """
+
+    label: ClassVar[str] = "Random search"
 
     popsize: int = 32
     sigma: float = 0.1

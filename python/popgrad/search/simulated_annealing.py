@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class SimulatedAnnealing(Search):
 
     Reference: Kirkpatrick, Gelatt & Vecchi, Science 220 (1983); acceptance after Metropolis et al. (1953).
     """
+
+    label: ClassVar[str] = "Simulated annealing"
 
     popsize: int = 1
     temperature: float | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -44,6 +44,9 @@ class TabuSearch(Search):
     Reference: Chelouah & Siarry, European Journal of Operational Research 123 (2000), section 3; Glover, ORSA
     Journal on Computing 1 (1989), for aspiration.
     """
+
+    name: ClassVar[str] = "tabu"
+    label: ClassVar[str] = "Tabu search"
 
     popsize: int = 8
     radius: float | None = None
