@@ -13,7 +13,7 @@ import popgrad as pg
 from cases import PROBLEMS, SEARCHES, assert_same_run
 from popgrad import checkpoint, search
 from popgrad.search.differential_evolution import distinct_others
-from popgrad.search.evolution_strategy import centred_ranks
+from popgrad.search.evolution_strategy import centered_ranks
 
 METHODS = pytest.mark.parametrize("case", SEARCHES, ids=lambda case: case.id)
 SPHERE = PROBLEMS["sphere"]
@@ -99,7 +99,7 @@ def test_shapes_and_dtype(case, dtype, n):
 def test_the_start_is_the_first_candidate(case):
     x0 = np.arange(5.0)
     first = case.search.start(x0).ask()
-    # OpenAI-ES measures neighbours of its centre only, in mirrored pairs.
+    # OpenAI-ES evaluates antithetic pairs around its center, not the center.
     start = first[[0, 64]].mean(axis=0) if isinstance(case.search, search.OpenAIES) else first[0]
     np.testing.assert_allclose(start, x0, atol=1e-15)
 
@@ -421,7 +421,7 @@ def test_tabu_stops_when_its_radius_is_rounding():
         assert run.state["radius"] < 0.1 * np.finfo(dtype).eps < 4 * run.state["radius"]
 
 
-def test_tabu_neighbours_lie_in_their_crowns():
+def test_tabu_neighbors_lie_in_their_crowns():
     method = search.TabuSearch(popsize=8, radius=0.8)
     for n in (1, 3, 100):
         run = method.start(np.ones(n), seed=1)
@@ -432,7 +432,7 @@ def test_tabu_neighbours_lie_in_their_crowns():
 
 
 def test_tabu_does_not_return_to_a_place_it_left():
-    # Worse everywhere: the best neighbour is the one nearest to the start, which is tabu once left.
+    # Worse everywhere: the best neighbor is the one nearest to the start, which is tabu once left.
     method = search.TabuSearch(popsize=4, radius=1.0, tabu_radius=0.9, patience=1000)
     run = method.start(np.zeros(2), seed=1)
     run.tell(SPHERE.f(run.ask()))
@@ -479,7 +479,7 @@ def test_es_takes_every_other_optimizer(name, wrapped):
     assert not np.array_equal(run.recommend(), SPHERE.x0)
 
 
-def test_es_pairs_mirror_and_the_estimate_descends():
+def test_es_pairs_are_antithetic_and_the_estimate_descends():
     method = search.OpenAIES(popsize=64, sigma=0.1)
     run = method.start(np.full(30, 2.0), seed=1)
     population = run.ask()
@@ -496,11 +496,11 @@ def test_es_estimate_is_the_gradient_of_a_linear_function():
     method = search.OpenAIES(popsize=100_000, sigma=0.1, optimizer=pg.optim.SGD(1.0))
     run = method.start(np.zeros(3), seed=1)
     run.tell(run.ask() @ slope)
-    step = -run.state["centre"]
+    step = -run.state["center"]
     np.testing.assert_allclose(step / np.linalg.norm(step), slope / np.linalg.norm(slope), atol=0.02)
 
 
-def test_centred_ranks():
-    np.testing.assert_allclose(centred_ranks(np.array([3.0, 1.0, 2.0])), [0.5, -0.5, 0.0])
-    np.testing.assert_allclose(centred_ranks(np.array([1.0, 1.0, 2.0])), [-0.25, -0.25, 0.5])
-    np.testing.assert_array_equal(centred_ranks(np.array([7.0])), [0.0])
+def test_centered_ranks():
+    np.testing.assert_allclose(centered_ranks(np.array([3.0, 1.0, 2.0])), [0.5, -0.5, 0.0])
+    np.testing.assert_allclose(centered_ranks(np.array([1.0, 1.0, 2.0])), [-0.25, -0.25, 0.5])
+    np.testing.assert_array_equal(centered_ranks(np.array([7.0])), [0.0])

@@ -43,7 +43,7 @@ ENTRANTS: dict[str, Entrant] = {
     "lookahead": Entrant("Lookahead (Adam)", optim.Lookahead(optim.Adam()), 32),
     "sam": Entrant("SAM (momentum)", optim.SAM(optim.Momentum()), 32),
     "polyak": Entrant("Polyak average (SGD)", optim.Polyak(optim.SGD()), 32),
-    # Nothing is compared across generations: its centre averages the noise of small batches out.
+    # Nothing is compared across generations: its center averages the noise of small batches out.
     "openai_es": Entrant("OpenAI-ES", search.OpenAIES(optimizer=optim.Adam(learning_rate=0.02)), 64),
 }
 _LABELS = {

@@ -1,4 +1,4 @@
-"""The state of a run as data: what a saved value must be to go on from it, and digests of what it depends on."""
+"""Checks of saved states, and digests of the settings that a state depends on."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["digest", "like"]
 
 
 def digest(value: Any) -> int:
-    """A number in [0, 2^53) that stands for `value`: equal values have equal ones, in every process.
+    """Return a hash of `value` in [0, 2^53): equal values have equal hashes, in every process.
 
-    Fewer than 2^53 so that a file format that knows only float64 keeps it.
+    53 bits, so that a file format that stores numbers as float64 keeps it exactly.
     """
     return int.from_bytes(hashlib.sha256(_described(value).encode()).digest()[:8], "big") >> 11
 
@@ -31,14 +31,14 @@ def _described(value: Any) -> str:
         return f"{type(value).__qualname__}({', '.join(inside)})"
     if isinstance(value, Real):
         return repr(float(value))
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))  # a schedule has another address in every process
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))  # the address of a schedule differs between processes
 
 
 def like(name: str, key: str, value: Any, mine: Any) -> Any:
-    """`value` as what `mine` is: a number of its type, or a copy as an array of its shape and type.
+    """Return a copy of `value` with the type of `mine`: a number, or an array of the same shape.
 
     Raises:
-        InputError: it is something else.
+        InputError: `value` has another type or shape.
     """
     if isinstance(mine, np.ndarray):
         return _array_like(name, key, value, mine)

@@ -17,27 +17,27 @@ from popgrad.search._base import Array, Fitness, Run, Search
 @final
 @dataclass(frozen=True)
 class OpenAIES(Search):
-    r"""A gradient estimated from mirrored normal steps, and a gradient optimizer that follows it.
+    r"""Estimates a gradient from antithetic normal steps and follows it with a gradient optimizer.
 
     .. math:: \hat g = \frac{1}{P \sigma} \sum_k u_k\, z_k, \qquad x_k = \theta + \sigma z_k, \quad z_{k + P/2} = -z_k
 
-    where u are the centred ranks of the fitness, from -1/2 (best) to 1/2: the estimate descends.
+    u are the centered ranks of the fitness, from -1/2 (best) to 1/2. A step along :math:`-\hat g` lowers the fitness.
 
     Args:
         popsize: candidates per generation, even, >= 2.
-        sigma: standard deviation of the steps, > 0, in units of x. None: 0.05, or 0.1 of the box's width where both
-            bounds are finite.
+        sigma: standard deviation of the steps, > 0, in units of x. None: 0.1 of the width of the box in coordinates
+            with two finite bounds, 0.05 in the others.
         optimizer: what follows the estimate; one of `popgrad.optim` that takes one gradient a step and keeps no average
-            beside the parameters; its learning rate is in units of x. None: `Adam` with a learning rate of 0.02, or
-            0.1 of the box's width where both bounds are finite.
+            beside the parameters; its learning rate is in units of x. None: `Adam` with a learning rate of 0.1 of
+            the width of the box in coordinates with two finite bounds, 0.02 in the others.
 
-    State: ``centre`` (n,), and the optimizer's, such as ``optimizer.slots``, ``optimizer.t``.
+    State: ``center`` (n,), and the state of the optimizer, such as ``optimizer.slots`` and ``optimizer.t``.
 
     Raises:
         InputError: a setting is out of range, or the optimizer needs more than the estimate, or its solution is an
             average and not its parameters.
 
-    Reference: Salimans et al., arXiv:1703.03864 (2017), Algorithm 1 and section 2.1 (mirrored sampling, ranks, Adam).
+    Reference: Salimans et al., arXiv:1703.03864 (2017), Algorithm 1 and section 2.1 (antithetic sampling, ranks, Adam).
     """
 
     name: ClassVar[str] = "openai_es"
@@ -51,7 +51,7 @@ class OpenAIES(Search):
         super().__post_init__()
         positive(self, *(["sigma"] if self.sigma is not None else []))
         if self.popsize % 2:
-            fail(self, f"popsize must be even, for mirrored pairs, got {self.popsize}")
+            fail(self, f"popsize must be even, for antithetic pairs, got {self.popsize}")
         if self.optimizer is not None:
             if not isinstance(self.optimizer, Optimizer):
                 fail(self, f"optimizer must be one of popgrad.optim, got {self.optimizer!r}")
@@ -59,54 +59,54 @@ class OpenAIES(Search):
                 fail(self, f"optimizer {reason}; got {self.optimizer!r}")
 
     def least_popsize(self) -> int:
-        """One pair."""
+        """Return 2: one antithetic pair."""
         return 2
 
     def begin(self, run: Run) -> None:
-        """The centre is x0."""
+        """Put the center at x0."""
         optimizer, unit = self._optimizer(run)
         state = optimizer.init(run.x0 / unit)
-        run.state["centre"] = run.x0.copy()
+        run.state["center"] = run.x0.copy()
         run.state.update({f"optimizer.{name}": value for name, value in state.to_dict().items()})
 
     def propose(self, run: Run) -> Array:
-        """Mirrored pairs: member k + P / 2 takes the step of member k, backwards."""
+        """Return antithetic pairs: candidate k + P / 2 takes the step of candidate k with the opposite sign."""
         half, out = self.popsize // 2, run.empty(self.popsize)
         identity = np.tile(np.arange(half, dtype=np.uint32), 2)
         sigma, unit = self._sigma(run)
         width = np.repeat([sigma, -sigma], half)
-        run.move("SpreadGaussian", out, [run.state["centre"], unit], width=width, identity=identity)
+        run.move("SpreadGaussian", out, [run.state["center"], unit], width=width, identity=identity)
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """One step of the optimizer along the estimate."""
+        """Step the optimizer along the estimated gradient."""
         finite = np.isfinite(fitness)
         utility = np.zeros(len(fitness))
-        utility[finite] = centred_ranks(fitness[finite])
+        utility[finite] = centered_ranks(fitness[finite])
         gradient, state = np.empty_like(run.x0), run.state
         optimizer, unit = self._optimizer(run)
         sigma, spread = self._sigma(run)
-        # (x_k - centre) / sigma is z_k: the steps need not be drawn again, and bounds are taken into account.
+        # z_k = (x_k - center) / sigma. Unlike the drawn steps, it includes the reflections at bounds.
         weights = utility / (max(int(finite.sum()), 1) * sigma**2)
-        _core.combine(weights, population, state["centre"], gradient)
+        _core.combine(weights, population, state["center"], gradient)
         gradient = gradient / spread * (unit / spread)  # of x / unit
         named = {name.removeprefix("optimizer."): v for name, v in state.items() if name.startswith("optimizer.")}
-        inner, scaled = State.from_dict(named), state["centre"] / unit
+        inner, scaled = State.from_dict(named), state["center"] / unit
         optimizer.step(scaled, gradient, inner)
-        state["centre"] = scaled * unit
-        run.within(state["centre"][None], identity=np.array([self.popsize], np.uint32))
+        state["center"] = scaled * unit
+        run.within(state["center"][None], identity=np.array([self.popsize], np.uint32))
         state.update({f"optimizer.{name}": value for name, value in inner.to_dict().items()})
 
     def recommend(self, run: Run) -> Array:
         """Return the center, which averages out the noise of the candidates around it."""
-        return run.state["centre"] if run.generation else run.best_x
+        return run.state["center"] if run.generation else run.best_x
 
     def _sigma(self, run: Run) -> tuple[float, Array]:
-        """The standard deviation of the steps, and its unit (n,)."""
+        """Return the standard deviation of the steps and its unit in each coordinate (n,)."""
         return run.length(self.sigma, free=0.05, share=0.1)
 
     def _optimizer(self, run: Run) -> tuple[Optimizer, Array]:
-        """What follows the estimate, and the unit (n,) of its steps."""
+        """Return the optimizer and the unit of its steps in each coordinate (n,)."""
         if self.optimizer is not None:
             return self.optimizer, np.ones_like(run.x0)
         rate, unit = run.length(None, free=0.02, share=0.1)
@@ -128,10 +128,10 @@ def _unsuited(optimizer: Optimizer) -> str | None:
     return _unsuited(optimizer.inner) if isinstance(optimizer, Wrapper) else None
 
 
-def centred_ranks(values: Fitness) -> Fitness:
-    """Ranks from -1/2 (smallest) to 1/2, equal for equal values; (P,) to (P,)."""
+def centered_ranks(values: Fitness) -> Fitness:
+    """Return the ranks of P values, scaled to [-1/2, 1/2]; equal values share the mean of their ranks."""
+    from scipy.stats import rankdata  # importing scipy.stats takes 0.4 s, most of the time of `import popgrad`
+
     if len(values) < 2:
         return np.zeros(len(values))
-    ordered = np.sort(values)
-    ranks = 0.5 * (np.searchsorted(ordered, values, "left") + np.searchsorted(ordered, values, "right") - 1)
-    return np.asarray(ranks / (len(values) - 1) - 0.5)
+    return np.asarray((rankdata(values) - 1) / (len(values) - 1) - 0.5)

@@ -1,4 +1,4 @@
-"""Minimize any function of a population."""
+"""Minimizes a function of a population."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Result:
-    """What `minimize` found.
+    """The result of `minimize`.
 
     Attributes:
-        x: (n,) the solution. f: its value.
+        x: the solution, (n,).
+        f: value of the solution.
         evaluations, generations: candidates and populations evaluated.
         nonfinite: values that were NaN or infinite.
-        history: (generations, 2), evaluations so far and the best value so far.
+        history: evaluations and best value after each generation, (generations, 2).
         reason: why the run ended.
     """
 
@@ -52,24 +53,24 @@ def minimize(
 ) -> Result:
     """Minimize f, a function of whole populations, in float64.
 
-    The solution is the best candidate. `OpenAIES`, which moves a center, returns that center
-    unless the best candidate or x0 is better: f is evaluated at the center and once more at the best candidate, whose
-    first value may have been luck. What the second value differs from the first counts as the noise of f, and only a
-    candidate that is better than the center by more than that replaces it. For such a search f is evaluated at x0 too,
-    before the first population: a result is never worse than x0. These up to three evaluations are within the budget;
-    one that covers no more than one population leaves them out.
+    The solution is the best candidate. A search that moves a center, such as `OpenAIES`, returns the center, unless the
+    best candidate or x0 is better. To decide, `minimize` evaluates f at the center and again at the best candidate. The
+    difference between the two values at the best candidate estimates the noise of f. The best candidate replaces the
+    center only if it is better by more than this noise. If x0 is not in the first population, f is evaluated at x0
+    first, so that the result is never worse than x0. The budget includes these evaluations, three at most. They are
+    omitted if the budget covers only one population.
 
     Args:
-        f: takes (P, n) candidates, returns (P,) values; smaller is better. NaN and infinity mark a candidate
-            as unusable.
-        x0: (n,) where to begin.
+        f: function from candidates (P, n) to values (P,); smaller is better. NaN and infinity mark a candidate as
+            unusable.
+        x0: starting point, (n,).
         search: one of `popgrad.search`.
-        budget: in evaluations or seconds.
+        budget: limit of evaluations or seconds.
         bounds: see `Search.start`.
-        seed: same seed, same result.
+        seed: the same seed gives the same result.
 
     Raises:
-        InputError: an argument does not fit, or f returns another shape, or nothing finite.
+        InputError: an argument is invalid, or f returns another shape or no finite value.
     """
     if not callable(f):
         fail("minimize", f"f must be a function of a (P, n) array, got {type(f).__name__}")
@@ -100,18 +101,18 @@ def minimize(
     return Result(x, value, objective.evaluations, run.generation, nonfinite, history, reason)
 
 
-_FINAL = 2  # evaluations at the end: of the center and, once more, of the best candidate
+_FINAL = 2  # evaluations at the end: the center, and the best candidate again
 
 
 class _Objective:
-    """f, checked and counted."""
+    """f with checked values and counted evaluations."""
 
     def __init__(self, f: Callable[[Array], ArrayLike], name: str) -> None:
         self.f, self.name = f, name
         self.evaluations = self.nonfinite = 0
 
     def __call__(self, population: Array) -> Fitness:
-        population.setflags(write=False)  # the search's own memory: f must not write to it
+        population.setflags(write=False)  # f must not modify the memory of the search
         values = checked_fitness(self.name, self.f(population), len(population))
         self.evaluations += len(values)
         self.nonfinite += int((~np.isfinite(values)).sum())
@@ -123,19 +124,19 @@ def _contains(population: Array, x: Array) -> bool:
 
 
 def _allows(budget: Budget, used: int, run: Run, seconds: float) -> bool:
-    """Whether the budget covers another population, and what is evaluated at the end."""
+    """Whether the budget covers another population and the final evaluations."""
     final = 0 if np.array_equal(run.recommend(), run.best_x) else _FINAL
     return budget.allows(0, used + len(run.ask()) + final, seconds)
 
 
 def _solution(run: Run, objective: _Objective | None, at_start: float) -> tuple[Array, float]:
-    """Return the solution and its value; without an objective, choose among the values measured so far."""
+    """Return the solution and its value; without an objective, choose among known values."""
     best, center = np.array(run.best_x), run.recommend()
     start = np.array(run.x0), at_start
     if objective is None or np.array_equal(center, best):
         return min((best, run.best_f), start, key=_value)
     at_center, again = (float(value) for value in objective(np.stack([center, best])))
-    if not np.isfinite([at_center, again]).all():  # f does not settle: the values that were finite
+    if not np.isfinite([at_center, again]).all():  # f is not deterministic: use the finite values
         return min((center, at_center), (best, run.best_f), start, key=_value)
     other = min((best, again), start, key=_value)
     return other if other[1] + abs(again - run.best_f) < at_center else (center, at_center)
