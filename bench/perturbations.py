@@ -79,7 +79,7 @@ def million():
     random = np.random.default_rng(0)
     data = model.objective(random.normal(size=(256, 64)), random.integers(0, 10, 256))
     for rank in (1, None):
-            population = pg.Perturbations(model.params, 0.1, 1_000_000, 0, rank=rank, layout=model.layout)
+        population = pg.Perturbations(model.params, 0.1, 1_000_000, 0, rank=rank, layout=model.layout)
         start = time.perf_counter()
         values = data.values(population)
         middle = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Minimise any function of a population, with bounds, by asking and telling."""
+"""Minimize any function of a population, with bounds, by asking and telling."""
 
 import numpy as np
 

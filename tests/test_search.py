@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,31 @@ def go(method, generations, *, x0=SPHERE.x0, seed=0, bounds=None, f=SPHERE.f, ru
 
 def test_registered():
     assert {type(case.search) for case in SEARCHES} == set(search.REGISTRY.values())
+
+
+def test_names():
+    names = {"acor", "de", "genetic", "openai_es", "pso", "random_search", "simulated_annealing", "tabu"}
+    assert names <= search.REGISTRY.keys()
+    assert list(search.REGISTRY) == sorted(search.REGISTRY)
+    assert {kind.__name__ for kind in search.REGISTRY.values()} <= set(search.__all__)
+
+
+def test_a_search_names_itself():
+    class HTTPSearch2(search.Search):
+        pass
+
+    class Other(search.Search):
+        name, label = "another", "Another one"
+
+    assert (HTTPSearch2.name, HTTPSearch2.label) == ("http_search_2", "HTTPSearch2")
+    assert (Other.name, Other.label) == ("another", "Another one")
+
+
+def test_every_search_is_visible_to_type_checkers():
+    text = Path(search.__file__).read_text()
+    for kind in search.REGISTRY.values():
+        line = f"    from {kind.__module__} import {kind.__name__} as {kind.__name__}\n"
+        assert line in text, f"add to popgrad/search/__init__.py, under TYPE_CHECKING:\n{line}"
 
 
 @pytest.mark.parametrize(
@@ -73,7 +99,7 @@ def test_shapes_and_dtype(case, dtype, n):
 def test_the_start_is_the_first_candidate(case):
     x0 = np.arange(5.0)
     first = case.search.start(x0).ask()
-    # OpenAI-ES measures neighbours of its centre only, in mirrored pairs.
+    # OpenAI-ES evaluates antithetic pairs around its center, not the center.
     start = first[[0, 64]].mean(axis=0) if isinstance(case.search, search.OpenAIES) else first[0]
     np.testing.assert_allclose(start, x0, atol=1e-15)
 
@@ -271,6 +297,33 @@ def test_pso_formula():
     assert abs((step - mean).mean()) < 5 * step.std() / np.sqrt(step.size)
 
 
+@pytest.mark.parametrize("bounds", [None, (-0.2, 0.3)], ids=["free", "bounded"])
+def test_pso_velocity_after_a_generation(bounds):
+    run = search.PSO(popsize=12, init_sigma=0.2).start(np.zeros(40), 1, bounds)
+    random = np.random.default_rng(0)
+    reflections = 0
+    for generation in range(8):
+        before = {name: value.copy() for name, value in run.state.items()}
+        place, moved = np.empty((2, 12, 40))
+        leader = before["best"][before["best_fitness"].argmin()]
+        factors = {"inertia": 0.7298, "cognitive": 1.49618, "social": 1.49618}
+        run.move("ParticleSwarm", [place, moved], [before["x"], before["v"], before["best"], leader], **factors)
+        population = run.ask()
+        failed = np.arange(12) % 4 == generation % 3
+        run.tell(np.where(failed, np.nan, random.random(12)))
+
+        velocity = population - before["x"]
+        if bounds is not None:
+            outside = (place < bounds[0]) | (place > bounds[1])
+            velocity = np.where(outside, -moved / 2, velocity)
+            reflections += outside.sum()
+        velocity[~np.isfinite(before["best_fitness"])] = 0
+        velocity[failed] = -before["v"][failed] / 2
+        np.testing.assert_array_equal(run.state["v"], velocity)
+        np.testing.assert_array_equal(run.state["x"], np.where(failed[:, None], before["x"], population))
+    assert (reflections > 0) == (bounds is not None)
+
+
 def test_genetic_children_take_genes_from_two_parents():
     method = search.GeneticAlgorithm(popsize=8, mutation=1e-12, crossover=1.0, elites=0)
     run = method.start(np.zeros(400), seed=1)
@@ -368,7 +421,7 @@ def test_tabu_stops_when_its_radius_is_rounding():
         assert run.state["radius"] < 0.1 * np.finfo(dtype).eps < 4 * run.state["radius"]
 
 
-def test_tabu_neighbours_lie_in_their_crowns():
+def test_tabu_neighbors_lie_in_their_crowns():
     method = search.TabuSearch(popsize=8, radius=0.8)
     for n in (1, 3, 100):
         run = method.start(np.ones(n), seed=1)
@@ -379,7 +432,7 @@ def test_tabu_neighbours_lie_in_their_crowns():
 
 
 def test_tabu_does_not_return_to_a_place_it_left():
-    # Worse everywhere: the best neighbour is the one nearest to the start, which is tabu once left.
+    # Worse everywhere: the best neighbor is the one nearest to the start, which is tabu once left.
     method = search.TabuSearch(popsize=4, radius=1.0, tabu_radius=0.9, patience=1000)
     run = method.start(np.zeros(2), seed=1)
     run.tell(SPHERE.f(run.ask()))
@@ -426,7 +479,7 @@ def test_es_takes_every_other_optimizer(name, wrapped):
     assert not np.array_equal(run.recommend(), SPHERE.x0)
 
 
-def test_es_pairs_mirror_and_the_estimate_descends():
+def test_es_pairs_are_antithetic_and_the_estimate_descends():
     method = search.OpenAIES(popsize=64, sigma=0.1)
     run = method.start(np.full(30, 2.0), seed=1)
     population = run.ask()
@@ -443,7 +496,7 @@ def test_es_estimate_is_the_gradient_of_a_linear_function():
     method = search.OpenAIES(popsize=100_000, sigma=0.1, optimizer=pg.optim.SGD(1.0))
     run = method.start(np.zeros(3), seed=1)
     run.tell(run.ask() @ slope)
-    step = -run.state["centre"]
+    step = -run.state["center"]
     np.testing.assert_allclose(step / np.linalg.norm(step), slope / np.linalg.norm(slope), atol=0.02)
 
 

@@ -109,21 +109,43 @@ struct Differential {
   }
 };
 
-// Particle swarm. Kennedy & Eberhart 1995 with the inertia weight of Shi & Eberhart 1998, eq. 1 and 2.
-// x = {position, velocity}, s = {own best, best of the neighbourhood}; fresh random numbers per coordinate.
+// Particle swarm: position and velocity after the next move. Kennedy & Eberhart 1995 with the inertia weight of Shi &
+// Eberhart 1998, eq. 1 and 2; fresh random numbers per coordinate.
+// x = {position, velocity}, s = {old position, old velocity, own best, best of the neighborhood}.
 template <class T>
 struct ParticleSwarm {
-  static constexpr int outputs = 2, sources = 2;
+  static constexpr int outputs = 2, sources = 4;
   static constexpr const char* fields = "inertia cognitive social";
   T inertia, cognitive, social;
   POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
-    x[1] =
-        inertia * x[1] + cognitive * T(draws.uniform(0)) * (s[0] - x[0]) + social * T(draws.uniform(1)) * (s[1] - x[0]);
-    x[0] += x[1];
+    const T own = cognitive * T(draws.uniform(0)) * (s[2] - s[0]);
+    const T common = social * T(draws.uniform(1)) * (s[3] - s[0]);
+    x[1] = inertia * s[1] + own + common;
+    x[0] = s[0] + x[1];
+  }
+};
+
+// Particle swarm: the state after the fitness of the candidate is known. `failed` is 1 for a particle whose fitness is
+// not finite: it stays, with its velocity reversed and halved. `drawn` is 1 for a particle whose candidate was not
+// reached by a move: it comes to rest there. A coordinate that the move took out of the box has the moved velocity
+// reversed and halved. SPSO 2011 (Clerc, hal-00764996).
+// x = {position, velocity}, s = {candidate, moved velocity, lower, upper}.
+template <class T>
+struct ParticleArrival {
+  static constexpr int outputs = 2, sources = 4;
+  static constexpr const char* fields = "failed drawn";
+  T failed, drawn;
+  POPGRAD_HD void operator()(T* x, const T* s, const Draws&, bool) const {
+    const T reached = without_denormals(x[0] + s[1]);
+    const bool reflected = (reached < s[2] || reached > s[3]) && s[1] - s[1] == T(0);
+    const T traveled = reflected ? T(-0.5) * s[1] : s[0] - x[0];
+    x[1] = failed != T(0) ? T(-0.5) * x[1] : drawn != T(0) ? T(0) : traveled;
+    x[0] = failed != T(0) ? x[0] : s[0];
   }
 };
 
 }  // namespace popgrad::POPGRAD_TARGET
 
 #define MOVE_RULES(X) \
-  X(Uniform) X(Reflect) X(Gaussian) X(SpreadGaussian) X(Crown) X(Crossover) X(Differential) X(ParticleSwarm)
+  X(Uniform)          \
+  X(Reflect) X(Gaussian) X(SpreadGaussian) X(Crown) X(Crossover) X(Differential) X(ParticleSwarm) X(ParticleArrival)

@@ -60,8 +60,16 @@ const Reference references[] = {
     {"ParticleSwarm",
      {0.72, 1.49, 1.25},
      [](const double* f, double* x, const double* s, const ReferenceDraws& d, bool) {
-       x[1] = f[0] * x[1] + f[1] * d.uniform(0) * (s[0] - x[0]) + f[2] * d.uniform(1) * (s[1] - x[0]);
-       x[0] += x[1];
+       x[1] = f[0] * s[1] + f[1] * d.uniform(0) * (s[2] - s[0]) + f[2] * d.uniform(1) * (s[3] - s[0]);
+       x[0] = s[0] + x[1];
+     }},
+    {"ParticleArrival",
+     {0, 0},
+     [](const double* f, double* x, const double* s, const ReferenceDraws&, bool) {
+       const bool outside = x[0] + s[1] < s[2] || x[0] + s[1] > s[3];
+       const double traveled = outside ? -s[1] / 2 : s[0] - x[0];
+       x[1] = f[0] != 0 ? -x[1] / 2 : f[1] != 0 ? 0 : traveled;
+       if (f[0] == 0) x[0] = s[0];
      }},
 };
 

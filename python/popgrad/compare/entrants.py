@@ -44,7 +44,7 @@ ENTRANTS: dict[str, Entrant] = {
     "lookahead": Entrant("Lookahead (Adam)", optim.Lookahead(optim.Adam()), 32),
     "sam": Entrant("SAM (momentum)", optim.SAM(optim.Momentum()), 32),
     "polyak": Entrant("Polyak average (SGD)", optim.Polyak(optim.SGD()), 32),
-    # Nothing is compared across generations: its centre averages the noise of small batches out.
+    # Nothing is compared across generations: its center averages the noise of small batches out.
     "openai_es": Entrant("OpenAI-ES", search.OpenAIES(optimizer=optim.Adam(learning_rate=0.02)), 64),
 }
 _LABELS = {
@@ -53,22 +53,13 @@ _LABELS = {
     "schedule_free_sgd": "Schedule-Free SGD",
     "schedule_free_adamw": "Schedule-Free AdamW",
     "sophia": "Sophia-G",
-    "random_search": "Random search",
-    "simulated_annealing": "Simulated annealing",
-    "tabu": "Tabu search",
-    "genetic": "Genetic algorithm",
-    "acor": "ACO_R (ant colony)",
 }
 ENTRANTS |= {
     name: Entrant(_LABELS.get(name, kind.__name__), cast(Callable[[], optim.Optimizer], kind)(), 32)
     for name, kind in optim.REGISTRY.items()
     if name not in ENTRANTS
 }
-ENTRANTS |= {
-    name: Entrant(_LABELS.get(name, kind.__name__), kind(), None)
-    for name, kind in search.REGISTRY.items()
-    if name not in ENTRANTS
-}
+ENTRANTS |= {name: Entrant(kind.label, kind(), None) for name, kind in search.REGISTRY.items() if name not in ENTRANTS}
 
 
 def chosen(

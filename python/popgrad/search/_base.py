@@ -1,11 +1,12 @@
-"""What every search shares: ask and tell, the best so far, bounds, counters, and what becomes of NaN."""
+"""The base of every search, and its runs: ask and tell, the best candidate, bounds, counters, checks of the fitness."""
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,47 +29,58 @@ Fitness = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Search(Method):
-    """Proposes populations and learns from their fitness. Subclasses hold the settings of one method.
+    """Proposes populations and learns from their fitness. A subclass holds the settings of one method.
 
-    A subclass keeps all that it needs to go on in ``run.state``, a tree of arrays and numbers, and draws its random
-    numbers as functions of (run.seed, run.generation): so a run can be stopped and resumed anywhere.
+    A subclass keeps everything that it needs to continue in ``run.state``, a tree of arrays and numbers. Its random
+    numbers are functions of (run.seed, run.generation). Together these make every run resumable at any point.
     """
+
+    name: ClassVar[str]
+    """Name on the command line. Default: the name of the class in snake_case."""
+
+    label: ClassVar[str]
+    """Name in tables and charts. Default: the name of the class."""
 
     kind = "search"
     least_steps = 50
 
     popsize: int = 32
 
+    def __init_subclass__(cls) -> None:
+        words = re.findall("[A-Z]+(?![a-z])|[A-Z][a-z]+|[0-9]+", cls.__name__)
+        cls.name = vars(cls).get("name", "_".join(words).lower())
+        cls.label = vars(cls).get("label", cls.__name__)
+
     def __post_init__(self) -> None:
         positive_int(self, "popsize", self.popsize, self.least_popsize())
 
     def least_popsize(self) -> int:
-        """The smallest population that the method works with."""
+        """Return the smallest population that the method works with."""
         return 1
 
     @final
     def start(self, x0: ArrayLike, seed: int = 0, bounds: Bounds | None = None) -> Run:
-        """Begin a run.
+        """Start a run.
 
         Args:
-            x0: (n,) where to begin, finite; float32 and float64 stay what they are, integers become float64.
+            x0: starting point, (n,), finite. float32 and float64 are kept; integers become float64.
             seed: in [0, 2^64).
-            bounds: the box that every candidate lies in. ``(lower, upper)``, each None, a number or (n,); n pairs
-                ``(min, max)``, as SciPy has them; or ``scipy.optimize.Bounds``. None and infinity mean no bound; equal
-                bounds fix a coordinate. For two coordinates ``[(a, b), (c, d)]`` could be either of the first two
-                forms: it is taken as the one that leaves a coordinate free and contains x0, and refused if both do.
-                A tuple of two arrays is always ``(lower, upper)``. A candidate that leaves the box is reflected at
-                the bound that it crossed; one that is further out than the box is wide is drawn anew within it.
+            bounds: the box that contains every candidate. One of ``(lower, upper)``, each None, a number or (n,); n
+                pairs ``(min, max)``, as in SciPy; ``scipy.optimize.Bounds``. None and infinity mean no bound. Equal
+                bounds fix a coordinate. For two coordinates, ``[(a, b), (c, d)]`` fits the first two forms. The form
+                that leaves a coordinate free and contains x0 counts; if both do, the bounds are refused. A tuple of two
+                arrays is always ``(lower, upper)``. A candidate that leaves the box is reflected at the bound that it
+                crossed. If the reflection is outside too, the coordinate is redrawn uniformly within its bounds.
 
         Raises:
-            InputError: x0 or the bounds are not such numbers, or x0 is outside of them.
+            InputError: x0 or the bounds are invalid, or x0 is outside the bounds.
         """
         if (needed := self.needs_objective()) is not None:
             fail(f"{type(self).__name__}.start", f"{needed}; use popgrad.fit or popgrad.minimize, not ask and tell")
         return Run(self, x0, seed, bounds)
 
     def needs_objective(self) -> str | None:
-        """Why fitness alone is not enough for the method, or None."""
+        """Return why the fitness of proposed populations is not enough for this search, or None."""
         return None
 
     # --- As a method ------------------------------------------------------------------------------------------------
@@ -91,22 +103,22 @@ class Search(Method):
 
     @abstractmethod
     def fill(self, run: Run) -> None:
-        """Fill ``run.state``."""
+        """Fill ``run.state`` at the start of a run."""
 
     @abstractmethod
     def propose(self, run: Run) -> Array:
-        """The next population, (P, n), before it is put within the bounds."""
+        """Return the next population, (P, n). The run then moves it within the bounds."""
 
     @abstractmethod
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """Take in the fitness (P,) of what was proposed; infinite where it was not a finite number."""
+        """Update ``run.state`` with the fitness (P,) of the population; NaN and -infinity arrive as infinity."""
 
     def recommend(self, state: Run) -> Array:
-        """The current solution, (n,); by default the best candidate so far."""
+        """Return the current solution, (n,): by default the best candidate so far."""
         return state.best_x
 
     def finished(self, state: Run) -> str | None:
-        """Why going on is pointless, or None."""
+        """Return why the search cannot improve any further, or None."""
         return None
 
 
@@ -115,16 +127,18 @@ class Run:
     """One run of a search, made by ``Search.start``.
 
     Attributes:
-        best_x: (n,) the best candidate so far; x0 before the first ``tell``. Read-only, and never changed later: a
-            better candidate is another array.
-        best_f: its fitness; infinity before the first ``tell``.
-        evaluations: candidates told so far.
-        generation: populations told so far.
-        nonfinite: how many fitnesses were NaN or infinite. Those candidates are never the best and never part
-            of an update.
-        layout: of x.
-        context: while a generation is told by `Search.advance`, the objective and the batch that its fitness is from;
-            None in a loop of ask and tell.
+        best_x: the best candidate so far, (n,); x0 before the first ``tell``. The array is read-only and never changes:
+            a better candidate is a new array.
+        best_f: fitness of ``best_x``; infinity before the first ``tell``.
+        evaluations: number of candidates told so far.
+        generation: number of populations told so far.
+        nonfinite: number of fitness values that were NaN or infinite. Their candidates are never the best and never
+            part of an update.
+        handed: arrays that ``Search.propose`` fills for ``Search.learn`` of the same generation. They are a function of
+            the state, so they are not saved: a loaded run asks again.
+        layout: layout of x.
+        context: the objective and the batch behind the fitness, while `Search.advance` tells a generation; None in a
+            loop of ask and tell.
     """
 
     context: tuple[Objective, Batch] | None = None
@@ -152,6 +166,7 @@ class Run:
         self.state: dict[str, Any] = {}
         self.best_x, self.best_f = _read_only(self.x0.copy()), np.inf
         self.generation = self.evaluations = self.nonfinite = 0
+        self.handed: dict[str, Array] = {}
         self._asked: Array | None = None
         self._ones = np.ones_like(self.x0)
         search.fill(self)
@@ -162,16 +177,16 @@ class Run:
         return len(self.x0)
 
     def ask(self) -> Array:
-        """The population to evaluate next, (P, n), read-only; the same one until it is told."""
+        """Return the population to evaluate next, (P, n), read-only. It stays the same until ``tell``."""
         if self._asked is None:
             self._asked = _read_only(self.within(self.search.propose(self)))
         return self._asked
 
     def tell(self, fitness: ArrayLike) -> None:
-        """Give the fitness (P,) of the population that was asked for, smaller is better.
+        """Pass the fitness (P,) of the last population of ``ask``; smaller is better.
 
         Raises:
-            InputError: nothing was asked for, the shape is wrong, or no fitness since the start was finite.
+            InputError: there was no ``ask``, the shape is wrong, or no fitness has been finite since the start.
         """
         name = f"{type(self.search).__name__}.tell"
         if self._asked is None:
@@ -194,14 +209,13 @@ class Run:
         return self.search.recommend(self).copy()
 
     def stop(self) -> str | None:
-        """Why going on is pointless, or None."""
+        """Return why the search cannot improve any further, or None."""
         return self.search.finished(self)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run needs to go on, as arrays and numbers (copies).
+        """Return everything that the run needs to continue, as copies of arrays and numbers.
 
-        It also holds the seed and digests of the settings, x0 and bounds, by which `load_state_dict` tells whether
-        they are the same.
+        The seed and the digests of the settings, x0 and bounds let `load_state_dict` check that they are the same.
         """
         own = {"best_x": self.best_x, "best_f": self.best_f, "generation": self.generation}
         own |= {"evaluations": self.evaluations, "nonfinite": self.nonfinite, "seed": self.seed}
@@ -210,20 +224,21 @@ class Run:
         return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in both.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another run of the same search, x0, seed and bounds stood.
+        """Continue from the state of another run with the same search, x0, seed and bounds.
 
         Args:
-            state: what `state_dict` gave. Numbers may have become arrays of shape (), as ``np.savez`` makes them, and
-                arrays nested lists, as in JSON, if the type of this run holds every number of them exactly.
+            state: a result of `state_dict`. Numbers may be arrays of shape (), as ``np.savez`` stores them. Arrays may
+                be nested lists, as in JSON, if the type of this run represents their numbers exactly.
 
         Raises:
-            InputError: it holds other names, shapes or types than this run, or was saved with another seed, or with
-                other settings, x0 or bounds. The run stays as it was.
+            InputError: names, shapes or types differ from this run, or the state was saved with another seed, other
+                settings, x0 or bounds. The run is unchanged.
         """
         name, mine = f"{type(self.search).__name__}.load_state_dict", self.state_dict()
         for key in sorted(mine.keys() ^ state.keys()):
             fail(name, f"{key!r} does not fit this run: it is {'missing' if key in mine else 'not a part of it'}")
-        # What explains other shapes comes before the arrays, and what other types explain after them.
+        # Other settings explain other shapes, so they are checked before the arrays. Other types explain other digests
+        # of x0 and bounds, so these are checked after the arrays.
         order = sorted(mine, key=lambda key: (key in ("digest.x0", "digest.bounds"), key not in _IDENTITY))
         loaded = {}
         for key in order:
@@ -239,22 +254,22 @@ class Run:
     # --- For the searches -----------------------------------------------------------------------------
 
     def empty(self, count: int) -> Array:
-        """A population (count, n) of the run's dtype, not filled."""
+        """Return an uninitialized population (count, n) of the type of the run."""
         return np.empty((count, self.n), self.x0.dtype)
 
     def move(self, rule: str, out: Array | list[Array], sources: list[Array], **arguments: Any) -> None:
-        """A native move (`popgrad.backends.move`) with this run's seed and generation."""
+        """Call the native move (`popgrad.backends.move`) with the seed and generation of this run."""
         move(rule, out, sources, seed=self.seed, generation=self.generation, **arguments)
 
     def random(self) -> np.random.Generator:
-        """NumPy's generator for this generation's O(P) decisions."""
+        """Return NumPy's generator for the O(P) decisions of this generation."""
         return random_generator(self.seed, Stream.CHOOSE, self.generation)
 
     def length(self, given: float | None, free: float, share: float) -> tuple[float, Array]:
-        """A length that the user may leave to the search, and its unit in every coordinate (n,).
+        """Return a length and its unit in every coordinate (n,).
 
-        A length that is given is in units of x. None means the `share` of the box's width where both bounds are finite,
-        and `free`, in units of x, elsewhere.
+        A given length is in units of x. None means the fraction `share` of the width of the box in coordinates with two
+        finite bounds, and `free`, in units of x, in the others.
         """
         if given is not None or self.box is None:
             return float(free if given is None else given), self._ones
@@ -262,13 +277,13 @@ class Run:
         return 1.0, np.where(self.box.closed, type_(share) * self.box.width, type_(free))
 
     def within(self, population: Array, **arguments: Any) -> Array:
-        """`population` (P, n), its candidates put back into the box in place: reflected at the bound they crossed."""
+        """Move the candidates of `population` (P, n) into the box, in place, and return it."""
         if self.box is not None:
             self.move("Reflect", population, [self.box.lower, self.box.upper], stream=Stream.BOUNDS, **arguments)
         return population
 
     def draws(self, count: int, sigma: float) -> Array:
-        """Points that know nothing: uniform in the box, and normal around x0 where the box is not bounded."""
+        """Return points that are uniform between finite bounds and normal around x0 in the other coordinates."""
         out = self.empty(count)
         closed = False if self.box is None else self.box.closed
         if not np.all(closed):
@@ -281,7 +296,7 @@ class Run:
         return self.within(out)
 
     def first_population(self, count: int, sigma: float) -> Array:
-        """x0, and draws."""
+        """Return `draws` with x0 as the first point."""
         out = self.draws(count, sigma)
         out[0] = self.x0
         return out
@@ -296,10 +311,10 @@ _IDENTITY = {
 
 
 def checked_fitness(name: str, fitness: ArrayLike, count: int) -> Fitness:
-    """A copy of `fitness` as `count` floats, infinite where it is NaN or infinite.
+    """Return a copy of `fitness` as `count` floats, with infinity in place of every value that is not finite.
 
     Raises:
-        InputError: it is of another type or shape.
+        InputError: the type or shape is wrong.
     """
     values = arrays.read(name, "fitness", fitness)
     if values.shape != (count,) or values.dtype.kind not in "fiub":

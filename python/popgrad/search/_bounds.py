@@ -1,4 +1,4 @@
-"""The box that a search stays in: what a user may give as bounds, and how candidates are kept within them."""
+"""Reads the bounds that a user gives, in any accepted form, into a `Box`."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ Bounds: TypeAlias = tuple[ArrayLike | None, ArrayLike | None] | Sequence[Any] | 
 
 @dataclass(frozen=True)
 class Box:
-    """Bounds of every coordinate, in the type of the candidates and never wider than the bounds that were given.
+    """Bounds of every coordinate, in the type of the candidates, rounded inward.
 
     Args:
-        lower, upper: (n,), lower <= upper; infinite where there is no bound.
+        lower, upper: (n,), lower <= upper; infinite for no bound.
     """
 
     lower: Array
@@ -41,12 +41,12 @@ class Box:
 
     @cached_property
     def closed(self) -> NDArray[np.bool_]:
-        """(n,) where both bounds are finite."""
+        """Whether both bounds of each coordinate are finite, (n,)."""
         return np.isfinite(self.lower) & np.isfinite(self.upper)
 
     @cached_property
     def width(self) -> Array:
-        """(n,) upper - lower where both are finite and differ, else 1. At most the largest finite number."""
+        """upper - lower where both are finite and differ, else 1; at most the largest finite number. (n,)."""
         closed = self.closed & (self.lower < self.upper)
         half = np.where(closed, self.upper, 1) / 2 - np.where(closed, self.lower, -1) / 2
         width: Array = np.minimum(half, np.finfo(half.dtype).max / 2) * 2
@@ -54,12 +54,12 @@ class Box:
 
 
 def checked_box(name: str, bounds: Bounds | None, x0: Array) -> tuple[Box | None, Array]:
-    """The box that `bounds` describe, None if they bound nothing, and x0 (n,) within it.
+    """Return the box, or None if `bounds` has no finite bound, and x0 (n,) clipped to it.
 
-    A start that is outside only because its type cannot hold the bound itself is moved to the next number inside.
+    A bound that the type of x0 cannot represent is rounded inward. Clipping moves an x0 at such a bound.
 
     Raises:
-        InputError: the bounds cannot be read, are in the wrong order or leave x0 outside.
+        InputError: the bounds cannot be read, are in the wrong order, or exclude x0.
     """
     if bounds is None:
         return None, x0
@@ -80,7 +80,7 @@ def checked_box(name: str, bounds: Bounds | None, x0: Array) -> tuple[Box | None
 
 
 def _rounded_inward(lower: Array, upper: Array, dtype: np.dtype[Any]) -> tuple[Array, Array]:
-    """The bounds in the type of the candidates: lower ones rounded up, upper ones down."""
+    """Return the bounds in the type of the candidates, lower bounds rounded up and upper bounds down."""
     with np.errstate(over="ignore"):
         low, high = lower.astype(dtype), upper.astype(dtype)
     low = np.where(low < lower, np.nextafter(low, dtype.type(np.inf)), low)
@@ -89,7 +89,7 @@ def _rounded_inward(lower: Array, upper: Array, dtype: np.dtype[Any]) -> tuple[A
 
 
 def _contains(lower: Array, upper: Array, x0: Array) -> NDArray[np.bool_]:
-    """(n,) where x0 is within the bounds, or equal to one when that is rounded to the type of x0."""
+    """Whether each coordinate of x0 is within its bounds, or equal to a bound rounded to the type of x0; (n,)."""
     with np.errstate(over="ignore"):
         at_bound = (x0 == lower.astype(x0.dtype)) | (x0 == upper.astype(x0.dtype))
     inside: NDArray[np.bool_] = ((x0 >= lower) & (x0 <= upper)) | at_bound
@@ -97,12 +97,12 @@ def _contains(lower: Array, upper: Array, x0: Array) -> NDArray[np.bool_]:
 
 
 def _sides(name: str, bounds: Any, x0: Array) -> Sides:
-    """(lower, upper), each (n,) float64, from any of the forms."""
+    """Return (lower, upper), each (n,) float64, from any accepted form."""
     n = len(x0)
     if isinstance(bounds, (tuple, list, np.ndarray)):
         readings = [_as_sides(bounds, n), _as_pairs(bounds, n)]
     else:
-        from scipy.optimize import Bounds as ScipyBounds  # here: whoever has made one has loaded it
+        from scipy.optimize import Bounds as ScipyBounds  # a caller that has such bounds has imported it
 
         readings = [_as_sides((bounds.lb, bounds.ub), n)] if isinstance(bounds, ScipyBounds) else []
     boxes = [reading for reading in readings if reading is not None]
@@ -114,7 +114,7 @@ def _sides(name: str, bounds: Any, x0: Array) -> Sides:
         )
     if len(boxes) == 1 or all(np.array_equal(a, b) for a, b in zip(*boxes, strict=True)):
         return boxes[0]
-    # Two coordinates: [(a, b), (c, d)] is both. Only one that leaves a coordinate free and holds x0 can be meant.
+    # Two coordinates: [(a, b), (c, d)] fits both forms. Keep a reading that leaves a coordinate free and contains x0.
     meant = [(low, high) for low, high in boxes if _contains(low, high, x0).all() and (low < high).any()]
     if len(meant) == 2:
         fail(
@@ -126,7 +126,7 @@ def _sides(name: str, bounds: Any, x0: Array) -> Sides:
 
 
 def _as_sides(bounds: Any, n: int) -> Sides | None:
-    """Read `bounds` as (lower, upper); None if they are not that."""
+    """Read `bounds` as (lower, upper), or return None."""
     if len(bounds) != 2:
         return None
     lower, upper = _numbers(bounds[0], -np.inf), _numbers(bounds[1], np.inf)
@@ -136,7 +136,7 @@ def _as_sides(bounds: Any, n: int) -> Sides | None:
 
 
 def _as_pairs(bounds: Any, n: int) -> Sides | None:
-    """Read `bounds` as one (min, max) for each coordinate; None if they are not that."""
+    """Read `bounds` as one (min, max) for each coordinate, or return None."""
     if len(bounds) != n or (not isinstance(bounds, np.ndarray) and any(isinstance(b, np.ndarray) for b in bounds)):
         return None
     if any(not isinstance(pair, (tuple, list, np.ndarray)) or len(pair) != 2 for pair in bounds):
@@ -146,7 +146,7 @@ def _as_pairs(bounds: Any, n: int) -> Sides | None:
 
 
 def _numbers(side: Any, missing: float) -> NDArray[np.float64] | None:
-    """`side` as float64, with `missing` for None; None if it holds anything else than real numbers."""
+    """Return `side` as float64 with `missing` in place of None, or None if it is not made of real numbers."""
     if np.ma.is_masked(side):
         return None
     if side is None:

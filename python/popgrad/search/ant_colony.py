@@ -1,9 +1,9 @@
-"""Ant colony optimization for continuous domains."""
+"""Ant colony optimization: ACO_R, for continuous domains."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -15,31 +15,34 @@ from popgrad.search._base import Array, Fitness, Run, Search
 @final
 @dataclass(frozen=True)
 class ACOR(Search):
-    r"""ACO_R: ants sample around the solutions of an archive, which keeps the best ever found.
+    r"""ACO_R: samples candidates (ants) around the best solutions so far, which an archive keeps.
 
     An ant picks the archive's l-th best solution with probability proportional to
 
     .. math:: w_l = \exp\left(-\frac{(l-1)^2}{2 q^2 k^2}\right)
 
-    and draws every coordinate i from a normal distribution around it, whose standard deviation is xi times the
-    mean distance of the archive's other solutions in that coordinate. Only solutions with a finite fitness count;
-    while there are fewer than two, ants are drawn as the first archive was.
+    and draws every coordinate from a normal distribution around it. Its standard deviation is xi times the mean
+    distance to the other solutions of the archive in that coordinate. Only solutions with a finite fitness count.
+    While there are fewer than two, ants are drawn from the distribution of the first archive.
 
     Args:
-        popsize: ants per generation, >= 1; m in the paper.
-        archive: solutions kept, >= 2; k.
-        q: locality of the choice, > 0: small values prefer the best.
-        xi: speed of convergence, > 0: large values search widely.
-        init_sigma: standard deviation of the first archive around x0, > 0; not used where both bounds are finite.
+        popsize: m, ants per generation, >= 1.
+        archive: k, solutions that the archive keeps, >= 2.
+        q: locality of the choice, > 0. Small values prefer the best solutions.
+        xi: width of the search, > 0. Large values converge slowly.
+        init_sigma: standard deviation of the first archive around x0, > 0. Ignored in coordinates
+            with two finite bounds.
 
-    State: ``archive`` (k, n), best first, and ``fitness`` (k,).
+    State: ``archive`` (k, n), sorted by fitness, and ``fitness`` (k,).
 
     Raises:
         InputError: a setting is out of range.
 
-    Reference: Socha & Dorigo, European Journal of Operational Research 185 (2008), eq. 3 to 7. The paper has
-    k = 50, m = 2 and q = 1e-4 for tens of coordinates; the defaults here suit the thousands of a network.
+    Reference: Socha & Dorigo, European Journal of Operational Research 185 (2008), eq. 3 to 7. The paper uses
+    k = 50, m = 2 and q = 1e-4 for tens of coordinates. These defaults are for networks with thousands of parameters.
     """
+
+    label: ClassVar[str] = "ACO_R (ant colony)"
 
     popsize: int = 5
     archive: int = 20
@@ -53,16 +56,16 @@ class ACOR(Search):
         positive(self, "q", "xi", "init_sigma")
 
     def fill(self, run: Run) -> None:
-        """An archive that the first generation measures."""
+        """Draw an archive that the first generation evaluates."""
         run.state["archive"] = run.first_population(self.archive, self.init_sigma)
         run.state["fitness"] = np.full(self.archive, np.inf)
 
     def propose(self, run: Run) -> Array:
-        """The first generation is the archive; then one sample per ant."""
+        """Return the archive in the first generation, then one sample per ant."""
         archive: Array = run.state["archive"]
         if run.generation == 0:
             return archive.copy()
-        usable = int(np.isfinite(run.state["fitness"]).sum())  # the first rows: they are sorted
+        usable = int(np.isfinite(run.state["fitness"]).sum())  # rows are sorted, so these come first
         if usable < 2:
             return run.draws(self.popsize, self.init_sigma)
         archive = archive[:usable]
@@ -74,7 +77,7 @@ class ACOR(Search):
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """Keep the best of the archive and the ants, sorted."""
+        """Keep the best solutions of the archive and the ants, sorted."""
         if run.generation > 0:
             population = np.concatenate([run.state["archive"], population])
             fitness = np.concatenate([run.state["fitness"], fitness])

@@ -1,4 +1,4 @@
-"""Differential evolution."""
+"""Differential evolution: DE/rand/1/bin."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from popgrad.search._base import Array, Fitness, Run, Search
 @final
 @dataclass(frozen=True)
 class DE(Search):
-    r"""DE/rand/1/bin: members try steps along the differences of others, and move where that is no worse.
+    r"""DE/rand/1/bin: each member tries a step along the difference of two others, and moves if that is not worse.
 
-    .. math:: u_i = x_a + F (x_b - x_c) \text{ with probability } CR \text{ per coordinate, at least once; else } x_i
+    .. math:: u_i = x_a + F (x_b - x_c) \text{ with probability } CR \text{ per coordinate, at least once, else } x_i
 
-    a, b, c and i are distinct members with a finite fitness. Members without one are drawn anew every generation; all
-    members are while fewer than four have a finite fitness.
+    a, b, c and i are distinct members with a finite fitness. Members without a finite fitness are redrawn every
+    generation. While fewer than four members have a finite fitness, all members are redrawn.
 
     Args:
         popsize: members, >= 4.
         factor: F, > 0.
         crossover: CR, in [0, 1].
-        init_sigma: standard deviation of the first population around x0, > 0; not used where both bounds are finite.
-            The method only ever combines the differences in its population: choose about the distance to the solution
-            (the default suits the weights of a network), or give bounds.
+        init_sigma: standard deviation of the first population around x0, > 0. Ignored in coordinates
+            with two finite bounds.
+            Steps are differences between members, so choose roughly the distance to the solution, or give bounds. The
+            default suits the weights of a network.
 
     State: ``x`` (popsize, n) and ``fitness`` (popsize,).
 
@@ -50,16 +51,16 @@ class DE(Search):
             fail(self, f"crossover must be in [0, 1], got {self.crossover!r}")
 
     def least_popsize(self) -> int:
-        """A member and three distinct others."""
+        """Return 4: a member and three distinct others."""
         return 4
 
     def fill(self, run: Run) -> None:
-        """The first population, not yet measured."""
+        """Draw a population that the first generation evaluates."""
         run.state["x"] = run.first_population(self.popsize, self.init_sigma)
         run.state["fitness"] = np.full(self.popsize, np.inf)
 
     def propose(self, run: Run) -> Array:
-        """A trial for every member."""
+        """Return a trial for every member; the first generation evaluates the members."""
         x: Array = run.state["x"]
         if run.generation == 0:
             return x.copy()
@@ -72,7 +73,7 @@ class DE(Search):
         return out
 
     def _trials(self, run: Run, members: NDArray[np.int64]) -> Array:
-        """A trial for each of `members`, (len(members), n), whose donors are members too."""
+        """Return a trial for each of `members`, (len(members), n), with donors from `members`."""
         x, random, out = run.state["x"], run.random(), run.empty(len(members))
         donors = members[distinct_others(random, len(members), 3)]
         chosen = random.integers(run.n, size=len(members))
@@ -88,21 +89,21 @@ class DE(Search):
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """A trial that is no worse replaces its member."""
-        better = fitness <= run.state["fitness"]  # infinite ones are never used
+        """Replace each member whose trial is not worse."""
+        better = fitness <= run.state["fitness"]  # members with infinite fitness are redrawn
         run.state["x"][better] = population[better]
         run.state["fitness"][better] = fitness[better]
 
 
 def distinct_others(random: np.random.Generator, count: int, wanted: int) -> NDArray[np.int64]:
-    """For every i in 0..count-1, `wanted` indices that differ from i and from one another, (wanted, count).
+    """Return, for every i in 0..count-1, `wanted` indices that differ from i and from each other: (wanted, count).
 
-    Every such tuple is equally likely: the k-th is drawn from the count - k that are left, by their rank.
+    All such tuples are equally likely: the k-th index is drawn by its rank among the count - k unused indices.
     """
     taken = np.arange(count)[None]
     for k in range(1, wanted + 1):
         pick = random.integers(count - k, size=count)
-        for used in np.sort(taken, axis=0):  # from rank to index: step over what is taken, smallest first
+        for used in np.sort(taken, axis=0):  # from rank to index: skip the used indices, smallest first
             pick = pick + (pick >= used)
         taken = np.concatenate([taken, pick[None]])
     return np.ascontiguousarray(taken[1:], np.int64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -19,18 +19,19 @@ from popgrad.search._base import Array, Fitness, Run, Search
 @final
 @dataclass(frozen=True)
 class OpenAIES(Search):
-    r"""A gradient estimated from mirrored normal steps, and a gradient optimizer that follows it.
+    r"""Estimates a gradient from antithetic normal steps and follows it with a gradient optimizer.
 
     .. math:: \hat g = \frac{1}{P \sigma} \sum_k u_k\, z_k, \qquad x_k = \theta + \sigma z_k, \quad z_{k + P/2} = -z_k
 
-    where u are the centered ranks of the fitness, from -1/2 (best) to 1/2: the estimate descends.
+    u are the centered ranks of the fitness, from -1/2 (best) to 1/2. A step along :math:`-\hat g` lowers the fitness.
 
     Args:
         popsize: candidates per generation, even, >= 2.
-        sigma: standard deviation of the steps, > 0, in units of x. None: 0.05, or 0.1 of the box's width where both
-            bounds are finite.
+        sigma: standard deviation of the steps, > 0, in units of x. None: 0.1 of the width of the box in coordinates
+            with two finite bounds, 0.05 in the others.
         optimizer: what follows the estimate; one of `popgrad.optim`, whose learning rate is in units of x. None: `Adam`
-            with a learning rate of 0.02, or 0.1 of the box's width where both bounds are finite. An optimizer that asks
+            with a learning rate of 0.1 of the width of the box in coordinates
+            with two finite bounds, 0.02 in the others. An optimizer that asks
             for more than one gradient a step, such as `SAM` or `SophiaG`, gets further estimates; `popgrad.fit` and
             `popgrad.minimize` evaluate and charge them.
 
@@ -39,8 +40,11 @@ class OpenAIES(Search):
     Raises:
         InputError: a setting is out of range.
 
-    Reference: Salimans et al., arXiv:1703.03864 (2017), Algorithm 1 and section 2.1 (mirrored sampling, ranks, Adam).
+    Reference: Salimans et al., arXiv:1703.03864 (2017), Algorithm 1 and section 2.1 (antithetic sampling, ranks, Adam).
     """
+
+    name: ClassVar[str] = "openai_es"
+    label: ClassVar[str] = "OpenAI-ES"
 
     popsize: int = 128
     sigma: float | None = None
@@ -50,12 +54,12 @@ class OpenAIES(Search):
         super().__post_init__()
         positive(self, *(["sigma"] if self.sigma is not None else []))
         if self.popsize % 2:
-            fail(self, f"popsize must be even, for mirrored pairs, got {self.popsize}")
+            fail(self, f"popsize must be even, for antithetic pairs, got {self.popsize}")
         if self.optimizer is not None and not isinstance(self.optimizer, Optimizer):
             fail(self, f"optimizer must be one of popgrad.optim, got {self.optimizer!r}")
 
     def least_popsize(self) -> int:
-        """One pair."""
+        """Return 2: one antithetic pair."""
         return 2
 
     @property
@@ -77,7 +81,7 @@ class OpenAIES(Search):
         return optimizer.cost(priced, Batch(), optimizer.prepare(priced, np.zeros(1), 0)).evaluations
 
     def fill(self, run: Run) -> None:
-        """The center is x0."""
+        """Put the center at x0."""
         optimizer, unit = self._optimizer(run)
         run.state["center"] = run.x0.copy()
         run.state["optimizer"] = optimizer.init(run.x0 / unit, run.layout)

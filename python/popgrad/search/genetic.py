@@ -1,9 +1,9 @@
-"""The genetic algorithm, real-coded."""
+"""Genetic algorithm: real-coded, with tournaments, uniform crossover, Gaussian mutation and elitism."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
@@ -14,22 +14,24 @@ from popgrad.search._base import Array, Fitness, Run, Search
 @final
 @dataclass(frozen=True)
 class GeneticAlgorithm(Search):
-    r"""Tournament selection, uniform crossover, Gaussian mutation, and elites that survive.
+    r"""Tournament selection, uniform crossover, Gaussian mutation and elitism.
 
-    Each child has two parents, each the best of `tournament` random members. With probability `crossover`
-    every gene comes from either parent with equal chance, else all from the first; then every gene mutates
-    with probability `mutation` by sigma z, z ~ N(0, 1). The `elites` best members replace the worst children. Only
-    members with a finite fitness become parents; a generation in which no child has one changes nothing.
+    Each child has two parents. Each parent is the best of `tournament` random members. With probability `crossover`,
+    every gene comes from either parent with equal chance; otherwise all genes come from the first parent. Then every
+    gene mutates with probability `mutation` by sigma z, z ~ N(0, 1). The `elites` best members replace the worst
+    children. Only members with a finite fitness become parents. A generation in which no child has a finite fitness
+    changes nothing.
 
     Args:
         popsize: members, >= 2.
-        tournament: members that compete to be a parent, >= 1.
+        tournament: members that compete to become a parent, >= 1.
         crossover: probability that a child has two parents, in [0, 1].
         mutation: probability that a gene mutates, in (0, 1].
-        sigma: standard deviation of a mutation, > 0, in units of x. None: 0.1, or 0.1 of the box's width where both
-            bounds are finite.
+        sigma: standard deviation of a mutation, > 0, in units of x. None: 0.1 of the width of the box in coordinates
+            with two finite bounds, 0.1 in the others.
         elites: members that survive unchanged, in [0, popsize).
-        init_sigma: standard deviation of the first population around x0, > 0; not used where both bounds are finite.
+        init_sigma: standard deviation of the first population around x0, > 0. Ignored in coordinates
+            with two finite bounds.
 
     State: ``population`` (popsize, n) and ``fitness`` (popsize,).
 
@@ -39,6 +41,9 @@ class GeneticAlgorithm(Search):
     Reference: Holland, Adaptation in Natural and Artificial Systems (1975); Goldberg & Deb, FOGA 1 (1991), for
     tournaments; Syswerda, ICGA 1989, for uniform crossover; De Jong (1975) for elites.
     """
+
+    name: ClassVar[str] = "genetic"
+    label: ClassVar[str] = "Genetic algorithm"
 
     popsize: int = 32
     tournament: int = 2
@@ -59,16 +64,16 @@ class GeneticAlgorithm(Search):
             fail(self, f"elites must be fewer than popsize {self.popsize}, got {self.elites}")
 
     def least_popsize(self) -> int:
-        """Two parents."""
+        """Return 2: two parents."""
         return 2
 
     def fill(self, run: Run) -> None:
-        """An empty population: the first generation fills it."""
+        """Make a population that the first generation replaces."""
         run.state["population"] = np.tile(run.x0, (self.popsize, 1))
         run.state["fitness"] = np.full(self.popsize, np.inf)
 
     def propose(self, run: Run) -> Array:
-        """The children of this generation."""
+        """Return the children of this generation."""
         if run.generation == 0:
             return run.first_population(self.popsize, self.init_sigma)
         random, fitness = run.random(), run.state["fitness"]
@@ -84,7 +89,7 @@ class GeneticAlgorithm(Search):
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """The children are the next population, except for the elites."""
+        """Make the children the next population, except for the elites."""
         population, fitness = population.copy(), fitness.copy()
         if self.elites and run.generation > 0:
             best = run.state["fitness"].argsort(kind="stable")[: self.elites]

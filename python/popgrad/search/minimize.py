@@ -1,4 +1,4 @@
-"""Minimize any function of a population."""
+"""Minimizes a function of a population."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Result:
-    """What `minimize` found.
+    """The result of `minimize`.
 
     Attributes:
-        x: (n,) the solution. f: its value.
+        x: the solution, (n,).
+        f: value of the solution.
         evaluations, generations: candidates and populations evaluated.
         nonfinite: values that were NaN or infinite.
-        history: (generations, 2), evaluations so far and the best value so far.
+        history: evaluations and best value after each generation, (generations, 2).
         reason: why the run ended.
     """
 
@@ -54,24 +55,24 @@ def minimize(
 ) -> Result:
     """Minimize f, a function of whole populations, in float64.
 
-    The solution is the best candidate. `OpenAIES`, which moves a center, returns that center
-    unless the best candidate or x0 is better: f is evaluated at the center and once more at the best candidate, whose
-    first value may have been luck. What the second value differs from the first counts as the noise of f, and only a
-    candidate that is better than the center by more than that replaces it. For such a search f is evaluated at x0 too,
-    before the first population: a result is never worse than x0. These up to three evaluations are within the budget;
-    one that covers no more than one population leaves them out.
+    The solution is the best candidate. A search that moves a center, such as `OpenAIES`, returns the center, unless the
+    best candidate or x0 is better. To decide, `minimize` evaluates f at the center and again at the best candidate. The
+    difference between the two values at the best candidate estimates the noise of f. The best candidate replaces the
+    center only if it is better by more than this noise. If x0 is not in the first population, f is evaluated at x0
+    first, so that the result is never worse than x0. The budget includes these evaluations, three at most. They are
+    omitted if the budget covers only one population.
 
     Args:
-        f: takes (P, n) candidates, returns (P,) values; smaller is better. NaN and infinity mark a candidate
-            as unusable.
-        x0: (n,) where to begin.
+        f: function from candidates (P, n) to values (P,); smaller is better. NaN and infinity mark a candidate as
+            unusable.
+        x0: starting point, (n,).
         search: one of `popgrad.search`.
-        budget: in evaluations or seconds.
+        budget: limit of evaluations or seconds.
         bounds: see `Search.start`.
-        seed: same seed, same result.
+        seed: the same seed gives the same result.
 
     Raises:
-        InputError: an argument does not fit, or f returns another shape, or nothing finite.
+        InputError: an argument is invalid, or f returns another shape or no finite value.
     """
     if not callable(f):
         fail("minimize", f"f must be a function of a (P, n) array, got {type(f).__name__}")
@@ -103,7 +104,7 @@ def minimize(
     return Result(x, value, objective.evaluations, run.generation, nonfinite, history, reason)
 
 
-_FINAL = 2  # evaluations at the end: of the center and, once more, of the best candidate
+_FINAL = 2  # evaluations at the end: the center, and the best candidate again
 
 
 class _Function(Objective):

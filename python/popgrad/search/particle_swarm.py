@@ -1,4 +1,4 @@
-"""Particle swarm optimization."""
+"""Particle swarm optimization: particles are attracted to their own best position and the swarm's."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from popgrad.search._base import Array, Fitness, Run, Search
 @final
 @dataclass(frozen=True)
 class PSO(Search):
-    r"""A swarm whose members are drawn to their own best place and to the swarm's.
+    r"""Particles are attracted to the best position they have visited and to the best position of the swarm.
 
     .. math:: v \leftarrow \omega v + c_1 r_1 (p - x) + c_2 r_2 (g - x), \quad x \leftarrow x + v
 
-    with fresh uniform numbers r for every coordinate. Velocities start at zero (Engelbrecht, 2012). A particle
-    that is reflected at a bound has its velocity reversed and halved in that coordinate. A particle whose fitness is
-    NaN or infinite goes back to its last place, with its velocity reversed and halved. Particles that have never had a
-    finite fitness are drawn anew every generation.
+    p is the best position of the particle and g that of the swarm. r_1 and r_2 are uniform in [0, 1), drawn for every
+    coordinate. Velocities start at zero (Engelbrecht, 2012). When a bound reflects a particle, its velocity is reversed
+    and halved in that coordinate. A particle whose fitness is NaN or infinite returns to its previous position with its
+    velocity reversed and halved. Particles that have never had a finite fitness are redrawn every generation.
 
     Args:
-        popsize: particles, >= 2: a lone particle is its own leader and never moves.
+        popsize: particles, >= 2. A single particle would never move.
         inertia: omega, > 0.
         cognitive, social: c1 and c2, > 0.
-        init_sigma: standard deviation of the first positions around x0, > 0; not used where both bounds are finite.
+        init_sigma: standard deviation of the first positions around x0, > 0. Ignored in coordinates
+            with two finite bounds.
 
     State: ``x``, ``v``, ``best`` (popsize, n) and ``best_fitness`` (popsize,).
 
     Raises:
         InputError: a setting is out of range.
 
-    Reference: Kennedy & Eberhart, ICNN 1995; Shi & Eberhart, CEC 1998, eq. 1 and 2; the default constants are
-    those of Clerc & Kennedy, IEEE TEC 6 (2002), for which the swarm contracts. The velocity at a bound is that of SPSO
-    2011 (Clerc, hal-00764996).
+    Reference: Kennedy & Eberhart, ICNN 1995; Shi & Eberhart, CEC 1998, eq. 1 and 2; the default constants
+    are from Clerc & Kennedy, IEEE TEC 6 (2002), and make the swarm contract. The rule for velocities at a bound is from
+    SPSO 2011 (Clerc, hal-00764996).
     """
 
     popsize: int = 32
@@ -50,54 +51,44 @@ class PSO(Search):
         positive(self, "inertia", "cognitive", "social", "init_sigma")
 
     def least_popsize(self) -> int:
-        """A particle and another one that draws it."""
+        """Return 2: a particle and another that attracts it."""
         return 2
 
     def fill(self, run: Run) -> None:
-        """Every particle at its first place, at rest."""
+        """Place every particle at rest at its first position."""
         run.state["x"] = run.first_population(self.popsize, self.init_sigma)
         run.state["v"] = np.zeros_like(run.state["x"])
         run.state["best"] = run.state["x"].copy()
         run.state["best_fitness"] = np.full(self.popsize, np.inf)
+        run.handed["velocity"] = np.zeros_like(run.state["x"])
 
     def propose(self, run: Run) -> Array:
-        """The places after the next move."""
-        x, _ = self._moved(run)
-        never = ~np.isfinite(run.state["best_fitness"])
-        if run.generation > 0 and never.any():
+        """Return the positions after the next move, before the bounds."""
+        state = run.state
+        if run.generation == 0:
+            return np.array(state["x"])
+        x = run.empty(self.popsize)
+        leader = state["best"][state["best_fitness"].argmin()]
+        factors = {"inertia": self.inertia, "cognitive": self.cognitive, "social": self.social}
+        sources = [state["x"], state["v"], state["best"], leader]
+        run.move("ParticleSwarm", [x, run.handed["velocity"]], sources, **factors)
+        never = ~np.isfinite(state["best_fitness"])
+        if never.any():
             x[never] = run.draws(self.popsize, self.init_sigma)[never]
         return x
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """Move there, and remember the better places."""
-        state, finite = run.state, np.isfinite(fitness)
-        velocity = self._velocity(run, population)
+        """Move the particles and keep the better positions."""
+        state = run.state
+        infinite = np.full(run.n, np.inf, population.dtype)
+        bounds = [-infinite, infinite] if run.box is None else [run.box.lower, run.box.upper]
+        run.move(
+            "ParticleArrival",
+            [state["x"], state["v"]],
+            [population, run.handed["velocity"], *bounds],
+            failed=~np.isfinite(fitness),
+            drawn=~np.isfinite(state["best_fitness"]),
+        )
         better = fitness < state["best_fitness"]
         state["best"][better] = population[better]
         state["best_fitness"][better] = fitness[better]
-        if finite.all():
-            state["v"], state["x"] = velocity, population.copy()
-        else:
-            state["v"] = np.where(finite[:, None], velocity, -state["v"] / 2)
-            state["x"] = np.where(finite[:, None], population, state["x"])
-
-    def _moved(self, run: Run) -> tuple[Array, Array]:
-        """Places and velocities after the next move, before the bounds; the first ones at the beginning."""
-        state = run.state
-        x, v = state["x"].copy(), state["v"].copy()
-        if run.generation > 0:
-            leader = state["best"][state["best_fitness"].argmin()]
-            factors = {"inertia": self.inertia, "cognitive": self.cognitive, "social": self.social}
-            run.move("ParticleSwarm", [x, v], [state["best"], leader], **factors)
-        return x, v
-
-    def _velocity(self, run: Run, population: Array) -> Array:
-        """The velocities of particles that have come to `population`."""
-        with np.errstate(over="ignore"):  # bounds may be further apart than the largest number
-            velocity: Array = population - run.state["x"]
-        if run.box is not None:
-            place, v = self._moved(run)
-            reflected = ((place < run.box.lower) | (place > run.box.upper)) & np.isfinite(v)
-            velocity = np.where(reflected, -v / 2, velocity)
-        velocity[~np.isfinite(run.state["best_fitness"])] = 0  # it was drawn
-        return velocity

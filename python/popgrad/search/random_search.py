@@ -1,9 +1,9 @@
-"""Random search: the measure of every other search."""
+"""Random search: a baseline for every other search."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from popgrad.checks import positive
 from popgrad.search._base import Array, Fitness, Run, Search
@@ -12,19 +12,21 @@ from popgrad.search._base import Array, Fitness, Run, Search
 @final
 @dataclass(frozen=True)
 class RandomSearch(Search):
-    r"""Independent draws; nothing is learned but the best.
+    r"""Draws independent candidates and keeps the best.
 
-    .. math:: x = x_0 + \sigma z, \quad z \sim N(0, I), \qquad \text{or uniform within the bounds}
+    .. math:: x = x_0 + \sigma z, \quad z \sim N(0, I), \qquad \text{or uniform between finite bounds}
 
     Args:
         popsize: candidates per generation, >= 1.
-        sigma: standard deviation around x0, > 0, in units of x; not used where both bounds are finite.
+        sigma: standard deviation around x0, > 0, in units of x. Ignored in coordinates with two finite bounds.
 
     Raises:
         InputError: a setting is out of range.
 
     Reference: Brooks, Operations Research 6 (1958).
     """
+
+    label: ClassVar[str] = "Random search"
 
     popsize: int = 32
     sigma: float = 0.1
@@ -34,13 +36,13 @@ class RandomSearch(Search):
         positive(self, "sigma")
 
     def fill(self, run: Run) -> None:
-        """No state."""
+        """Do nothing: there is no state."""
 
     def propose(self, run: Run) -> Array:
-        """Fresh draws; in the first generation x0 is one of them."""
+        """Return new draws; in the first generation, the first candidate is x0."""
         if run.generation == 0:
             return run.first_population(self.popsize, self.sigma)
         return run.draws(self.popsize, self.sigma)
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """The base keeps the best."""
+        """Do nothing: the run keeps the best candidate."""

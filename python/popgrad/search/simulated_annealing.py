@@ -1,41 +1,44 @@
-"""Simulated annealing."""
+"""Simulated annealing: accepts worse candidates with a probability that falls over time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 
 from popgrad.checks import fail, positive
 from popgrad.search._base import Array, Fitness, Run, Search
 
-_OBSERVED = 100  # steps that the first temperature is taken from
-_SHARE = 0.25  # of the mean change that the first temperature is
+_OBSERVED = 100  # steps that determine the first temperature
+_SHARE = 0.25  # first temperature, relative to the mean change of the fitness
 
 
 @final
 @dataclass(frozen=True)
 class SimulatedAnnealing(Search):
-    r"""Random steps, taken when they are better, and with falling probability when they are worse.
+    r"""Accepts a random step if it is better, and with a falling probability if it is worse.
 
     .. math:: P(\text{accept}) = \min\left(1, e^{-(f' - f) / T_t}\right), \quad T_t = T_0\, c^t
 
     Args:
-        popsize: independent chains, >= 1; one is the textbook's.
-        temperature: T0, > 0, in units of the fitness. None: a quarter of the mean size of f' - f over the first 100
+        popsize: independent chains, >= 1. The textbook method has one.
+        temperature: T0, > 0, in units of the fitness. None: a quarter of the mean of abs(f' - f) over the first 100
             steps or more, so that the run does not depend on the units of the fitness.
-        cooling: c, per generation, in (0, 1).
-        sigma: standard deviation of a step, > 0, in units of x. None: 0.02, or 0.02 of the box's width where both
-            bounds are finite.
+        cooling: c, the factor of the temperature per generation, in (0, 1).
+        sigma: standard deviation of a step, > 0, in units of x. None: 0.02 of the width of the box in
+            coordinates with two finite bounds, 0.02 in the others.
 
-    State: ``x`` (popsize, n), ``fitness`` (popsize,), and the sum ``changes`` of the sizes of f' - f over ``steps``.
+    State: ``x`` (popsize, n), ``fitness`` (popsize,), ``changes`` (the sum of abs(f' - f)) and ``steps`` (the number of
+    its terms).
 
     Raises:
         InputError: a setting is out of range.
 
     Reference: Kirkpatrick, Gelatt & Vecchi, Science 220 (1983); acceptance after Metropolis et al. (1953).
     """
+
+    label: ClassVar[str] = "Simulated annealing"
 
     popsize: int = 1
     temperature: float | None = None
@@ -49,13 +52,13 @@ class SimulatedAnnealing(Search):
             fail(self, f"cooling must be in (0, 1), got {self.cooling!r}")
 
     def fill(self, run: Run) -> None:
-        """All chains at x0."""
+        """Start every chain at x0."""
         run.state["x"] = np.tile(run.x0, (self.popsize, 1))
         run.state["fitness"] = np.full(self.popsize, np.inf)
         run.state["changes"], run.state["steps"] = 0.0, 0
 
     def propose(self, run: Run) -> Array:
-        """A step from every chain; the first generation measures x0."""
+        """Return one step from every chain; the first generation evaluates x0."""
         x: Array = run.state["x"]
         if run.generation == 0:
             return x.copy()
@@ -65,8 +68,8 @@ class SimulatedAnnealing(Search):
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """Metropolis' rule, chain by chain."""
-        with np.errstate(invalid="ignore", over="ignore"):  # two infinities: not a step to take
+        """Apply the Metropolis rule to each chain."""
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf is NaN, which is not accepted
             change = fitness - run.state["fitness"]
             temperature = self._first_temperature(run, change) * self.cooling**run.generation
             worse = change / max(temperature, np.finfo(float).tiny)
@@ -75,7 +78,7 @@ class SimulatedAnnealing(Search):
         run.state["fitness"][accept] = fitness[accept]
 
     def _first_temperature(self, run: Run, change: Fitness) -> float:
-        """T0, from the changes (popsize,) of the first steps if it is not given."""
+        """Return T0: the setting, or an estimate from the changes (popsize,) of the first steps."""
         if self.temperature is not None:
             return self.temperature
         state = run.state

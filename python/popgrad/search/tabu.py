@@ -1,9 +1,9 @@
-"""Tabu search for continuous domains."""
+"""Tabu search: moves to the best neighbor that is not tabu."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -15,28 +15,28 @@ from popgrad.search._base import Array, Fitness, Run, Search
 @final
 @dataclass(frozen=True)
 class TabuSearch(Search):
-    r"""Always to the best neighbour that is not tabu, even if it is worse; places just left are tabu.
+    r"""Moves to the best neighbor that is not tabu, even if it is worse. Points that the search just left are tabu.
 
-    The neighbours lie in concentric crowns around the current point, one in each: the k-th of P between the
-    radii R 2^{-(P-k+1)} and R 2^{-(P-k)} (maximum norm; the radii halve, eq. 1 of the paper, down to R / 2^16). A
-    neighbour within `tabu_radius` of one of the last `tenure` points is tabu, unless it is the best ever
-    (aspiration). With thousands of coordinates chance alone never leads back, and the list hardly matters. After
-    `patience` generations without a new best the search goes back to the best, with half the radius: the paper's
-    intensification.
+    The neighbors lie in concentric crowns around the current point, one neighbor in each crown. The k-th of P crowns
+    lies between the radii R 2^{-(P-k+1)} and R 2^{-(P-k)} in the maximum norm (eq. 1 of the paper). The smallest
+    radius is R / 2^16. A neighbor within `tabu_radius` of one of the last `tenure` points is tabu, unless it is the
+    best candidate so far (aspiration). With thousands of coordinates the list has little effect, because random steps
+    do not return to an earlier point. After `patience` generations without a new best candidate, the search returns to
+    the best candidate and multiplies the radius by `shrink` (the paper's intensification).
 
     Args:
-        popsize: neighbours per generation, >= 1.
-        radius: R, the outer radius of the neighborhood, > 0, in units of x. None: 0.1, or 0.1 of the box's width where
-            both bounds are finite.
-        tabu_radius: > 0, as a share of the current radius.
+        popsize: neighbors per generation, >= 1.
+        radius: R, the outer radius of the neighborhood, > 0, in units of x. None: 0.1 of the width of the box in
+            coordinates with two finite bounds, 0.1 in the others.
+        tabu_radius: > 0, relative to the current radius.
         tenure: points in the tabu list, >= 1.
-        patience: generations without a new best before the radius is halved, >= 1.
-        shrink: the factor of the radius then, in [0, 1).
+        patience: generations without a new best candidate before the radius shrinks, >= 1.
+        shrink: factor of the radius, in (0, 1).
 
-    It ends when no coordinate can move: when the radius is below half of the spacing of numbers there, or below the
-    first radius times the machine epsilon.
+    The search ends when no coordinate can move: when the radius is less than half of the spacing of floating-point
+    numbers at x, or less than the first radius times the machine epsilon.
 
-    State: ``x`` (n,), ``radius``, ``tabu`` (tenure, n; infinite where there is none yet), ``waited``.
+    State: ``x`` (n,), ``radius``, ``tabu`` (tenure, n; infinite in unused rows), ``waited``.
 
     Raises:
         InputError: a setting is out of range.
@@ -44,6 +44,9 @@ class TabuSearch(Search):
     Reference: Chelouah & Siarry, European Journal of Operational Research 123 (2000), section 3; Glover, ORSA
     Journal on Computing 1 (1989), for aspiration.
     """
+
+    name: ClassVar[str] = "tabu"
+    label: ClassVar[str] = "Tabu search"
 
     popsize: int = 8
     radius: float | None = None
@@ -60,14 +63,14 @@ class TabuSearch(Search):
         positive_int(self, "patience", self.patience)
 
     def fill(self, run: Run) -> None:
-        """At x0, with an empty list."""
+        """Start at x0 with an empty tabu list."""
         run.state["x"] = run.x0.copy()
         run.state["radius"] = self._radius(run)[0]
         run.state["tabu"] = np.full((self.tenure, run.n), np.inf, run.x0.dtype)
         run.state["waited"] = 0
 
     def propose(self, run: Run) -> Array:
-        """One neighbour in each crown; the first generation measures x0."""
+        """Return one neighbor in each crown; the first generation evaluates x0."""
         x: Array = run.state["x"]
         if run.generation == 0:
             return x[None].copy()
@@ -80,9 +83,9 @@ class TabuSearch(Search):
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """To the best allowed neighbour; the place that is left becomes tabu."""
+        """Move to the best allowed neighbor and make the previous point tabu."""
         state = run.state
-        improved = fitness.min() <= run.best_f  # the base has already taken in this generation's best
+        improved = fitness.min() <= run.best_f  # best_f already includes this generation
         held = state["tabu"][: min(run.generation, self.tenure)]
         allowed = np.isfinite(fitness)
         if len(held):
@@ -99,11 +102,11 @@ class TabuSearch(Search):
             state["radius"] *= self.shrink
 
     def _radius(self, run: Run) -> tuple[float, Array]:
-        """R, and its unit (n,)."""
+        """Return R and its unit in each coordinate (n,)."""
         return run.length(self.radius, free=0.1, share=0.1)
 
     def finished(self, state: Run) -> str | None:
-        """The neighborhood has shrunk to rounding."""
+        """Stop when the radius has shrunk to rounding errors."""
         first, unit = self._radius(state)
         rounding = np.spacing(np.abs(state.state["x"])) / 2 / unit
         smallest = np.maximum(rounding, first * float(np.finfo(state.x0.dtype).eps)).min()
