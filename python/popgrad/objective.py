@@ -146,7 +146,7 @@ class Objective(ABC):
 
     def report(self, w: Array, value: bool = True) -> Report:
         """Loss, metric and value at `w` (n,) on all samples; the value is NaN where it is not asked for."""
-        found = float(self.values(w[None])[0])
+        found = float(self.values(w[None], ALL)[0])
         return Report(found, found, found)
 
     # --- What went wrong --------------------------------------------------------------------------------------------

@@ -147,6 +147,7 @@ class NetworkObjective(Objective):
             if isinstance(population, Perturbations):
                 network.evaluate_noise(score, population.noise, population.center, packed, out)
             else:
+                assert isinstance(population, np.ndarray)
                 network.evaluate(score, population, packed, out)
             out[~np.isfinite(out)] = np.inf
             return out

@@ -30,12 +30,11 @@ class OpenAIES(Search):
         sigma: standard deviation of the steps, > 0, in units of x. None: 0.1 of the width of the box in coordinates
             with two finite bounds, 0.05 in the others.
         optimizer: what follows the estimate; one of `popgrad.optim`, whose learning rate is in units of x. None: `Adam`
-            with a learning rate of 0.1 of the width of the box in coordinates
-            with two finite bounds, 0.02 in the others. An optimizer that asks
-            for more than one gradient a step, such as `SAM` or `SophiaG`, gets further estimates; `popgrad.fit` and
-            `popgrad.minimize` evaluate and charge them.
+            with a learning rate of 0.1 of the width of the box in coordinates with two finite bounds, 0.02 in the
+            others. An optimizer that asks for more than one gradient a step, such as `SAM` or `SophiaG`, gets further
+            estimates; `popgrad.fit` and `popgrad.minimize` evaluate and charge them.
 
-    State: ``center`` (n,), and the optimizer's, ``optimizer.slots``, ``optimizer.t`` and so on.
+    State: ``center`` (n,), and the state of the optimizer, such as ``optimizer.slots`` and ``optimizer.t``.
 
     Raises:
         InputError: a setting is out of range.
@@ -137,7 +136,8 @@ class OpenAIES(Search):
         solution = optimizer.solution(scaled, state.state["optimizer"])
         if solution is scaled:
             return center
-        return state.within((solution * unit)[None], identity=np.array([self.popsize], np.uint32))[0]
+        average: Array = state.within((solution * unit)[None], identity=np.array([self.popsize], np.uint32))[0]
+        return average
 
     def _sigma(self, run: Run) -> tuple[float, Array]:
         """The standard deviation of the steps, and its unit (n,)."""
