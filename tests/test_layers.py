@@ -20,7 +20,7 @@ SOURCE = Path(__file__).parent.parent / "csrc"
 # From the bottom up; a module may import what is in a line above its own, or its own folder.
 LAYERS = [
     {"_core", "checks"},
-    {"arrays"},
+    {"arrays", "settings"},
     {"backends", "budget", "checkpoint", "data", "labels", "metrics", "quantize", "system"},
     {"holdout", "perturbations", "rescore"},
     {"samples"},
