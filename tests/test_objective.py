@@ -111,7 +111,7 @@ def line():
         optim.SAM(optim.SGD(0.2)),
         search.PSO(),
         search.OpenAIES(popsize=32, sigma=0.2, optimizer=optim.Adam(0.1)),
-        search.DE(),
+        search.DE(init_sigma=1.0),
     ],
     ids=lambda method: method.described(),
 )
