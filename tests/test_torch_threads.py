@@ -27,7 +27,7 @@ def work():
 def digest(steps=3, scale=1.0):
     torch.manual_seed(0)
     params = [torch.nn.Parameter(torch.randn(n)) for n in (250_000, 7, 50_001)]
-    optimizer = popgrad.torch.Adam(params, weight_decay=0.1)
+    optimizer = popgrad.torch.Adam(params)
     random = torch.Generator().manual_seed(1)
     for _ in range(steps):
         for p in params:
