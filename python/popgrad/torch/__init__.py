@@ -10,6 +10,7 @@ try:
 except ImportError as error:
     raise ImportError('popgrad.torch needs PyTorch: pip install "popgrad[torch]", or pip install torch') from error
 
+from popgrad import _core
 from popgrad.torch._base import Optimizer
 from popgrad.torch.additional import ADOPT, AdaBelief, Adan, AdEMAMix, Lion, SignSGD, Signum, SophiaG, Yogi
 from popgrad.torch.builtin import (
@@ -27,6 +28,9 @@ from popgrad.torch.builtin import (
 )
 from popgrad.torch.layerwise import LAMB, LARS, NovoGrad, Prodigy
 from popgrad.torch.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+
+# PyTorch's OpenMP threads spin for a while after a backward pass. A native step runs on them, not beside them.
+_core.borrow_threads("libtorch_cpu.so")
 
 __all__ = [
     "ADOPT",
