@@ -47,11 +47,6 @@ ENTRANTS: dict[str, Entrant] = {
     "openai_es": Entrant("OpenAI-ES", search.OpenAIES(optimizer=optim.Adam(learning_rate=0.02)), 64),
 }
 _LABELS = {
-    "heavy_ball": "Heavy ball",
-    "sign_sgd": "Sign SGD",
-    "schedule_free_sgd": "Schedule-Free SGD",
-    "schedule_free_adamw": "Schedule-Free AdamW",
-    "sophia": "Sophia-G",
     "random_search": "Random search",
     "simulated_annealing": "Simulated annealing",
     "tabu": "Tabu search",
@@ -59,7 +54,7 @@ _LABELS = {
     "acor": "ACO_R (ant colony)",
 }
 ENTRANTS |= {
-    name: Entrant(_LABELS.get(name, kind.__name__), cast(Callable[[], optim.Optimizer], kind)(), 32)
+    name: Entrant(kind.label, cast(Callable[[], optim.Optimizer], kind)(), 32)
     for name, kind in optim.REGISTRY.items()
     if name not in ENTRANTS
 }
