@@ -17,21 +17,31 @@ from popgrad import data, optim, search
 from popgrad.backends import get_num_threads, set_num_threads
 from popgrad.budget import Budget
 from popgrad.checks import InputError
-from popgrad.fit import History, fit
-from popgrad.model import MLP
+from popgrad.layout import Layout
+from popgrad.method import Method
+from popgrad.models import MLP, Model
+from popgrad.objective import Batch, Objective
 from popgrad.perturbations import Perturbations
-from popgrad.racing import Race, race
+from popgrad.racing import Race, Racing, race
 from popgrad.search import minimize
+from popgrad.train import History, Trainer, fit
 
 __version__ = version("popgrad")
 
 __all__ = [
     "MLP",
+    "Batch",
     "Budget",
     "History",
     "InputError",
+    "Layout",
+    "Method",
+    "Model",
+    "Objective",
     "Perturbations",
     "Race",
+    "Racing",
+    "Trainer",
     "data",
     "fit",
     "get_num_threads",

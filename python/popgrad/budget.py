@@ -9,14 +9,26 @@ from typing import NamedTuple
 
 from popgrad.checks import fail
 
-__all__ = ["DEFAULT_EPOCHS", "DEFAULT_FORWARDS", "GRADIENT_FORWARDS", "Budget", "Used", "default_budget"]
+__all__ = ["DEFAULT_EPOCHS", "DEFAULT_FORWARDS", "GRADIENT_FORWARDS", "Budget", "Cost", "Used", "default_budget"]
 
 GRADIENT_FORWARDS = 3  # a gradient costs a forward pass and a backward pass of about two
 
-# What a run gets without epochs and without a budget: the largest of these.
+# What a run gets without epochs and without a budget: the larger of these.
 DEFAULT_EPOCHS = 20
 DEFAULT_FORWARDS = 3_000_000  # as `popgrad compare` gives
-DEFAULT_POPULATIONS = 50
+
+
+class Cost(NamedTuple):
+    """What an operation costs, in the units of `Budget`."""
+
+    forwards: int
+    evaluations: int
+
+    def __add__(self, other: object) -> Cost:  # type: ignore[override]
+        """The cost of two operations."""
+        if not isinstance(other, Cost):
+            return NotImplemented
+        return Cost(self.forwards + other.forwards, self.evaluations + other.evaluations)
 
 
 class Used(NamedTuple):
@@ -84,17 +96,17 @@ class Budget:
         return {"forwards": self.forwards, "evaluations": self.evaluations, "seconds": self.seconds}
 
 
-def default_budget(samples: int, population: int = 0) -> Budget:
+def default_budget(samples: int, least: int = 0) -> Budget:
     """What a run gets if neither epochs nor a budget are given.
-
-    The largest of 20 epochs of gradients, 3,000,000 forwards, and 50 populations of a search.
 
     Args:
         samples: training samples.
-        population: forwards that a population of a search costs; 0 for a gradient method.
+        least: forwards that the method needs at least, such as 50 populations of a search.
+
+    Returns:
+        The largest of 20 epochs of gradients, 3,000,000 forwards and `least`.
     """
-    epochs = DEFAULT_EPOCHS * GRADIENT_FORWARDS * samples
-    return Budget(forwards=max(epochs, DEFAULT_FORWARDS, DEFAULT_POPULATIONS * population))
+    return Budget(forwards=max(DEFAULT_EPOCHS * GRADIENT_FORWARDS * samples, DEFAULT_FORWARDS, least))
 
 
 def _quantity(value: float, unit: str) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_softmax
 
 from popgrad import arrays
 from popgrad.checks import InputError, fail
 
-__all__ = ["NAMES", "Measure", "Metric"]
+__all__ = ["NAMES", "Measure", "Metric", "OfOutputs", "OutputMetric", "Score", "UserMetric"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -21,79 +23,137 @@ Metric = str | tuple[str, float] | Callable[..., ArrayLike]
 NAMES = ("balanced_error", "f1_macro", "auc", "r2", "quantile")
 
 
-@dataclass(frozen=True)
-class Measure:
-    """How a fitness comes about; made by `popgrad.MLP.measure`.
+class Measure(ABC):
+    """How a fitness comes about: as the mean of a native score, or from raw outputs.
 
     Attributes:
         name: the metric's.
-        score: the native score whose weighted mean it is; "" if it is a function of raw outputs.
-        balanced: whether that mean gives every class that occurs the same weight.
-        function: of raw outputs (c, B, outputs), labels (B,) or targets (B, outputs), and weights (B,) or None; it
-            returns (c,).
-        own: whether the caller wrote the function.
-        operation: the name that errors of such a function begin with.
     """
 
     name: str
-    score: str = ""
-    balanced: bool = False
-    function: Callable[..., ArrayLike] | None = None
-    own: bool = False
-    operation: str = "MLP.evaluate"
-
-    def same_as(self, other: Measure) -> bool:
-        """Whether both are the mean of the same native score, with the same weights."""
-        return bool(self.score) and (self.score, self.balanced) == (other.score, other.balanced)
-
-    def bytes_per_sample(self, outputs: int, itemsize: int) -> int:
-        """Memory that one sample of one candidate takes: its outputs and, for our own functions, what they compute."""
-        return outputs * itemsize if self.own else outputs * (itemsize + 24) + 96
 
     def check(self, operation: str, y: Array, weight: Array | None) -> None:
         """Fail if all these samples together do not say what the metric is.
 
         Args:
             operation: the name that errors begin with.
-            y, weight: as for the function.
+            y: labels (B,) or targets (B, outputs).
+            weight: (B,) or None.
 
         Raises:
             InputError: "auc" of samples that are all alike.
         """
+        return
+
+
+@final
+@dataclass(frozen=True)
+class Score(Measure):
+    """The weighted mean of a native score over the samples.
+
+    Args:
+        name: the metric's.
+        score: the native score's.
+        balanced: whether every class that occurs has the same weight in the mean.
+    """
+
+    name: str = field(compare=False)
+    score: str
+    balanced: bool = False
+
+
+class OfOutputs(Measure):
+    """A function of the raw outputs of several networks at once."""
+
+    @abstractmethod
+    def bytes_per_sample(self, outputs: int, itemsize: int) -> int:
+        """Memory that one sample of one candidate takes, with what is computed from its outputs."""
+
+    @abstractmethod
+    def values(self, z: Array, y: Array, weight: Array | None) -> Floats:
+        """Fitness (c,) of raw outputs (c, B, outputs); infinite where it is not finite.
+
+        Args:
+            z: raw outputs.
+            y: labels (B,) or targets (B, outputs).
+            weight: (B,) or None.
+        """
+
+
+@final
+@dataclass(frozen=True)
+class OutputMetric(OfOutputs):
+    """A metric of this package.
+
+    Args:
+        name: the metric's.
+        function: of raw outputs, y and weights (B,), returns (c,).
+    """
+
+    name: str
+    function: Callable[[Array, Array, Floats], Floats]
+
+    def bytes_per_sample(self, outputs: int, itemsize: int) -> int:
+        """See `OfOutputs.bytes_per_sample`."""
+        return outputs * (itemsize + 24) + 96
+
+    def check(self, operation: str, y: Array, weight: Array | None) -> None:
+        """See `Measure.check`."""
         if self.name == "auc" and not len(_contrasts(y, _ones(y, weight))):
             fail(operation, "auc needs samples of at least two classes, with weights above zero")
 
     def values(self, z: Array, y: Array, weight: Array | None) -> Floats:
-        """Fitness (c,) of raw outputs (c, B, outputs); infinite where it is not finite.
+        """See `OfOutputs.values`."""
+        broken = ~np.isfinite(z).all(axis=(1, 2))
+        with np.errstate(all="ignore"):
+            values = np.array(self.function(z, y, _ones(y, weight)), np.float64)
+        values[broken | ~np.isfinite(values)] = np.inf
+        return values
+
+
+@final
+@dataclass(frozen=True)
+class UserMetric(OfOutputs):
+    """A function that the caller wrote.
+
+    Args:
+        name: the function's.
+        function: of raw outputs and y, and of weights where there are any; returns (c,).
+        operation: the name that errors begin with.
+    """
+
+    name: str
+    function: Callable[..., ArrayLike]
+    operation: str
+
+    def bytes_per_sample(self, outputs: int, itemsize: int) -> int:
+        """See `OfOutputs.bytes_per_sample`."""
+        return outputs * itemsize
+
+    def values(self, z: Array, y: Array, weight: Array | None) -> Floats:
+        """See `OfOutputs.values`.
 
         Raises:
-            InputError: the caller's function returned something else than c numbers.
+            InputError: the function returned something else than c numbers.
         """
-        assert self.function is not None
-        if self.own:
-            # Weights are an argument only where there are some: most functions have no use for them.
-            given = self.function(z, y) if weight is None else self.function(z, y, weight)
-            expected = f"metric {self.name} must return one number for each of {len(z)} candidates, shape ({len(z)},)"
-            try:
-                values = arrays.read(self.operation, "what it returned", given)
-            except InputError as error:
-                fail(self.operation, f"{expected}: {str(error).partition('] ')[2]}")
-            if values.shape != (len(z),) or values.dtype.kind not in "fiub":
-                fail(self.operation, f"{expected}, got {values.dtype} {values.shape}")
-            values = values.astype(np.float64)
-        else:
-            broken = ~np.isfinite(z).all(axis=(1, 2))
-            with np.errstate(all="ignore"):
-                values = np.array(self.function(z, y, _ones(y, weight)), np.float64)
-            values[broken] = np.inf
+        # Weights are an argument only where there are some: most functions have no use for them.
+        given = self.function(z, y) if weight is None else self.function(z, y, weight)
+        expected = f"metric {self.name} must return one number for each of {len(z)} candidates, shape ({len(z)},)"
+        try:
+            values = arrays.read(self.operation, "what it returned", given)
+        except InputError as error:
+            fail(self.operation, f"{expected}: {str(error).partition('] ')[2]}")
+        if values.shape != (len(z),) or values.dtype.kind not in "fiub":
+            fail(self.operation, f"{expected}, got {values.dtype} {values.shape}")
+        values = values.astype(np.float64)
         values[~np.isfinite(values)] = np.inf
         return values
 
 
 def named(name: str, level: float = 0.5) -> Measure:
     """The measure behind one of "f1_macro", "auc", "r2" and "quantile" (with its level)."""
-    functions: dict[str, Callable[..., ArrayLike]] = {"f1_macro": _f1_macro, "auc": _auc, "r2": _r2}
-    return Measure(name, function=functions.get(name) or (lambda z, y, weight: _quantile(z, y, weight, level)))
+    functions = {"f1_macro": _f1_macro, "auc": _auc, "r2": _r2}
+    return OutputMetric(name, functions.get(name) or (lambda z, y, weight: _quantile(z, y, weight, level)))
 
 
 def class_weights(y: Array, weight: Array | None) -> Floats:
@@ -150,8 +210,7 @@ def _auc(z: Array, y: Array, weight: Floats) -> Floats:
         return 1 - _area(scores[:, :, 1] - scores[:, :, 0], y == 1, weight)
     if y.ndim == 1:
         # Among samples, only the probabilities of a class can be compared; their logarithms order them alike.
-        scores -= scores.max(axis=2, keepdims=True)
-        scores -= np.log(np.exp(scores).sum(axis=2, keepdims=True))
+        scores = log_softmax(scores, axis=2)
     areas = [_area(scores[:, :, k], y == k if y.ndim == 1 else y[:, k] > 0.5, weight) for k in contrasts]
     return np.asarray(1 - np.mean(areas, axis=0), np.float64)
 

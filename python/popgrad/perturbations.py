@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
@@ -13,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from popgrad import _core, arrays
 from popgrad.backends import Stream
 from popgrad.checks import fail, positive, positive_int, whole_seed
+from popgrad.layout import Layout, checked_layout
 from popgrad.system import memory_bytes
 
 __all__ = ["Perturbations"]
 
 Array = NDArray[Any]
-Shapes = Sequence[tuple[int, ...]]
 
 _MOST_MEMBERS = (1 << 32) - 1
 _MOST_DRAWN = 1 << 34  # coordinates of a member; the numbers of its draws have 32 bits, and serve four each
@@ -44,14 +42,13 @@ class Perturbations:
             (out, in), where A is (out, r) and B (in, r), standard normal: it has variance 1 too, and the first layer
             of a network is evaluated without making its weights. At most the shorter side of some matrix. All that is
             not a matrix has independent noise.
-        shapes: with a rank, those of the tensors in center, one after the other, as
-            ``[v.shape for v in model.views().values()]``.
+        layout: of the center, such as ``model.layout``; needed with a rank.
 
     Attributes:
         center: (n,), not writable. The others are as given.
 
     Raises:
-        InputError: an argument is out of range, or the shapes do not fit.
+        InputError: an argument is out of range, or the layout does not fit.
 
     Reference: Salimans et al., arXiv:1703.03864 (2017), section 2 (seeds in place of parameters, mirrored sampling);
     low rank: Sarkar et al., arXiv:2511.16652 (2025), EGGROLL.
@@ -65,7 +62,7 @@ class Perturbations:
         seed: int,
         antithetic: bool = True,
         rank: int | None = None,
-        shapes: Shapes | None = None,
+        layout: Layout | None = None,
     ) -> None:
         values = arrays.read(type(self).__name__, "center", center)
         if values.dtype not in (np.float32, np.float64) or values.ndim != 1 or len(values) == 0:
@@ -92,7 +89,7 @@ class Perturbations:
             fail(self, f"popsize must be even, for antithetic pairs, got {popsize}")
         self.seed = whole_seed(self, seed)
         self.rank = None if rank is None else positive_int(self, "rank", rank)
-        self.shapes = None if shapes is None else self._checked(shapes)
+        self.layout = checked_layout(type(self).__name__, layout, len(self.center))
         self._parts = self._make_parts()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -144,6 +141,27 @@ class Perturbations:
         self.noise.rows(self.center, first, out)
         return out
 
+    def __getitem__(self, which: int | slice | NDArray[np.integer[Any]]) -> Array:
+        """One member (n,) by its number, or several (k, n) by a slice or by numbers (k,), as of an array.
+
+        Raises:
+            InputError: they would not fit into the memory of this machine.
+            IndexError: a number is not in [-P, P).
+        """
+        if isinstance(which, slice):
+            numbers = np.arange(*which.indices(self.popsize))
+        else:
+            numbers = np.asarray(which)
+            if numbers.size and not (numbers.min() >= -self.popsize and numbers.max() < self.popsize):
+                raise IndexError(f"member out of range: {which!r} of {self.popsize}")
+            numbers = np.where(numbers < 0, numbers + self.popsize, numbers)
+        if numbers.ndim == 0:
+            row: Array = self.rows(int(numbers), int(numbers) + 1)[0]
+            return row
+        runs = np.split(numbers, np.flatnonzero(np.diff(numbers) != 1) + 1) if len(numbers) else []
+        parts = [self.rows(int(run[0]), int(run[-1]) + 1) for run in runs] or [self.rows(0, 0)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
     def combine(self, weights: ArrayLike) -> Array:
         r"""The weighted sum of the noise, :math:`\sum_k w_k z_k`, (n,), without sigma.
 
@@ -176,37 +194,25 @@ class Perturbations:
             self.sigma, self.popsize, self.antithetic, self.seed, Stream.PERTURB, self.rank or 0, self._parts
         )
 
-    def check_fits(self, operation: str, n: int, dtype: np.dtype[Any], shapes: Shapes) -> None:
+    def check_fits(self, operation: str, layout: Layout, dtype: np.dtype[Any]) -> None:
         """Fail unless these are perturbations of such parameters."""
-        if self.shape[1] != n:
-            fail(operation, f"perturbations must be of {n} parameters, got {self.shape[1]}")
+        if self.shape[1] != layout.size:
+            fail(operation, f"perturbations must be of {layout.size} parameters, got {self.shape[1]}")
         if self.dtype != dtype:
             fail(operation, f"perturbations must have the model's dtype {dtype}, got {self.dtype}")
-        if self.rank is not None and self.shapes != [tuple(shape) for shape in shapes]:
-            fail(operation, f"perturbations must have the model's shapes {list(shapes)}, got {self.shapes}")
-
-    def _checked(self, shapes: Shapes) -> list[tuple[int, ...]]:
-        try:
-            checked = [tuple(positive_int(self, "each of a shape's sizes", size) for size in shape) for shape in shapes]
-        except TypeError:
-            fail(self, f"shapes must be a list of shapes, such as [(32, 64), (32,)], got {shapes!r}")
-        total = sum(math.prod(shape) for shape in checked)
-        if total != len(self.center):
-            fail(self, f"shapes must add up to {len(self.center)} parameters, got {total}")
-        return checked
+        if self.rank is not None and self.layout.tensor_shapes() != layout.tensor_shapes():
+            fail(operation, f"perturbations must have the model's layout {layout}, got {self.layout}")
 
     def _make_parts(self) -> NDArray[np.int64]:
         """For each tensor (out, in) of a matrix whose noise is of low rank, else (0, numbers)."""
         rank, parts, drawn = self.rank, [(0, len(self.center))], len(self.center)
         if rank is not None:
-            if self.shapes is None:
-                fail(self, "rank needs shapes, such as [v.shape for v in model.views().values()]")
-            sides = [min(shape) for shape in self.shapes if len(shape) == 2]
+            sides = [min(tensor.shape) for tensor in self.layout if tensor.is_matrix]
             if not sides:
-                fail(self, f"rank needs a matrix among the shapes, got {self.shapes}")
+                fail(self, f"rank needs a layout with a matrix, such as model.layout, got {self.layout}")
             if rank > max(sides):
                 fail(self, f"rank must be at most the shorter side of some matrix, {max(sides)}, got {rank}")
-            parts = [(shape[0], shape[1]) if len(shape) == 2 else (0, math.prod(shape)) for shape in self.shapes]
+            parts = [(t.shape[0], t.shape[1]) if t.is_matrix else (0, t.size) for t in self.layout]
             drawn = sum(rank * (rows + columns) if rows else columns for rows, columns in parts)
         if drawn > _MOST_DRAWN:
             fail(self, f"a member must draw at most 2^34 numbers, got {drawn}")

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from popgrad import _core
 from popgrad.checks import positive_int
-from popgrad.model import MLP
+from popgrad.models import MLP
 from popgrad.perturbations import Perturbations
 
 __all__ = ["LOW_RANK", "POPULATIONS", "Evaluated", "bench_population"]
@@ -115,8 +115,7 @@ def _stored(random: np.random.Generator, model: MLP, members: int) -> Array:
 
 
 def _around(model: MLP, members: int) -> Perturbations:
-    shapes = [view.shape for view in model.views().values()]
-    return Perturbations(model.params, 0.05, members, 0, rank=1, shapes=shapes)
+    return Perturbations(model.params, 0.05, members, 0, rank=1, layout=model.layout)
 
 
 def _medians(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:

@@ -41,8 +41,8 @@ from popgrad.cli._common import (
 if TYPE_CHECKING:
     from popgrad.compare.entrants import Entrant
     from popgrad.data import Dataset, Split
-    from popgrad.model import MLP
-    from popgrad.records import History
+    from popgrad.models import MLP
+    from popgrad.train import History
 
 __all__: list[str] = []
 
@@ -149,7 +149,7 @@ def _check_writable(save: Path | None) -> None:
 
 
 def _model(table: Dataset, parts: Split, hidden: list[int], activation: str, seed: int) -> MLP:
-    from popgrad.model import MLP
+    from popgrad.models import MLP
 
     classes = len(table.classes)
     loss = "cross_entropy" if classes else "mse"

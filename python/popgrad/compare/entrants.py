@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 
 from popgrad import optim, search
 from popgrad.checks import fail, one_of
+from popgrad.method import Method
 
 __all__ = ["ENTRANTS", "Entrant", "chosen"]
 
@@ -22,13 +23,13 @@ class Entrant:
     """
 
     label: str
-    method: optim.Optimizer | search.Search
+    method: Method
     batch_size: int | None
 
     @property
     def kind(self) -> Literal["gradient", "search"]:
         """Whether it needs a gradient."""
-        return "gradient" if isinstance(self.method, optim.Optimizer) else "search"
+        return self.method.kind
 
 
 # Every registered class takes part with its defaults, on minibatches of 32 if it follows gradients and on all
@@ -122,7 +123,7 @@ def _path_to_learning_rate(method: Any) -> list[str] | None:
         if setting.name == "learning_rate":
             return ["learning_rate"]
         inner = getattr(method, setting.name)
-        if isinstance(inner, optim.Optimizer) and (path := _path_to_learning_rate(inner)) is not None:
+        if isinstance(inner, Method) and (path := _path_to_learning_rate(inner)) is not None:
             return [setting.name, *path]
     return None
 

@@ -26,8 +26,8 @@ from popgrad.budget import Budget
 from popgrad.checks import InputError, fail
 from popgrad.compare.entrants import Entrant
 from popgrad.compare.progress import Progress
-from popgrad.fit import fit
-from popgrad.model import MLP
+from popgrad.models import MLP
+from popgrad.train import fit
 
 __all__ = ["Job", "Source", "as_source", "digest", "load", "run_jobs"]
 

@@ -14,16 +14,17 @@ from typing import Any
 
 from popgrad import __version__, data
 from popgrad.backends import get_num_threads
-from popgrad.budget import GRADIENT_FORWARDS
 from popgrad.checks import fail, one_of, positive_int
 from popgrad.compare.entrants import ENTRANTS, Entrant
 from popgrad.compare.files import append_result, open_study, read_config, read_results
 from popgrad.compare.jobs import Job, Source, as_source, load, run_jobs
 from popgrad.compare.progress import Progress
 from popgrad.compare.summary import OBJECTIVES
-from popgrad.model import ACTIVATIONS, MLP
-from popgrad.search import Search
+from popgrad.models import MLP
+from popgrad.models.mlp import ACTIVATIONS
+from popgrad.objective import Priced
 from popgrad.system import machine
+from popgrad.train.batches import Batches
 
 __all__ = ["Study", "stored_arguments"]
 
@@ -122,9 +123,11 @@ class Study:
     def _check_budget(self, dataset: str, described: Mapping[str, Any]) -> None:
         """Fail unless every entrant can take its first step."""
         # "mse" whatever the loss is: only the sizes can be wrong here.
-        model = MLP(_sizes(described, self.hidden), self.activation, "mse")
+        model, samples = MLP(_sizes(described, self.hidden), self.activation, "mse"), described["train"]
+        priced = Priced(model.layout, samples)
         for name, entrant in self.entrants.items():
-            cost = _first_step(entrant, model, described["train"])
+            batch = Batches(samples, min(entrant.batch_size or samples, samples), 0).at(1)
+            cost = entrant.method.cost(priced, batch, entrant.method.prepare(priced, model.params, 0)).forwards
             if self.budget < cost:
                 fail(
                     "compare",
@@ -289,11 +292,3 @@ def _stored_source(described: Mapping[str, Any]) -> Source:
 def _sizes(described: Mapping[str, Any], hidden: Sequence[int]) -> list[int]:
     """Layer sizes of the network for a data set."""
     return [described["features"], *hidden, max(described["classes"], 1)]
-
-
-def _first_step(entrant: Entrant, model: MLP, samples: int) -> int:
-    """Forwards that the first step costs."""
-    batch = min(entrant.batch_size or samples, samples)
-    if isinstance(entrant.method, Search):
-        return batch * len(entrant.method.start(model.params).ask())
-    return GRADIENT_FORWARDS * batch

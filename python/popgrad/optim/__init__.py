@@ -1,6 +1,7 @@
 """Gradient optimizers: each turns a gradient into a step, in one native sweep."""
 
-from popgrad.optim._base import NativeOptimizer, Optimizer, Schedule, State
+from popgrad.optim._base import NativeOptimizer, Schedule
+from popgrad.optim._optimizer import Descent, Optimizer, State
 from popgrad.optim.adam import Adam, AdaMax, AdamW, AMSGrad, NAdam, RAdam
 from popgrad.optim.adam_variants import ADOPT, AdaBelief, Adan, AdEMAMix, Yogi
 from popgrad.optim.adaptive import AdaDelta, AdaGrad, RMSprop
@@ -61,6 +62,7 @@ __all__ = [
     "Adam",
     "AdamW",
     "Adan",
+    "Descent",
     "HeavyBall",
     "Lion",
     "Lookahead",

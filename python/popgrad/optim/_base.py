@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from popgrad import _core
 from popgrad.backends import aligned
-from popgrad.checks import InputError, Settings, at_least_zero, fail, fraction, one_of, positive
+from popgrad.checks import InputError, at_least_zero, fail, fraction, one_of, positive
+from popgrad.layout import Layout, checked_layout
+from popgrad.optim._optimizer import Optimizer, State
 from popgrad.optim._presets import Library, Matching, Presets, preset_of
 
 __all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "at"]
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
-Shapes = Sequence[tuple[int, ...]]
 Extras = tuple[float, float, float, float, float, float] | None
 
 RULES = _core.step_rules()
@@ -31,135 +32,6 @@ _LEAST_FOR_BYTES = 4096  # smaller vectors keep their states in float32: there i
 def at(value: float | Schedule, t: int) -> float:
     """A hyper-parameter at step t (1, 2, ...): itself, or what its schedule says."""
     return float(value(t)) if callable(value) else value
-
-
-@dataclass
-class State:
-    """All that an optimizer needs to go on, next to the parameters: arrays and numbers.
-
-    Args:
-        slots: (k, n), one row for each name in the optimizer's ``state_names``; zero before the first step. Of the
-            parameters' type, or uint16 (the bits of bfloat16) or uint8 (see ``state_dtype``).
-        t: steps done.
-        numbers: what else it carries from step to step, by name.
-        average: (n,) the running average of the parameters, with ``ema_decay``.
-        scales: (k, ceil(n / 256)) float32, the scale of each block of states in bytes.
-        layers: (L, 2) int64, length of each tensor in the parameters and whether its steps are adapted to it.
-        kept: (L, m) float64, what the method keeps for each tensor as a whole.
-        inner: of the optimizer that a wrapper wraps.
-    """
-
-    slots: Array
-    t: int = 0
-    numbers: dict[str, float] = field(default_factory=dict)
-    average: Array | None = None
-    scales: Array | None = None
-    layers: Array | None = None
-    kept: Array | None = None
-    inner: State | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Arrays (not copied) and numbers by name, for a checkpoint."""
-        named: dict[str, Any] = {"slots": self.slots, "t": self.t}
-        named |= {f"number.{name}": value for name, value in self.numbers.items()}
-        named |= {name: getattr(self, name) for name in _ARRAYS if getattr(self, name) is not None}
-        if self.inner is not None:
-            named |= {f"inner.{name}": value for name, value in self.inner.to_dict().items()}
-        return named
-
-    @classmethod
-    def from_dict(cls, named: Mapping[str, Any]) -> State:
-        """What `to_dict` gave, with the same arrays. Numbers may have become arrays of shape (), as in ``np.savez``.
-
-        Raises:
-            InputError: a name is missing, or a value is no array or no number, such as a list from JSON.
-        """
-        for name in ("slots", "t"):
-            if name not in named:
-                fail("State.from_dict", f"{name!r} is missing; expected what to_dict gave")
-        numbers = {name: _number(name, value) for name, value in named.items() if name.startswith("number.")}
-        numbers = {name.removeprefix("number."): value for name, value in numbers.items()}
-        inner = {name.removeprefix("inner."): v for name, v in named.items() if name.startswith("inner.")}
-        arrays = {name: named[name] for name in ("slots", *_ARRAYS) if named.get(name) is not None}
-        for name, array in arrays.items():
-            if not isinstance(array, np.ndarray):
-                fail("State.from_dict", f"{name!r} must be a NumPy array of its own type, got {type(array).__name__}")
-        t = _number("t", named["t"])
-        if not t.is_integer():
-            fail("State.from_dict", f"'t' must be a whole number, got {t!r}")
-        return cls(t=int(t), numbers=numbers, **arrays, inner=cls.from_dict(inner) if inner else None)
-
-
-_ARRAYS = ("average", "scales", "layers", "kept")
-
-
-def _number(name: str, value: Any) -> float:
-    """A number that may have become an array of shape (), which would round a power of it otherwise."""
-    number = value.item() if isinstance(value, (np.ndarray, np.generic)) and np.ndim(value) == 0 else value
-    if isinstance(number, bool) or not isinstance(number, (int, float)):
-        fail("State.from_dict", f"{name!r} must be a number, got {value!r}")
-    return float(number)
-
-
-class Optimizer(metaclass=Settings):
-    """Turns a gradient into a step: frozen settings, and a `State` that is data."""
-
-    @abstractmethod
-    def init(self, params: Array, shapes: Shapes | None = None) -> State:
-        """The state before the first step, for parameters of shape (n,), float32 or float64.
-
-        Args:
-            params: (n,) float32 or float64.
-            shapes: of the tensors in params, one after the other, as ``[v.shape for v in model.views().values()]``.
-                Methods that go by layers need them; without, all parameters are one matrix.
-
-        Raises:
-            InputError: `params` is not such an array, `shapes` do not fit it, or ``state_dtype`` needs float32.
-        """
-
-    @abstractmethod
-    def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
-        """Change `params` and `state` in place by one step along `gradient`.
-
-        Args:
-            params: (n,) float32 or float64, C-contiguous and writable; nothing is converted.
-            gradient: (n,) of the same dtype.
-            state: what `init` made.
-            loss_scale: what the loss was multiplied with, > 0; the gradient is divided by it in the sweep.
-
-        Raises:
-            InputError: an array is of another type or shape; nothing was changed.
-        """
-
-    def ascend(self, params: Array, gradient: Array, state: State) -> bool:
-        """Whether a second gradient is wanted, at the place to which this has moved `params`; `step` takes them back.
-
-        Only `SAM` does so.
-        """
-        return False
-
-    @abstractmethod
-    def solution(self, params: Array, state: State) -> Array:
-        """The parameters to evaluate and to keep, (n,): `params`, or an average where the method keeps one."""
-
-    def restart(self, params: Array, state: State, target: Array) -> None:
-        """Continue from other parameters (n,): `params` become `target`, and `solution` returns it.
-
-        An average restarts at `target`; moments and counters stay as they are.
-        """
-        params[:] = target
-        if state.average is not None:
-            state.average[:] = target
-
-    @property
-    def gradients_per_step(self) -> int:
-        """How many gradients a step takes."""
-        return 1
-
-    @property
-    @abstractmethod
-    def bytes_per_parameter(self) -> float:
-        """Bytes that a step of float32 parameters must move for each: what it reads and writes, once a sweep."""
 
 
 @dataclass(frozen=True)
@@ -286,7 +158,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
         """The members of the native rule at step t, by name. What is to be carried on goes into `numbers`."""
 
-    def init(self, params: Array, shapes: Shapes | None = None) -> State:
+    def init(self, params: Array, layout: Layout | None = None) -> State:
         """See `Optimizer.init`."""
         where = f"{type(self).__name__}.init"
         if not isinstance(params, np.ndarray) or params.ndim != 1 or params.dtype not in (np.float32, np.float64):
@@ -306,13 +178,12 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         if self.ema_decay is not None:
             state.average = aligned(n, params.dtype)
         _, _, sums, kept, _, _ = RULES[self.rule]
+        tensors = checked_layout(where, layout, n).tensors
         if sums:
-            lengths = [math.prod(shape) for shape in shapes] if shapes is not None else [n]
-            if sum(lengths) != n:
-                fail(where, f"shapes must add up to {n} parameters, got {sum(lengths)}")
-            adapt = [self._adapts(len(shape)) for shape in shapes] if shapes is not None else [True]
-            state.layers = np.array([lengths, adapt], np.int64).T.copy()
-            state.kept = np.tile(np.array(self._kept(), np.float64), (len(lengths), 1))
+            whole = layout is None  # a vector without structure has its steps adapted, as one matrix
+            adapted = [(tensor.size, whole or self._adapts(len(tensor.shape))) for tensor in tensors]
+            state.layers = np.array(adapted, np.int64)
+            state.kept = np.tile(np.array(self._kept(), np.float64), (len(tensors), 1))
             assert state.kept.shape[1] == kept
         return state
 

@@ -9,7 +9,8 @@ from typing import ClassVar, final
 import numpy as np
 
 from popgrad.checks import at_least_zero, fail
-from popgrad.optim._base import Array, NativeOptimizer, Schedule, State, at
+from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._optimizer import Array, State
 from popgrad.optim._presets import Presets
 
 __all__ = ["ScheduleFreeAdamW", "ScheduleFreeSGD"]

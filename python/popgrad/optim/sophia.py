@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import final
 
 from popgrad import _core
+from popgrad.backends import Stream, random_generator
+from popgrad.budget import Cost
 from popgrad.checks import InputError, fail, positive_int
-from popgrad.optim._base import RULES, Array, NativeOptimizer, Schedule, State
+from popgrad.objective import Batch, Objective
+from popgrad.optim._base import RULES, NativeOptimizer, Schedule
+from popgrad.optim._optimizer import Array, Descent, State
 
 __all__ = ["SophiaG"]
 
@@ -22,7 +27,8 @@ class SophiaG(NativeOptimizer):
     .. math:: h_t = \beta_2 h_{t-1} + (1-\beta_2)\, B\, \hat g_t^2 \;\text{ every ``interval`` steps, else } h_{t-1}
 
     Here g-hat is the gradient of the mean loss of B samples whose labels are drawn from the model's own predictions;
-    `pg.fit` draws them. In a loop of your own, call `observe` with it before `step` whenever `due` says so.
+    The method asks its objective for them. In a loop of your own that computes gradients itself, call `observe` with
+    such a gradient before `step` whenever `due` says so.
 
     Args:
         learning_rate: alpha, the longest step of a parameter, in units of w; > 0 or a schedule ``t -> float``.
@@ -65,6 +71,26 @@ class SophiaG(NativeOptimizer):
             "rho": self.rho,
             "epsilon": self.epsilon,
         }
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Gradients, and targets drawn from the model's predictions."""
+        return ("gradient", "sampled")
+
+    def advance(self, objective: Objective, batch: Batch, state: Descent) -> None:
+        """An estimate of the curvature where it is due, a gradient, and a step."""
+        if self.due(state.optimizer):
+            drawn = objective.sampled(state.w, batch, random_generator(state.seed, Stream.LABELS, batch.step))
+            if math.isfinite(drawn.gradient(state.w, Batch(step=batch.step), state.gradient)):
+                self.observe(state.w, state.gradient, state.optimizer, objective.size(batch))
+        super().advance(objective, batch, state)
+
+    def cost(self, objective: Objective, batch: Batch, state: Descent) -> Cost:
+        """A gradient; where an estimate is due, a second one and the forward pass that draws its targets."""
+        gradient = objective.gradient_cost(batch)
+        if not self.due(state.optimizer):
+            return gradient
+        return gradient + gradient + objective.sampled_cost(batch)
 
     def due(self, state: State) -> bool:
         """Whether `observe` is to be called before the next step."""

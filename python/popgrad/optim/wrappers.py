@@ -10,13 +10,14 @@ import numpy as np
 
 from popgrad import _core
 from popgrad.backends import aligned
+from popgrad.budget import Cost
 from popgrad.checks import fail, positive, positive_int
-from popgrad.optim._base import RULES, Array, Optimizer, Shapes, State
+from popgrad.layout import Layout
+from popgrad.objective import Around, Batch, Objective
+from popgrad.optim._base import RULES
+from popgrad.optim._optimizer import Array, Descent, Optimizer, State
 
 __all__ = ["SAM", "Lookahead", "Polyak"]
-
-
-_FOREIGN = "state must be the one that this optimizer's init made"
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,14 @@ class Wrapper(Optimizer):
         if not isinstance(self.inner, Optimizer):
             fail(self, f"inner must be one of popgrad.optim, such as pg.optim.Adam(), got {self.inner!r}")
 
-    def init(self, params: Array, shapes: Shapes | None = None) -> State:
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What the inner one asks of an objective."""
+        return self.inner.requires
+
+    def init(self, params: Array, layout: Layout | None = None) -> State:
         """The inner state, and one row of its own that begins with `params`."""
-        inner = self.inner.init(params, shapes)
+        inner = self.inner.init(params, layout)
         state = State(aligned((1, len(params)), params.dtype), inner=inner)
         state.slots[0] = params
         return state
@@ -40,31 +46,36 @@ class Wrapper(Optimizer):
         """A step of the inner optimizer, and what this one adds to it."""
         inner = self._inner(state)
         self.inner.step(params, gradient, inner, loss_scale=loss_scale)
-        if inner.t > state.t:  # else it was skipped
+        self._add(params, state, inner)
+
+    def advance(self, objective: Objective, batch: Batch, state: Descent) -> None:
+        """The inner optimizer asks for what it needs."""
+        inner = state.inside()
+        self.inner.advance(objective, batch, inner)
+        state.failed = inner.failed
+        self._add(state.w, state.optimizer, inner.optimizer)
+
+    def cost(self, objective: Objective, batch: Batch, state: Descent) -> Cost:
+        """That of the inner one."""
+        return self.inner.cost(objective, batch, state.inside())
+
+    def _add(self, params: Array, state: State, inner: State) -> None:
+        if inner.t > state.t:  # else the step was skipped
             state.t = inner.t
             self._after(params, state)
 
     def _after(self, params: Array, state: State) -> None:
         """What follows the inner step."""
 
-    def ascend(self, params: Array, gradient: Array, state: State) -> bool:
-        """What the inner one does."""
-        return self.inner.ascend(params, gradient, self._inner(state))
-
     def restart(self, params: Array, state: State, target: Array) -> None:
         """See `Optimizer.restart`; slow weights and means restart too."""
         self.inner.restart(params, self._inner(state), target)
         state.slots[0] = target
 
-    @property
-    def gradients_per_step(self) -> int:
-        """Those of the inner one."""
-        return self.inner.gradients_per_step
-
     @staticmethod
     def _inner(state: State) -> State:
         if state.inner is None:
-            fail("step", _FOREIGN)
+            fail("step", "state must be the one that this optimizer's init made")
         return state.inner
 
 
@@ -158,23 +169,23 @@ class Polyak(Wrapper):
 @final
 @dataclass(frozen=True)
 class SAM(Wrapper):
-    r"""Sharpness-aware minimisation: the gradient is taken at the worst place nearby, for minima that are flat.
+    r"""Sharpness-aware minimization: the gradient is taken at the worst place nearby, for minima that are flat.
 
     .. math:: \hat w = w + \rho\, g(w) / \|g(w)\|_2, \quad \text{then a step of the inner optimizer from } w
               \text{ along } g(\hat w)
 
-    It needs two gradients a step: `pg.fit` takes (and counts) both. In a loop of your own::
+    It needs two gradients a step, which `pg.fit` asks for and charges. In a loop of your own, use `advance` (see
+    `popgrad.Method`), or give `step` the gradient at `worst`::
 
-        loss, gradient = model.gradient(X, y)
-        if optimizer.ascend(model.params, gradient, state):
-            _, gradient = model.gradient(X, y)
-        optimizer.step(model.params, gradient, state)
+        loss, gradient = objective_and_gradient(w)
+        _, gradient = objective_and_gradient(optimizer.worst(w, gradient))
+        optimizer.step(w, gradient, state)
 
     Args:
-        inner: any optimizer of `popgrad.optim` that takes one gradient a step.
+        inner: any optimizer of `popgrad.optim`.
         rho: length of the step up, > 0, in units of w.
 
-    State: ``slots[0]`` keeps w (n,) while the parameters are away; the number ``away``.
+    State: ``slots[0]``, room for the worst place (n,).
 
     Raises:
         InputError: an argument is out of range.
@@ -187,48 +198,59 @@ class SAM(Wrapper):
     def __post_init__(self) -> None:
         super().__post_init__()
         positive(self, "rho")
-        if self.inner.gradients_per_step > 1:
-            fail(self, f"inner must take one gradient a step, and {type(self.inner).__name__} takes two")
 
-    def init(self, params: Array, shapes: Shapes | None = None) -> State:
-        """The inner state, and room for the parameters."""
-        state = super().init(params, shapes)
-        state.numbers["away"] = 0.0
-        return state
+    def worst(self, params: Array, gradient: Array) -> Array:
+        """The place (n,) at distance rho up the gradient; a copy of `params` where that is zero or not finite.
 
-    def ascend(self, params: Array, gradient: Array, state: State) -> bool:
-        """Move `params` to the worst place nearby; where the gradient is zero or not finite, stay and say False."""
-        self._check(state)
+        Args:
+            params: (n,), not changed.
+            gradient: (n,) at `params`.
+        """
+        place = params.copy()
+        self.climb(place, gradient)
+        return place
+
+    def climb(self, params: Array, gradient: Array) -> bool:
+        """Move `params` (n,) to the worst place nearby; False, and no move, where there is no direction."""
         norm = math.sqrt(_core.sum_squares(gradient))
-        if not 0 < norm < math.inf or state.numbers["away"]:
-            return bool(state.numbers["away"])
-        np.copyto(state.slots[0], params)
-        _core.step(RULES["Sgd"][0], (-self.rho / norm,), params, gradient, state.slots[:0])
-        state.numbers["away"] = 1.0
+        if not 0 < norm < math.inf:
+            return False
+        _core.step(RULES["Sgd"][0], (-self.rho / norm,), params, gradient, np.empty((0, len(params)), params.dtype))
         return True
 
-    def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
-        """Back to where `ascend` began, and a step of the inner optimizer."""
-        self._check(state)
-        if state.numbers["away"]:
-            np.copyto(params, state.slots[0])
-            state.numbers["away"] = 0.0
-        super().step(params, gradient, state, loss_scale=loss_scale)
+    def advance(self, objective: Objective, batch: Batch, state: Descent) -> None:
+        """A step of the inner optimizer, whose gradients are those at the worst place nearby."""
+        super().advance(_Sharp(objective, self, state.optimizer.slots[0]), batch, state)
 
-    def _check(self, state: State) -> None:
-        if "away" not in state.numbers:
-            fail("SAM.step", _FOREIGN)
+    def cost(self, objective: Objective, batch: Batch, state: Descent) -> Cost:
+        """That of the inner one, whose gradients cost twice as much."""
+        return super().cost(_Sharp(objective, self, state.optimizer.slots[0]), batch, state)
 
     def solution(self, params: Array, state: State) -> Array:
         """That of the inner optimizer."""
         return self.inner.solution(params, self._inner(state))
 
     @property
-    def gradients_per_step(self) -> int:
-        """Two."""
-        return 2
-
-    @property
     def bytes_per_parameter(self) -> float:
-        """Those of the inner one, of the norm, the copy, the step up and the way back."""
-        return self.inner.bytes_per_parameter + 4 + 8 + 12 + 8
+        """Those of the inner one, of the norm, the copy and the step up."""
+        return self.inner.bytes_per_parameter + 4 + 8 + 12
+
+
+class _Sharp(Around):
+    """An objective whose gradient is that at the worst place nearby."""
+
+    def __init__(self, inner: Objective, sam: SAM, place: Array) -> None:
+        super().__init__(inner)
+        self.sam, self.place = sam, place
+
+    def gradient(self, w: Array, batch: Batch, out: Array) -> float:
+        """The gradient at the worst place; `w` itself is never moved."""
+        loss = self.inner.gradient(w, batch, out)
+        np.copyto(self.place, w)
+        if not (math.isfinite(loss) and self.sam.climb(self.place, out)):
+            return loss
+        return self.inner.gradient(self.place, batch, out)
+
+    def gradient_cost(self, batch: Batch) -> Cost:
+        """Two gradients."""
+        return self.inner.gradient_cost(batch) + self.inner.gradient_cost(batch)

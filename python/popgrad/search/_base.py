@@ -13,9 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from popgrad import arrays
 from popgrad.backends import Stream, move, random_generator
-from popgrad.checks import Settings, fail, positive_int, whole_seed
+from popgrad.budget import Cost
+from popgrad.checks import fail, positive_int, whole_seed
+from popgrad.layout import Layout, checked_layout
+from popgrad.method import Method
+from popgrad.objective import Batch, Objective
 from popgrad.search._bounds import Bounds, checked_box
-from popgrad.search._state import digest, like
+from popgrad.state import digest, flatten, like, restored
 
 __all__ = ["Bounds", "Run", "Search", "checked_fitness"]
 
@@ -24,12 +28,15 @@ Fitness = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Search(metaclass=Settings):
+class Search(Method):
     """Proposes populations and learns from their fitness. A subclass holds the settings of one method.
 
-    A subclass keeps everything that it needs to continue in ``run.state``, a dict of arrays and numbers. Its random
+    A subclass keeps everything that it needs to continue in ``run.state``, a tree of arrays and numbers. Its random
     numbers are functions of (run.seed, run.generation). Together these make every run resumable at any point.
     """
+
+    kind = "search"
+    least_steps = 50
 
     name: ClassVar[str]
     """Name on the command line. Default: the name of the class in snake_case."""
@@ -68,10 +75,34 @@ class Search(metaclass=Settings):
         Raises:
             InputError: x0 or the bounds are invalid, or x0 is outside the bounds.
         """
+        if (needed := self.needs_objective()) is not None:
+            fail(f"{type(self).__name__}.start", f"{needed}; use popgrad.fit or popgrad.minimize, not ask and tell")
         return Run(self, x0, seed, bounds)
 
+    def needs_objective(self) -> str | None:
+        """Return why the method needs more than the fitness of its populations, or None."""
+        return None
+
+    # --- As a method ------------------------------------------------------------------------------------------------
+
+    def prepare(self, objective: Objective, w: Array, seed: int) -> Run:
+        """See `popgrad.Method.prepare`."""
+        return Run(self, w, seed, layout=objective.layout)
+
+    def cost(self, objective: Objective, batch: Batch, state: Run) -> Cost:
+        """See `popgrad.Method.cost`."""
+        return objective.values_cost(len(state.ask()), batch)
+
+    def advance(self, objective: Objective, batch: Batch, state: Run) -> None:
+        """Run one generation; see `popgrad.Method.advance`."""
+        state.context = objective, batch
+        state.tell(objective.values(state.ask(), batch))
+        state.context = None
+
+    # --- What a subclass defines ------------------------------------------------------------------------------------
+
     @abstractmethod
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """Fill ``run.state`` at the start of a run."""
 
     @abstractmethod
@@ -82,11 +113,11 @@ class Search(metaclass=Settings):
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
         """Update ``run.state`` with the fitness (P,) of the population; NaN and -infinity arrive as infinity."""
 
-    def recommend(self, run: Run) -> Array:
+    def recommend(self, state: Run) -> Array:
         """Return the current solution, (n,): by default the best candidate so far."""
-        return run.best_x
+        return state.best_x
 
-    def finished(self, run: Run) -> str | None:
+    def finished(self, state: Run) -> str | None:
         """Return why the search cannot improve any further, or None."""
         return None
 
@@ -103,11 +134,23 @@ class Run:
         generation: number of populations told so far.
         nonfinite: number of fitness values that were NaN or infinite. Their candidates are never the best and never
             part of an update.
+        layout: of x.
         handed: arrays that ``Search.propose`` fills for ``Search.learn`` of the same generation. They are a function of
             the state, so they are not saved: a loaded run asks again.
+        context: the objective and the batch of the fitness while `Search.advance` tells it; None in a loop of ask and
+            tell.
     """
 
-    def __init__(self, search: Search, x0: ArrayLike, seed: int = 0, bounds: Bounds | None = None) -> None:
+    context: tuple[Objective, Batch] | None = None
+
+    def __init__(
+        self,
+        search: Search,
+        x0: ArrayLike,
+        seed: int = 0,
+        bounds: Bounds | None = None,
+        layout: Layout | None = None,
+    ) -> None:
         name = f"{type(search).__name__}.start"
         x = arrays.read(name, "x0", x0)
         if x.dtype.kind not in "fiu" or x.ndim != 1 or len(x) == 0:
@@ -119,13 +162,14 @@ class Run:
         self.search = search
         self.seed = whole_seed(name, seed)
         self.box, self.x0 = checked_box(name, bounds, start)
+        self.layout = checked_layout(name, layout, len(start))
         self.state: dict[str, Any] = {}
         self.best_x, self.best_f = _read_only(self.x0.copy()), np.inf
         self.generation = self.evaluations = self.nonfinite = 0
         self.handed: dict[str, Array] = {}
         self._asked: Array | None = None
         self._ones = np.ones_like(self.x0)
-        search.begin(self)
+        search.fill(self)
 
     @property
     def n(self) -> int:
@@ -176,7 +220,7 @@ class Run:
         own = {"best_x": self.best_x, "best_f": self.best_f, "generation": self.generation}
         own |= {"evaluations": self.evaluations, "nonfinite": self.nonfinite, "seed": self.seed}
         own |= {"digest.settings": digest(self.search), "digest.x0": digest(self.x0), "digest.bounds": digest(self.box)}
-        both = own | {f"state.{name}": value for name, value in self.state.items()}
+        both = own | flatten({"state": self.state})
         return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in both.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -201,15 +245,11 @@ class Run:
             loaded[key] = like(name, key, state[key], mine[key])
             if key in _IDENTITY and loaded[key] != mine[key]:
                 fail(name, f"{key!r} does not fit this run: the state was saved with {_IDENTITY[key]}")
-        self.state = {key.removeprefix("state."): loaded[key] for key in self._state_keys(loaded)}
+        self.state = restored(name, self.state, {key[6:]: loaded[key] for key in loaded if key.startswith("state.")})
         for key in ("best_f", "generation", "evaluations", "nonfinite"):
             setattr(self, key, loaded[key])
         self.best_x = _read_only(loaded["best_x"])
         self._asked = None
-
-    @staticmethod
-    def _state_keys(named: Mapping[str, Any]) -> list[str]:
-        return [key for key in named if key.startswith("state.")]
 
     # --- For the searches -----------------------------------------------------------------------------
 

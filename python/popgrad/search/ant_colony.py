@@ -55,7 +55,7 @@ class ACOR(Search):
         positive_int(self, "archive", self.archive, 2)
         positive(self, "q", "xi", "init_sigma")
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """Draw an archive that the first generation evaluates."""
         run.state["archive"] = run.first_population(self.archive, self.init_sigma)
         run.state["fitness"] = np.full(self.archive, np.inf)

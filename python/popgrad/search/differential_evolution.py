@@ -54,7 +54,7 @@ class DE(Search):
         """Return 4: a member and three distinct others."""
         return 4
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """Draw a population that the first generation evaluates."""
         run.state["x"] = run.first_population(self.popsize, self.init_sigma)
         run.state["fitness"] = np.full(self.popsize, np.inf)

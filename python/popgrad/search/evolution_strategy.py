@@ -8,9 +8,11 @@ from typing import ClassVar, final
 import numpy as np
 
 from popgrad import _core
+from popgrad.budget import Cost
 from popgrad.checks import fail, positive
-from popgrad.optim import Adam, NativeOptimizer, Optimizer, Polyak, State
-from popgrad.optim.wrappers import Wrapper
+from popgrad.layout import Layout
+from popgrad.objective import Batch, Objective, Population, Priced
+from popgrad.optim import Adam, Descent, Optimizer
 from popgrad.search._base import Array, Fitness, Run, Search
 
 
@@ -27,15 +29,15 @@ class OpenAIES(Search):
         popsize: candidates per generation, even, >= 2.
         sigma: standard deviation of the steps, > 0, in units of x. None: 0.1 of the width of the box in coordinates
             with two finite bounds, 0.05 in the others.
-        optimizer: what follows the estimate; one of `popgrad.optim` that takes one gradient a step and keeps no average
-            beside the parameters; its learning rate is in units of x. None: `Adam` with a learning rate of 0.1 of
-            the width of the box in coordinates with two finite bounds, 0.02 in the others.
+        optimizer: one of `popgrad.optim`, which steps along the estimate. Its learning rate is in units of x. None:
+            `Adam` with a learning rate of 0.1 of the width of the box in coordinates with two finite bounds, 0.02 in
+            the others. An optimizer that asks for more than one gradient a step, such as `SAM` or `SophiaG`, gets
+            further estimates, which `popgrad.fit` and `popgrad.minimize` evaluate and charge.
 
     State: ``center`` (n,), and the state of the optimizer, such as ``optimizer.slots`` and ``optimizer.t``.
 
     Raises:
-        InputError: a setting is out of range, or the optimizer needs more than the estimate, or its solution is an
-            average and not its parameters.
+        InputError: a setting is out of range.
 
     Reference: Salimans et al., arXiv:1703.03864 (2017), Algorithm 1 and section 2.1 (antithetic sampling, ranks, Adam).
     """
@@ -52,54 +54,92 @@ class OpenAIES(Search):
         positive(self, *(["sigma"] if self.sigma is not None else []))
         if self.popsize % 2:
             fail(self, f"popsize must be even, for antithetic pairs, got {self.popsize}")
-        if self.optimizer is not None:
-            if not isinstance(self.optimizer, Optimizer):
-                fail(self, f"optimizer must be one of popgrad.optim, got {self.optimizer!r}")
-            if (reason := _unsuited(self.optimizer)) is not None:
-                fail(self, f"optimizer {reason}; got {self.optimizer!r}")
+        if self.optimizer is not None and not isinstance(self.optimizer, Optimizer):
+            fail(self, f"optimizer must be one of popgrad.optim, got {self.optimizer!r}")
 
     def least_popsize(self) -> int:
         """Return 2: one antithetic pair."""
         return 2
 
-    def begin(self, run: Run) -> None:
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Operations of an objective that the optimizer requires, except gradients, which the search estimates."""
+        asked = () if self.optimizer is None else self.optimizer.requires
+        return tuple(operation for operation in asked if operation != "gradient")
+
+    def needs_objective(self) -> str | None:
+        """Return an explanation if a step needs more than one estimate, which ask and tell do not give."""
+        if self.optimizer is None or self._gradients(self.optimizer) == 1:
+            return None
+        return f"{self.optimizer!r} needs more than one estimate of the gradient a step"
+
+    @staticmethod
+    def _gradients(optimizer: Optimizer) -> int:
+        """Return the number of gradients in the first step."""
+        priced = Priced(Layout.flat(1))
+        return optimizer.cost(priced, Batch(), optimizer.prepare(priced, np.zeros(1), 0)).evaluations
+
+    def fill(self, run: Run) -> None:
         """Put the center at x0."""
         optimizer, unit = self._optimizer(run)
-        state = optimizer.init(run.x0 / unit)
         run.state["center"] = run.x0.copy()
-        run.state.update({f"optimizer.{name}": value for name, value in state.to_dict().items()})
+        run.state["optimizer"] = optimizer.init(run.x0 / unit, run.layout)
 
     def propose(self, run: Run) -> Array:
-        """Return antithetic pairs: candidate k + P / 2 takes the step of candidate k with the opposite sign."""
+        """Return antithetic pairs around the center."""
+        return self.around(run, run.state["center"])
+
+    def around(self, run: Run, center: Array) -> Array:
+        """Return antithetic pairs (P, n) around any center (n,), with the noise of this generation.
+
+        Candidate k + P / 2 takes the step of candidate k with the opposite sign.
+        """
         half, out = self.popsize // 2, run.empty(self.popsize)
         identity = np.tile(np.arange(half, dtype=np.uint32), 2)
         sigma, unit = self._sigma(run)
         width = np.repeat([sigma, -sigma], half)
-        run.move("SpreadGaussian", out, [run.state["center"], unit], width=width, identity=identity)
+        run.move("SpreadGaussian", out, [center, unit], width=width, identity=identity)
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
         """Step the optimizer along the estimated gradient."""
+        optimizer, unit = self._optimizer(run)
+        objective, batch = run.context or (None, Batch(step=run.generation + 1))
+        here = Descent(run.state["center"] / unit, run.state["optimizer"], run.seed)
+        source = _Estimated(self, run, objective, told=(here.w, population, fitness))
+        optimizer.advance(source, batch, here)
+        run.state["center"] = here.w * unit
+        run.within(run.state["center"][None], identity=np.array([self.popsize], np.uint32))
+
+    def estimate(self, run: Run, center: Array, population: Array, fitness: Fitness) -> Array:
+        """Estimate the gradient (n,), in units of the optimizer's steps, from the fitness of a population."""
         finite = np.isfinite(fitness)
         utility = np.zeros(len(fitness))
         utility[finite] = centered_ranks(fitness[finite])
-        gradient, state = np.empty_like(run.x0), run.state
-        optimizer, unit = self._optimizer(run)
-        sigma, spread = self._sigma(run)
+        gradient, (sigma, spread) = np.empty_like(run.x0), self._sigma(run)
         # z_k = (x_k - center) / sigma. Unlike the drawn steps, it includes the reflections at bounds.
         weights = utility / (max(int(finite.sum()), 1) * sigma**2)
-        _core.combine(weights, population, state["center"], gradient)
-        gradient = gradient / spread * (unit / spread)  # of x / unit
-        named = {name.removeprefix("optimizer."): v for name, v in state.items() if name.startswith("optimizer.")}
-        inner, scaled = State.from_dict(named), state["center"] / unit
-        optimizer.step(scaled, gradient, inner)
-        state["center"] = scaled * unit
-        run.within(state["center"][None], identity=np.array([self.popsize], np.uint32))
-        state.update({f"optimizer.{name}": value for name, value in inner.to_dict().items()})
+        _core.combine(weights, population, center, gradient)
+        found: Array = gradient / spread * (self._optimizer(run)[1] / spread)  # of x / unit
+        return found
 
-    def recommend(self, run: Run) -> Array:
-        """Return the center, which averages out the noise of the candidates around it."""
-        return run.state["center"] if run.generation else run.best_x
+    def cost(self, objective: Objective, batch: Batch, state: Run) -> Cost:
+        """Return the cost of one population for each gradient that the optimizer asks for."""
+        optimizer, _ = self._optimizer(state)
+        here = Descent(state.state["center"], state.state["optimizer"], state.seed)
+        return optimizer.cost(_Estimated(self, state, objective), batch, here)
+
+    def recommend(self, state: Run) -> Array:
+        """Return the center, which averages out the noise of the candidates, or the optimizer's average of centers."""
+        if state.generation == 0:
+            return state.best_x
+        center: Array = state.state["center"]
+        optimizer, unit = self._optimizer(state)
+        scaled = center / unit
+        solution = optimizer.solution(scaled, state.state["optimizer"])
+        if solution is scaled:
+            return center
+        return state.within((solution * unit)[None], identity=np.array([self.popsize], np.uint32))[0]
 
     def _sigma(self, run: Run) -> tuple[float, Array]:
         """Return the standard deviation of the steps and its unit in each coordinate (n,)."""
@@ -112,26 +152,72 @@ class OpenAIES(Search):
         rate, unit = run.length(None, free=0.02, share=0.1)
         return Adam(learning_rate=rate), unit
 
+    def unit(self, run: Run) -> Array:
+        """Return the unit of the optimizer's steps in each coordinate (n,)."""
+        return self._optimizer(run)[1]
 
-def _unsuited(optimizer: Optimizer) -> str | None:
-    """Why the search cannot use this optimizer, or one that it wraps; None if it can."""
-    name = type(optimizer).__name__
-    if optimizer.gradients_per_step > 1:
-        return f"must take one gradient a step, and {name} takes {optimizer.gradients_per_step}"
-    if hasattr(optimizer, "observe"):
-        return f"must follow the estimate alone, and {name} also needs gradients from a model"
-    averages = isinstance(optimizer, Polyak)
-    if isinstance(optimizer, NativeOptimizer):
-        averages = optimizer.ema_decay is not None or type(optimizer).solution is not NativeOptimizer.solution
-    if averages:
-        return f"must return its parameters as the solution, and {name} returns an average of them"
-    return _unsuited(optimizer.inner) if isinstance(optimizer, Wrapper) else None
+
+class _Estimated(Objective):
+    """An objective with gradients that a search estimates from the values of candidates around a point.
+
+    Args:
+        search, run: draw the candidates and turn their values into an estimate.
+        objective: evaluates the candidates. None in a loop of ask and tell.
+        told: a point (n,), the candidates around it and their fitness, which are not evaluated again.
+    """
+
+    def __init__(
+        self,
+        search: OpenAIES,
+        run: Run,
+        objective: Objective | None,
+        told: tuple[Array, Array, Fitness] | None = None,
+    ) -> None:
+        self.search, self.run, self.objective, self.told = search, run, objective, told
+        self.layout, self.dtype = run.layout, run.x0.dtype
+
+    def _inner(self) -> Objective:
+        if self.objective is None:
+            fail("OpenAIES.tell", f"{self.search.optimizer!r} needs popgrad.fit or popgrad.minimize")
+        return self.objective
+
+    def values(self, population: Population, batch: Batch) -> Fitness:
+        """Return the values of the inner objective."""
+        return self._inner().values(population, batch)
+
+    def gradient(self, w: Array, batch: Batch, out: Array) -> float:
+        """Write the estimate at `w` to `out` and return 0, because an estimate has no loss."""
+        if self.told is not None and w is self.told[0]:
+            _, population, fitness = self.told
+            center: Array = self.run.state["center"]
+        else:
+            center = w * self.search.unit(self.run)
+            population = self.run.within(self.search.around(self.run, center))
+            fitness = self._inner().values(population, batch)
+        out[:] = self.search.estimate(self.run, center, population, fitness)
+        return 0.0
+
+    def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
+        """Return an objective that estimates gradients for targets that the model draws at `w`."""
+        return _Estimated(self.search, self.run, self._inner().sampled(w * self.search.unit(self.run), batch, random))
+
+    def size(self, batch: Batch) -> int:
+        """Return the size of the batch in the inner objective."""
+        return self._inner().size(batch)
+
+    def gradient_cost(self, batch: Batch) -> Cost:
+        """Return the cost of one population."""
+        return self._inner().values_cost(self.search.popsize, batch)
+
+    def sampled_cost(self, batch: Batch) -> Cost:
+        """Return the cost in the inner objective."""
+        return self._inner().sampled_cost(batch)
 
 
 def centered_ranks(values: Fitness) -> Fitness:
     """Return the ranks of P values, scaled to [-1/2, 1/2]; equal values share the mean of their ranks."""
-    from scipy.stats import rankdata  # importing scipy.stats takes 0.4 s, most of the time of `import popgrad`
+    from scipy.stats import rankdata  # here, because importing scipy.stats takes as long as importing popgrad
 
     if len(values) < 2:
         return np.zeros(len(values))
-    return np.asarray((rankdata(values) - 1) / (len(values) - 1) - 0.5)
+    return np.asarray((rankdata(values) - 1) / (len(values) - 1) - 0.5, np.float64)

@@ -67,7 +67,7 @@ class GeneticAlgorithm(Search):
         """Return 2: two parents."""
         return 2
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """Make a population that the first generation replaces."""
         run.state["population"] = np.tile(run.x0, (self.popsize, 1))
         run.state["fitness"] = np.full(self.popsize, np.inf)

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from popgrad import arrays
 from popgrad.budget import Budget
 from popgrad.checks import fail
+from popgrad.layout import Layout
+from popgrad.objective import Batch, Metered, Objective, Population
 from popgrad.search._base import Bounds, Fitness, Run, Search, checked_fitness
 
 __all__ = ["Result", "minimize"]
@@ -79,18 +81,19 @@ def minimize(
     if not isinstance(budget, Budget) or budget.forwards is not None:
         fail("minimize", f"budget must be a Budget of evaluations or seconds, got {budget!r}")
     start = arrays.read(f"{type(search).__name__}.start", "x0", x0)
-    run = search.start(start.astype(np.float64) if start.dtype.kind in "fiu" else start, seed, bounds)
-    begin, first = time.perf_counter(), len(run.ask())
+    run = Run(search, start.astype(np.float64) if start.dtype.kind in "fiu" else start, seed, bounds)
+    objective = Metered(_Function(f, run.layout, f"{type(search).__name__}.tell"))
+    search.check("minimize", objective)
+    begin, first = time.perf_counter(), search.cost(objective, Batch(), run).evaluations
     if not budget.allows(0, first, 0):
         fail("minimize", f"the budget does not cover one population of {first}: {budget}")
-    objective = _Objective(f, f"{type(search).__name__}.tell")
     at_start = np.inf
     if not _contains(run.ask(), run.x0) and budget.allows(0, 1 + first + _FINAL, 0):
-        at_start = float(objective(run.x0[None])[0])
+        at_start = float(objective.values(run.x0[None], Batch())[0])
     records: list[tuple[int, float]] = []
     reason = "the budget is used up"
-    while not records or _allows(budget, objective.evaluations, run, time.perf_counter() - begin):
-        run.tell(objective(run.ask()))
+    while not records or _allows(budget, objective, run, time.perf_counter() - begin):
+        search.advance(objective, Batch(step=run.generation + 1), run)
         records.append((objective.evaluations, min(run.best_f, at_start)))
         if stopped := run.stop():
             reason = stopped
@@ -104,38 +107,43 @@ def minimize(
 _FINAL = 2  # evaluations at the end: the center, and the best candidate again
 
 
-class _Objective:
-    """f with checked values and counted evaluations."""
+class _Function(Objective):
+    """A function of populations with checked values."""
 
-    def __init__(self, f: Callable[[Array], ArrayLike], name: str) -> None:
-        self.f, self.name = f, name
-        self.evaluations = self.nonfinite = 0
+    dtype = np.dtype(np.float64)
 
-    def __call__(self, population: Array) -> Fitness:
+    def __init__(self, f: Callable[[Array], ArrayLike], layout: Layout, operation: str) -> None:
+        self.f, self.layout, self.operation = f, layout, operation
+
+    def lacks(self, operation: str) -> str | None:
+        """See `Objective.lacks`."""
+        return f"a function of candidates has no {operation}; use popgrad.fit with a model"
+
+    def values(self, population: Population, batch: Batch) -> Fitness:
+        """See `Objective.values`."""
+        assert isinstance(population, np.ndarray)
         population.setflags(write=False)  # f must not modify the memory of the search
-        values = checked_fitness(self.name, self.f(population), len(population))
-        self.evaluations += len(values)
-        self.nonfinite += int((~np.isfinite(values)).sum())
-        return values
+        return checked_fitness(self.operation, self.f(population), len(population))
 
 
 def _contains(population: Array, x: Array) -> bool:
     return bool((population == x).all(axis=1).any())
 
 
-def _allows(budget: Budget, used: int, run: Run, seconds: float) -> bool:
-    """Whether the budget covers another population and the final evaluations."""
+def _allows(budget: Budget, objective: Metered, run: Run, seconds: float) -> bool:
+    """Whether the budget covers another generation and the final evaluations."""
     final = 0 if np.array_equal(run.recommend(), run.best_x) else _FINAL
-    return budget.allows(0, used + len(run.ask()) + final, seconds)
+    following = run.search.cost(objective, Batch(), run).evaluations
+    return budget.allows(0, objective.evaluations + following + final, seconds)
 
 
-def _solution(run: Run, objective: _Objective | None, at_start: float) -> tuple[Array, float]:
+def _solution(run: Run, objective: Metered | None, at_start: float) -> tuple[Array, float]:
     """Return the solution and its value; without an objective, choose among known values."""
     best, center = np.array(run.best_x), run.recommend()
     start = np.array(run.x0), at_start
     if objective is None or np.array_equal(center, best):
         return min((best, run.best_f), start, key=_value)
-    at_center, again = (float(value) for value in objective(np.stack([center, best])))
+    at_center, again = (float(value) for value in objective.values(np.stack([center, best]), Batch()))
     if not np.isfinite([at_center, again]).all():  # f is not deterministic: use the finite values
         return min((center, at_center), (best, run.best_f), start, key=_value)
     other = min((best, again), start, key=_value)

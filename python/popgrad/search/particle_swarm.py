@@ -54,7 +54,7 @@ class PSO(Search):
         """Return 2: a particle and another that attracts it."""
         return 2
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """Place every particle at rest at its first position."""
         run.state["x"] = run.first_population(self.popsize, self.init_sigma)
         run.state["v"] = np.zeros_like(run.state["x"])

@@ -35,7 +35,7 @@ class RandomSearch(Search):
         super().__post_init__()
         positive(self, "sigma")
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """Do nothing: there is no state."""
 
     def propose(self, run: Run) -> Array:

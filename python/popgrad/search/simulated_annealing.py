@@ -51,7 +51,7 @@ class SimulatedAnnealing(Search):
         if not 0 < self.cooling < 1:
             fail(self, f"cooling must be in (0, 1), got {self.cooling!r}")
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """Start every chain at x0."""
         run.state["x"] = np.tile(run.x0, (self.popsize, 1))
         run.state["fitness"] = np.full(self.popsize, np.inf)

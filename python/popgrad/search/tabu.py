@@ -62,7 +62,7 @@ class TabuSearch(Search):
         positive_int(self, "tenure", self.tenure)
         positive_int(self, "patience", self.patience)
 
-    def begin(self, run: Run) -> None:
+    def fill(self, run: Run) -> None:
         """Start at x0 with an empty tabu list."""
         run.state["x"] = run.x0.copy()
         run.state["radius"] = self._radius(run)[0]
@@ -105,9 +105,9 @@ class TabuSearch(Search):
         """Return R and its unit in each coordinate (n,)."""
         return run.length(self.radius, free=0.1, share=0.1)
 
-    def finished(self, run: Run) -> str | None:
+    def finished(self, state: Run) -> str | None:
         """Stop when the radius has shrunk to rounding errors."""
-        first, unit = self._radius(run)
-        rounding = np.spacing(np.abs(run.state["x"])) / 2 / unit
-        smallest = np.maximum(rounding, first * float(np.finfo(run.x0.dtype).eps)).min()
-        return "the neighborhood has shrunk to rounding" if run.state["radius"] < smallest else None
+        first, unit = self._radius(state)
+        rounding = np.spacing(np.abs(state.state["x"])) / 2 / unit
+        smallest = np.maximum(rounding, first * float(np.finfo(state.x0.dtype).eps)).min()
+        return "the neighborhood has shrunk to rounding" if state.state["radius"] < smallest else None

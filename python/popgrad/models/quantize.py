@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["KINDS"]
+from popgrad.layout import Layout
+
+__all__ = ["KINDS", "quantized"]
 
 Array = NDArray[Any]
 
@@ -43,3 +45,13 @@ def _int8(w: Array) -> None:
 # value, or with infinite ones, so that its candidate stays infinitely bad.
 KINDS: dict[str, Callable[[Array], None]] = {"binary": _binary, "ternary": _ternary, "int8": _int8}
 COPIES = 4  # that the work takes, in candidates
+
+
+def quantized(population: Array, kind: str, layout: Layout, dtype: np.dtype[Any]) -> Array:
+    """A copy of candidates (P, n) whose weight matrices hold coarse values; biases stay as they are."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = np.array(population, dtype, order="C")
+        for tensor in layout:
+            if tensor.is_matrix:
+                KINDS[kind](out[:, tensor.offset : tensor.offset + tensor.size])
+    return out

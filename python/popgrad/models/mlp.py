@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self, cast
@@ -14,15 +13,29 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 
-from popgrad import _core, arrays, checkpoint, labels, metrics, quantize
+from popgrad import _core, arrays, checkpoint, labels, metrics
 from popgrad.arrays import real
 from popgrad.backends import Stream, aligned, move
 from popgrad.checks import at_least_zero, fail, fraction, one_of, positive_int, whole_seed
 from popgrad.labels import Classes
-from popgrad.metrics import Measure, Metric
+from popgrad.layout import Layout
+from popgrad.metrics import Measure, Metric, Score, UserMetric
+from popgrad.models import quantize
+from popgrad.models.base import Model
+from popgrad.models.evaluation import Evaluation
+from popgrad.models.files import read_network
+from popgrad.models.objective import MEMORY_LIMIT, SCORES, NetworkObjective
+from popgrad.models.validation import (
+    Targets,
+    cast_to,
+    checked_inputs,
+    checked_population,
+    checked_rows,
+    checked_targets,
+    checked_weights,
+)
+from popgrad.objective import Batch, Objective
 from popgrad.perturbations import Perturbations
-from popgrad.rescore import settle
-from popgrad.samples import MEMORY_LIMIT, SCORES, Data, rows_of
 
 __all__ = ["MLP"]
 
@@ -35,7 +48,6 @@ METRICS = ("loss", "error_rate", "mse", "mae")  # the native ones; `popgrad.metr
 _DTYPES = ("float32", "float64")
 PRECISIONS = (*_DTYPES, "bfloat16")
 _SETTINGS = ("activation", "loss", "dropout", "dtype", "seed", "init")  # of a model, beside its sizes
-_ENCODE = "give labels as 0, 1, 2, ..., or set MLP.classes (pg.fit does, if y holds text)"
 _WIDEST = 1 << 24  # units of a layer; the native core takes no more
 
 # The variance that keeps a signal's size from layer to layer, times fan: He et al. 2015 for units that are
@@ -45,7 +57,7 @@ _RECTIFIERS = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 INITS = tuple(f"{who}_{how}" for who in ("he", "glorot", "lecun") for how in ("normal", "uniform"))
 
 
-class MLP:
+class MLP(Model):
     """A multilayer perceptron whose parameters are one flat vector.
 
     Args:
@@ -96,11 +108,12 @@ class MLP:
             fail(self, "cross_entropy needs at least two outputs; for one use loss='binary_cross_entropy'")
         self._classes: Classes | None = None
         self.network = _core.Network(self.sizes, activation)
+        self.layout = self._make_layout()
         try:
-            self._params = aligned(self.network.n, self.dtype)
+            self._params = aligned(self.layout.size, self.dtype)
         except MemoryError:
-            fail(self, f"no memory for the {self.network.n:,} parameters of sizes {self.sizes}")
-        self.initialise(self.seed)
+            fail(self, f"no memory for the {self.layout.size:,} parameters of sizes {self.sizes}")
+        self.initialize(self.seed)
 
     def __repr__(self) -> str:
         return (
@@ -114,10 +127,20 @@ class MLP:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.network = _core.Network(self.sizes, self.activation)
-        self._params = aligned(self.network.n, self.dtype)  # a copy's memory is aligned too
+        self._params = aligned(self.layout.size, self.dtype)  # a copy's memory is aligned too
         self._params[:] = state["_params"]
 
     # --- Parameters --------------------------------------------------------------------------------------------
+
+    def _make_layout(self) -> Layout:
+        """The tensors by their names in a PyTorch ``Sequential``."""
+        # Linear, activation and, where there is any, Dropout count as one module each.
+        stride = 3 if self.dropout > 0 else 2
+        shapes: dict[str, tuple[int, ...]] = {}
+        for layer, (inputs, outputs) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
+            shapes[f"{stride * layer}.weight"] = (outputs, inputs)
+            shapes[f"{stride * layer}.bias"] = (outputs,)
+        return Layout(shapes)
 
     @property
     def params(self) -> Array:
@@ -129,7 +152,17 @@ class MLP:
         array = real("MLP.params", "params", values)
         if array.shape != self._params.shape:
             fail("MLP.params", f"params must have shape {self._params.shape}, got {array.shape}")
-        self._params[:] = _cast(array, self.dtype)
+        self._params[:] = cast_to(array, self.dtype)
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the activation has one."""
+        return ACTIVATIONS[self.activation]
+
+    @property
+    def metric_name(self) -> str:
+        """The metric that people read: "error_rate" where there are labels, else "mse"."""
+        return "error_rate" if "cross_entropy" in self.loss_name else "mse"
 
     @property
     def takes_classes(self) -> bool:
@@ -168,15 +201,7 @@ class MLP:
         params = self._params if params is None else params
         if params.shape != self._params.shape or not params.flags.c_contiguous:
             fail("MLP.views", f"params must be a contiguous array {self._params.shape}, got shape {params.shape}")
-        # Linear, activation and, where there is any, Dropout count as one module each.
-        stride = 3 if self.dropout > 0 else 2
-        views, at = {}, 0
-        for layer, (inputs, outputs) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
-            middle, end = at + inputs * outputs, at + (inputs + 1) * outputs
-            views[f"{stride * layer}.weight"] = params[at:middle].reshape(outputs, inputs)
-            views[f"{stride * layer}.bias"] = params[middle:end]
-            at = end
-        return views
+        return self.layout.views(params)
 
     def quantized(self, params: ArrayLike, weights: str) -> Array:
         """The parameters that a network with coarse weights really uses; biases stay as they are.
@@ -200,32 +225,24 @@ class MLP:
         """
         one_of("MLP.quantized", "weights", weights, quantize.KINDS)
         array = real("MLP.quantized", "params", params)
-        if array.ndim not in (1, 2) or array.shape[-1] != self.network.n:
-            fail("MLP.quantized", f"params must have shape ({self.network.n},) or (P, the same), got {array.shape}")
+        if array.ndim not in (1, 2) or array.shape[-1] != self.layout.size:
+            fail("MLP.quantized", f"params must have shape ({self.layout.size},) or (P, the same), got {array.shape}")
         try:
-            return self._quantized(np.atleast_2d(array), weights).reshape(array.shape)
+            members = np.atleast_2d(array)
+            return quantize.quantized(members, weights, self.layout, self.dtype).reshape(array.shape)
         except MemoryError:
             fail("MLP.quantized", f"no memory for another population of shape {array.shape}; give it in parts")
 
-    def _quantized(self, members: Array, weights: str) -> Array:
-        with np.errstate(over="ignore", invalid="ignore"):
-            out = np.array(members, self.dtype, order="C")
-            at = 0
-            for inputs, outputs in zip(self.sizes[:-1], self.sizes[1:], strict=True):
-                quantize.KINDS[weights](out[:, at : at + inputs * outputs])
-                at += (inputs + 1) * outputs
-        return out
-
-    def initialise(self, seed: int) -> None:
+    def initialize(self, seed: int) -> None:
         """Draw new weights; the same seed, in [0, 2^64), gives the same ones on every machine."""
-        seed = whole_seed("MLP.initialise", seed)
+        seed = whole_seed("MLP.initialize", seed)
         scheme, shape = self.init.split("_")
         width = np.zeros_like(self._params)
-        for name, view in self.views(width).items():
-            if name.endswith("weight"):
-                outputs, inputs = view.shape
+        for tensor in self.layout:
+            if tensor.is_matrix:
+                outputs, inputs = tensor.shape
                 variance = {"he": 2 / inputs, "glorot": 2 / (inputs + outputs), "lecun": 1 / inputs}[scheme]
-                view[:] = math.sqrt(variance if shape == "normal" else 3 * variance)
+                tensor.of(width)[:] = math.sqrt(variance if shape == "normal" else 3 * variance)
         out, stream = self._params[None], Stream.INITIALISE
         if shape == "normal":
             zero = np.zeros_like(width)
@@ -234,70 +251,6 @@ class MLP:
             move("Uniform", out, [-width, width], seed=seed, generation=0, stream=stream)
 
     # --- Data --------------------------------------------------------------------------------------------------
-
-    def _inputs(self, operation: str, X: ArrayLike) -> Array:
-        array = real(operation, "X", X)
-        if array.ndim != 2:
-            fail(operation, f"X must have shape (samples, {self.sizes[0]}), got {array.shape}")
-        if array.shape[1] != self.sizes[0]:
-            fail(operation, f"X must have {self.sizes[0]} columns, got {array.shape[1]}")
-        if len(array) == 0:
-            fail(operation, "X has no rows; at least one sample is needed")
-        try:
-            typed = _cast(array, self.dtype)
-        except MemoryError:
-            fail(operation, f"no memory for X, {array.shape}, as {self.dtype}; give it in parts")
-        if not np.isfinite(typed).all():
-            row = int(np.argmin(np.isfinite(typed).all(axis=1)))
-            what = f"NaN, infinity or more than {self.dtype} holds"
-            fail(operation, f"X holds {what} (first in row {row}); impute or drop those rows first")
-        return typed
-
-    def _targets(self, operation: str, y: ArrayLike, samples: int, classes: Classes | None) -> Array:
-        outputs = self.sizes[-1]
-        y = arrays.read(operation, "y", y)
-        if len(y.shape) == 0 or len(y) != samples:
-            fail(operation, f"y must have one entry per row of X, {samples}, got shape {y.shape}")
-        if classes is not None:
-            y = labels.encode(operation, y, classes)
-        y = real(operation, "y", y, f"; {_ENCODE}" if self.takes_classes else "")
-        if SCORES[self.loss_name][0]:
-            if y.shape not in ((samples,), (samples, 1)):
-                fail(operation, f"y must be class labels of shape ({samples},), got {y.shape}")
-            whole = y.reshape(-1).astype(np.float64)
-            wrong = ~((whole >= 0) & (whole < outputs) & (whole == np.floor(whole)))
-            if wrong.any():
-                row = int(np.argmax(wrong))
-                fail(
-                    operation, f"labels must be whole numbers in [0, {outputs}), got {y.reshape(-1)[row]} in row {row}"
-                )
-            y = whole[:, None]
-        else:
-            if y.shape != (samples, outputs) and not (outputs == 1 and y.ndim == 1):
-                fail(operation, f"y must have shape ({samples}, {outputs}), got {y.shape}")
-            y = _cast(y.reshape(samples, outputs), self.dtype)
-            if not np.isfinite(y).all():
-                row = int(np.argmin(np.isfinite(y).all(axis=1)))
-                fail(operation, f"y holds NaN, infinity or more than {self.dtype} holds (first in row {row})")
-            if self.loss_name == "binary_cross_entropy" and ((y < 0) | (y > 1)).any():
-                fail(operation, f"targets of binary_cross_entropy must be in [0, 1], got {y.min()} to {y.max()}")
-        return _cast(y, self.dtype)
-
-    def _weights(self, operation: str, weight: ArrayLike | None, samples: int) -> Array | None:
-        if weight is None:
-            return None
-        array = real(operation, "sample_weight", weight)
-        if array.shape != (samples,):
-            fail(operation, f"sample_weight must have shape ({samples},), got {array.shape}")
-        if not (np.isfinite(array).all() and (array >= 0).all() and array.any()):
-            fail(operation, "sample_weight must be finite, none below zero and not all zero")
-        # Only their ratios matter. Those very far from one come near it, by a power of two, which rounds nothing: then
-        # no sum of them and no product overflows or vanishes.
-        exponent = int(np.frexp(array.max())[1])
-        if abs(exponent) > 30:
-            with np.errstate(under="ignore"):
-                array = np.ldexp(array, -exponent)
-        return _cast(array, self.dtype)
 
     def score_name(self, operation: str, metric: str) -> str:
         """The native score behind a metric's name.
@@ -330,34 +283,34 @@ class MLP:
         """
         if callable(metric):
             called = getattr(metric, "__name__", type(metric).__name__)
-            return Measure(called, function=metric, own=True, operation=operation)
+            return UserMetric(called, metric, operation)
         name, level = (metric[0], metric[1]) if isinstance(metric, tuple) and len(metric) == 2 else (metric, 0.5)
         one_of(operation, "metric", name, (*METRICS, *metrics.NAMES))
         assert isinstance(name, str)
         if isinstance(metric, tuple) and name != "quantile":
             fail(operation, f"only quantile takes a level, got {metric!r}")
         if name in METRICS:
-            return Measure(name, self.score_name(operation, name))
+            return Score(name, self.score_name(operation, name))
         self._needs(operation, name, labels=name not in ("r2", "quantile"))
         if name in ("balanced_error", "f1_macro") and self.loss_name != "cross_entropy" and self.sizes[-1] > 1:
             fail(
                 operation, f"{name} needs one label a sample; a model with loss {self.loss_name!r} has {self.sizes[-1]}"
             )
         if name == "balanced_error":
-            return Measure(name, self.score_name(operation, "error_rate"), balanced=True)
+            return Score(name, self.score_name(operation, "error_rate"), balanced=True)
         if not (at_least_zero(level) and 0 < level < 1):
             fail(operation, f"the level of quantile must be in (0, 1), got {level!r}")
         return metrics.named(name, float(level))
 
-    def data(
+    def objective(
         self,
         X: ArrayLike,
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
-        operation: str = "MLP.data",
-        classes: Classes | None = None,
-    ) -> Data:
+        metric: Metric = "loss",
+        operation: str = "MLP.objective",
+    ) -> NetworkObjective:
         """Check samples and targets once, for many gradients and evaluations.
 
         Arrays that need no conversion are kept, not copied: leave them unchanged as long as the result is in use.
@@ -366,23 +319,46 @@ class MLP:
             X: (B, inputs) numbers, B >= 1, without NaN: an array, a frame of pandas, polars or PyArrow, or a tensor
                 of PyTorch in the memory of the CPU. A masked array is refused if an entry is masked.
             y: (B,) labels, or (B,) or (B, outputs) numbers, as the loss asks; from the same sources. Labels are
-                0 to K - 1, or members of `classes`.
+                0 to K - 1, or members of `classes`. Without `classes`, other labels are numbered in sorted order.
             sample_weight: (B,) weights >= 0, of which only the ratios matter, or None for equal ones.
+            metric: what `Objective.values` returns, as for `evaluate`. Gradients are always those of the loss.
             operation: the name that errors begin with.
-            classes: the labels that y holds; default `MLP.classes`.
 
         Raises:
-            InputError: shapes, labels or values do not fit.
+            InputError: shapes, labels, values or the metric do not fit.
         """
-        inputs = self._inputs(operation, X)
-        targets = self._targets(operation, y, len(inputs), self.classes if classes is None else classes)
-        return Data(self, inputs, targets, self._weights(operation, sample_weight, len(inputs)))
+        measure = self.measure(operation, metric)
+        y, classes = arrays.read(operation, "y", y), self.classes
+        if classes is None and self.takes_classes:
+            classes = labels.find(operation, y, max(2, self.sizes[-1]))
+        return self.checked_objective(operation, X, y, sample_weight, measure, classes)
+
+    def checked_objective(
+        self,
+        operation: str,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None,
+        measure: Measure,
+        classes: Classes | None,
+    ) -> NetworkObjective:
+        """As `objective`, with a measure and the classes of the labels."""
+        inputs = checked_inputs(operation, X, self.sizes[0], self.dtype)
+        asked = Targets(self.loss_name, SCORES[self.loss_name][0], self.sizes[-1], self.takes_classes, classes)
+        targets = checked_targets(operation, y, len(inputs), asked, self.dtype)
+        weight = checked_weights(operation, sample_weight, len(inputs), self.dtype)
+        return NetworkObjective(self, inputs, targets, weight, measure, classes)
+
+    def begin_training(self, objective: Objective) -> None:
+        """Take over the classes that the objective has found."""
+        assert isinstance(objective, NetworkObjective)
+        self.classes = objective.classes
 
     # --- What a network does -----------------------------------------------------------------------------------
 
     def forward(self, X: ArrayLike) -> Array:
         """Raw outputs, (B, outputs), for X of shape (B, inputs)."""
-        inputs = self._inputs("MLP.forward", X)
+        inputs = checked_inputs("MLP.forward", X, self.sizes[0], self.dtype)
         out = np.empty((len(inputs), self.sizes[-1]), self.dtype)
         self.network.forward(self._params[None], inputs, out[None])
         return out
@@ -416,7 +392,9 @@ class MLP:
 
     def loss(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Mean loss over the samples (weighted, if weights are given)."""
-        return float(self.data(X, y, sample_weight, operation="MLP.loss").evaluate(self._params[None])[0])
+        loss = self.measure("MLP.loss", "loss")
+        objective = self.checked_objective("MLP.loss", X, y, sample_weight, loss, self.classes)
+        return float(objective.values(self._params[None], Batch())[0])
 
     def gradient(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
         """The mean loss and its gradient (n,), without dropout.
@@ -424,34 +402,12 @@ class MLP:
         Raises:
             InputError: X, y or the weights do not fit, or the activation is ``step``, which has none.
         """
-        self.check_gradient("MLP.gradient")
-        data = self.data(X, y, sample_weight, operation="MLP.gradient")
-        out = aligned(self.network.n, self.dtype)
-        return data.gradient(self._params, out), out
-
-    def check_gradient(self, operation: str) -> None:
-        """Fail if the network has no gradient."""
-        if not ACTIVATIONS[self.activation]:
-            fail(
-                operation,
-                f"activation {self.activation!r} has no gradient. Train it with a search (popgrad.search), "
-                "or choose another activation.",
-            )
-
-    def members(self, operation: str, population: ArrayLike) -> Array:
-        """A population (P, n), of whatever real type and layout; not copied where it is an array.
-
-        Raises:
-            InputError: it has another shape or no real numbers.
-        """
-        if isinstance(population, Perturbations):
-            fail(operation, "population must be stored here: give perturbations.rows(0, len(perturbations))")
-        members = real(operation, "population", population)
-        if members.ndim != 2 or members.shape[1] != self.network.n or len(members) == 0:
-            fail(operation, f"population must have shape (P, {self.network.n}), P >= 1, got {members.shape}")
-        if members.dtype.kind == "b":
-            fail(operation, "population must be real numbers, got dtype bool")
-        return members
+        loss = self.measure("MLP.gradient", "loss")
+        objective = self.checked_objective("MLP.gradient", X, y, sample_weight, loss, self.classes)
+        if (reason := objective.lacks("gradient")) is not None:
+            fail("MLP.gradient", reason)
+        out = aligned(self.layout.size, self.dtype)
+        return objective.gradient(self._params, Batch(), out), out
 
     def evaluate(
         self,
@@ -523,67 +479,34 @@ class MLP:
                 memory.
         """
         measure = self.measure("MLP.evaluate", metric)
-        precision = self.dtype.name if precision is None else precision
-        precision = one_of("MLP.evaluate", "precision", _name_of(precision), PRECISIONS)
-        if precision != self.dtype.name and (precision != "bfloat16" or self.dtype != np.float32):
-            fail("MLP.evaluate", f"precision {precision!r} does not fit a model of dtype {self.dtype.name}")
         if isinstance(rescore, np.bool_):
             rescore = bool(rescore)
-        if rescore is not False:
-            if rescore is not True:
-                rescore = positive_int("MLP.evaluate", "rescore", rescore)
-            if precision != "bfloat16":
-                fail("MLP.evaluate", f"rescore={rescore} needs precision='bfloat16', got {precision!r}")
+        precision = self._checked_precision(precision, rescore)
         if weights is not None:
             one_of("MLP.evaluate", "weights", weights, quantize.KINDS)
         members: Array | Perturbations
         if isinstance(population, Perturbations):
-            population.check_fits("MLP.evaluate", self.network.n, self.dtype, [v.shape for v in self.views().values()])
+            population.check_fits("MLP.evaluate", self.layout, self.dtype)
             members = population
         else:
-            members = self.members("MLP.evaluate", population)
-        data = self.data(X, y, sample_weight, operation="MLP.evaluate")
-        rows = None if samples is None else _rows("MLP.evaluate", samples, len(data))
+            members = checked_population("MLP.evaluate", population, self.layout.size)
+        objective = self.checked_objective("MLP.evaluate", X, y, sample_weight, measure, self.classes)
+        rows = None if samples is None else checked_rows("MLP.evaluate", samples, objective.samples)
         positive_int("MLP.evaluate", "memory_limit", memory_limit)
-        data.check("MLP.evaluate", measure, rows)
+        objective.check("MLP.evaluate", rows)
         bfloat16 = precision == "bfloat16"
-        if bfloat16 and (why := self._why_not_bfloat16(members)):
-            warnings.warn(f"[MLP.evaluate] precision='bfloat16': {why}", stacklevel=2)
-            bfloat16 = False
-        # Bytes of a candidate: as many copies as its rounding takes, and one as it is, of those chosen again.
-        each = self._params.nbytes * (1 if weights is None else quantize.COPIES)
-        limit, fewer = (max(1, memory_limit // size) for size in (each, each + members.dtype.itemsize * self.network.n))
+        return Evaluation(objective, rows, bfloat16, rescore, weights, memory_limit).fitness(members)
 
-        def ready(part: Array) -> Array:
-            return _cast(part, self.dtype) if weights is None else self._quantized(part, weights)
-
-        try:
-            evaluate = data.evaluator(measure, rows, memory_limit, bfloat16)
-            if weights is None and (isinstance(members, Perturbations) or _is_ready(members, self.dtype)):
-                out = evaluate(members)
-            else:
-                out = np.empty(len(members))
-                for first in range(0, len(members), limit):
-                    out[first : first + limit] = evaluate(ready(rows_of(members, first, limit)))
-            if not (rescore and bfloat16):
-                return out
-            exact = data.evaluator(measure, rows, memory_limit)
-
-            def again(these: NDArray[np.int64]) -> NDArray[np.float64]:
-                parts = (these[first : first + fewer] for first in range(0, len(these), fewer))
-                return np.concatenate([exact(ready(_chosen(members, part))) for part in parts])
-
-            return settle(out, again, None if rescore is True else rescore)
-        except MemoryError as error:
-            fail("MLP.evaluate", f"no memory for {len(members):,} candidates on {len(data):,} samples: {error}")
-
-    def _why_not_bfloat16(self, population: object) -> str | None:
-        """What keeps an evaluation that was asked for in bfloat16 in float32, or None."""
-        if isinstance(population, Perturbations) and population.rank is not None:
-            return "noise of low rank is evaluated in float32"
-        if _core.bfloat16() is None:
-            return f"the instruction set in use, {_core.isa()}, has no products of bfloat16: evaluated in float32"
-        return None
+    def _checked_precision(self, precision: str | None, rescore: bool | int) -> str:
+        precision = self.dtype.name if precision is None else precision
+        precision = one_of("MLP.evaluate", "precision", _name_of(precision), PRECISIONS)
+        if precision != self.dtype.name and (precision != "bfloat16" or self.dtype != np.float32):
+            fail("MLP.evaluate", f"precision {precision!r} does not fit a model of dtype {self.dtype.name}")
+        if not isinstance(rescore, bool):
+            positive_int("MLP.evaluate", "rescore", rescore)
+        if rescore is not False and precision != "bfloat16":
+            fail("MLP.evaluate", f"rescore={rescore} needs precision='bfloat16', got {precision!r}")
+        return precision
 
     # --- Files -------------------------------------------------------------------------------------------------
 
@@ -610,39 +533,11 @@ class MLP:
         Raises:
             InputError: the file cannot be read or does not hold such a network.
         """
-        arrays, numbers = checkpoint.load(path)
-        where = os.fspath(path)
-
-        def order(name: str) -> tuple[int, bool]:
-            number, _, kind = name.rpartition(".")
-            if kind not in ("weight", "bias") or not number.rpartition(".")[2].isdecimal():
-                fail("MLP.load", f"{where!r} holds {name!r}; expected names such as '0.weight' and '0.bias'")
-            return int(number.rpartition(".")[2]), kind == "bias"
-
-        names = sorted(arrays, key=order)
-        weights, biases = [arrays[name] for name in names[0::2]], [arrays[name] for name in names[1::2]]
-        fits = bool(weights) and all(
-            weight.ndim == 2 and bias.shape == (len(weight),) for weight, bias in zip(weights, biases, strict=False)
-        )
-        if not fits or len(weights) != len(biases):
-            fail("MLP.load", f"{where!r} does not hold a weight (out, in) and a bias (out,) for every layer")
-        sizes = [weights[0].shape[1], *(len(weight) for weight in weights)]
-        if any(weight.shape[1] != before for weight, before in zip(weights, sizes, strict=False)):
-            fail("MLP.load", f"the layers of {where!r} do not follow one another: {[w.shape for w in weights]}")
-        saved = numbers.get("MLP", {})
-        if not isinstance(saved, dict) or not saved.keys() <= {"sizes", "classes", *_SETTINGS}:
-            fail("MLP.load", f"{where!r} holds settings that this version does not know: {saved!r}")
-        known = {"dtype": weights[0].dtype.name, **saved, **settings}
-        known.pop("sizes", None)
-        classes = known.pop("classes", None)
-        if not isinstance(classes, (list, type(None))):
-            fail("MLP.load", f"{where!r} holds classes that are no list: {classes!r}")
-        for name in known:
-            one_of("MLP.load", "setting", name, _SETTINGS)
-        model = cls(sizes, **known)
-        model.classes = classes
-        for view, name in zip(model.views().values(), names, strict=True):
-            view[:] = arrays[name]
+        stored = read_network(path, settings, _SETTINGS)
+        model = cls(stored.sizes, **stored.settings)
+        model.classes = stored.classes
+        for view, tensor in zip(model.views().values(), stored.tensors, strict=True):
+            view[:] = tensor
         return model
 
 
@@ -654,37 +549,8 @@ def _name_of(dtype: object) -> object:
     return dtype
 
 
-def _chosen(population: Array | Perturbations, numbers: NDArray[np.int64]) -> Array:
-    """The members with these numbers, which increase."""
-    if not isinstance(population, Perturbations):
-        return population[numbers]
-    runs = np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1)
-    return np.concatenate([population.rows(int(run[0]), int(run[-1]) + 1) for run in runs])
-
-
 def default_init(activation: str) -> str:
-    """The initialisation that suits an activation."""
+    """The initialization that suits an activation."""
     if activation in _RECTIFIERS:
         return "he_uniform"
     return "glorot_uniform" if activation in ("identity", "tanh", "sigmoid") else "lecun_uniform"
-
-
-def _rows(operation: str, samples: ArrayLike, count: int) -> Array:
-    """Numbers of samples, as the native core reads them."""
-    rows = real(operation, "samples", samples)
-    if rows.ndim != 1 or len(rows) == 0 or rows.dtype.kind not in "iu":
-        fail(operation, f"samples must be whole numbers, shape (b,), b >= 1, got {rows.dtype} {rows.shape}")
-    if rows.min() < 0 or rows.max() >= count:
-        fail(operation, f"samples must be in [0, {count}), got {rows.min()} to {rows.max()}")
-    return _cast(rows, np.dtype(np.int64))
-
-
-def _is_ready(array: Array, dtype: np.dtype[Any]) -> bool:
-    """Whether the native core can read an array as it is."""
-    return array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
-
-
-def _cast(array: Array, dtype: np.dtype[Any]) -> Array:
-    """An array that the native core can read; what is too large for its type becomes infinite."""
-    with np.errstate(over="ignore"):
-        return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, repeat
 from typing import Any, Literal
@@ -11,14 +11,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from popgrad import arrays
 from popgrad.budget import Used
 from popgrad.checks import fail, positive_int
-from popgrad.metrics import Measure
-from popgrad.model import MLP
-from popgrad.optim import Optimizer, State
-from popgrad.samples import Data
+from popgrad.method import Method
+from popgrad.objective import Objective
+from popgrad.state import restored
 
-__all__ = ["History", "Last", "Marks", "Recorder", "diverged", "improving"]
+__all__ = ["History", "Last", "Marks", "Recorder", "improving"]
 
 Array = NDArray[Any]
 Select = Literal["loss", "metric"] | None
@@ -31,19 +31,17 @@ _WORTHWHILE, _LEAST = 0.05, 0.001  # or shares of the objective itself and of al
 
 @dataclass(frozen=True)
 class Last:
-    """Where a gradient method stood when a run ended, so that `popgrad.fit` can continue it.
+    """Where a method stood when a run ended, so that `popgrad.fit` can continue it.
 
     Attributes:
-        optimizer: the settings that made the state.
-        params: (n,) the parameters that the optimizer steps, which are not the best ones.
-        state: the state of the optimizer.
-        steps: minibatches used so far.
+        method: the settings that made the state.
+        state: the state of the method; its parameters are not the best ones.
+        step: steps or generations done so far.
     """
 
-    optimizer: Optimizer
-    params: Array
-    state: State
-    steps: int
+    method: Method
+    state: Any
+    step: int
 
 
 @dataclass
@@ -66,9 +64,9 @@ class History:
         reason: why the run ended.
         improving: whether the objective was still falling when the run ended, so that a larger budget is likely to
             help (see `improving`).
-        diverged: whether training failed, so that a smaller learning rate is needed (see `diverged`). Always False
-            for a search. Overfitting is not divergence.
-        last: what ``fit(..., resume=history)`` continues from; None for a search.
+        diverged: whether training failed, so that a smaller learning rate is needed (see `Objective.diverged`).
+            Always False for a search. Overfitting is not divergence.
+        last: what ``fit(..., resume=history)`` continues from; None while the run lasts.
     """
 
     metric_name: str
@@ -90,62 +88,91 @@ class History:
     last: Last | None = field(default=None, repr=False)
 
 
+_TYPES = {"forwards": np.int64, "evaluations": np.int64}
+COLUMNS = (
+    "forwards",
+    "evaluations",
+    "seconds",
+    "loss",
+    "metric",
+    "objective",
+    "validation_loss",
+    "validation_metric",
+)
+
+
 class Recorder:
     """Measures parameters on all training and validation samples, and keeps the best ones.
 
     Args:
-        model: gets the parameters of every record.
-        train, held: samples; `held`, if there are any, judge which record is best.
-        objective: what is recorded as the objective.
+        train: the training samples.
+        held: the validation samples, which then judge which record is best; or None.
         select: what the best record is picked by; None means the objective. Equal metrics are ordered by the loss.
     """
 
-    def __init__(self, model: MLP, train: Data, held: Data | None, objective: Measure, select: Select = None) -> None:
-        self.model, self.train, self.held = model, train, held
-        self.history = History("error_rate" if "cross_entropy" in model.loss_name else "mse", objective.name)
-        self.measures = [model.measure("fit", "loss"), model.measure("fit", self.history.metric_name), objective]
-        self.select = select
-        self._keys: list[tuple[float, ...]] = []
+    def __init__(self, train: Objective, held: Objective | None, select: Select = None) -> None:
+        self.train, self.held, self.select = train, held, select
+        self.history = History(train.metric_name, train.name)
+        self.params: Array = np.empty(0)  # of the last record
         self._before = 0, self.history.best_params
 
     def record(self, params: Array, used: Used) -> None:
-        """Add a record of `params` (n,), and give them to the model."""
+        """Add a record of `params` (n,)."""
         history = self.history
-        loss, metric, *rest = self._values(self.train, params, 3 if self.held is None else 2)
+        seen = self.train.report(params, value=self.held is None)
         history.forwards.append(used.forwards)
         history.evaluations.append(used.evaluations)
         history.seconds.append(used.seconds)
-        history.loss.append(loss)
-        history.metric.append(metric)
+        history.loss.append(seen.loss)
+        history.metric.append(seen.metric)
         if self.held is not None:
-            loss, metric, *rest = self._values(self.held, params)
-            history.validation_loss.append(loss)
-            history.validation_metric.append(metric)
-        history.objective.append(rest[0])
-        self._keys.append({None: (rest[0],), "loss": (loss,), "metric": (metric, loss)}[self.select])
+            seen = self.held.report(params)
+            history.validation_loss.append(seen.loss)
+            history.validation_metric.append(seen.metric)
+        history.objective.append(seen.value)
         self._before = history.best, history.best_params
-        if len(self._keys) == 1 or self._keys[-1] < self._keys[history.best]:
-            history.best, history.best_params = len(self._keys) - 1, params.copy()
-        if params is not self.model.params:
-            self.model.params = params
+        last = len(history.loss) - 1
+        if last == 0 or self._key(last) < self._key(history.best):
+            history.best, history.best_params = last, params.copy()
+        self.params = params
 
     def replace(self, params: Array) -> None:
         """Replace the last record by one of other parameters (n,)."""
         history = self.history
         used = Used(history.forwards[-1], history.evaluations[-1], history.seconds[-1])
         history.best, history.best_params = self._before
-        columns = (history.forwards, history.evaluations, history.seconds, history.loss, history.metric)
-        for column in (*columns, history.validation_loss, history.validation_metric, history.objective, self._keys):
-            del column[-1:]
+        for name in COLUMNS:
+            del getattr(history, name)[-1:]
         self.record(params, used)
 
-    def _values(self, data: Data, params: Array, count: int = 3) -> list[float]:
-        """Loss, metric and objective, or the first `count` of them; the same measure is evaluated once."""
-        values: list[float] = []
-        for measure in self.measures[:count]:
-            same = next((at for at in range(len(values)) if self.measures[at].same_as(measure)), None)
-            values.append(float(data.evaluate(params[None], measure)[0]) if same is None else values[same])
-        return values
+    def tree(self) -> dict[str, Any]:
+        """All records, the best and the last parameters, as arrays and numbers."""
+        columns = {name: np.array(getattr(self.history, name), _TYPES.get(name)) for name in COLUMNS}
+        return {**columns, "best": self.history.best, "best_params": self.history.best_params, "params": self.params}
+
+    def load(self, operation: str, flat: Mapping[str, Any], n: int) -> None:
+        """Take over what `tree` gave for another run.
+
+        Raises:
+            InputError: an entry is missing, or is no array of numbers; then nothing has changed.
+        """
+        lists = {name: arrays.real(operation, name, flat.get(name)).tolist() for name in COLUMNS}
+        frame = {"best": 0, "best_params": self.history.best_params, "params": self.params}
+        frame |= {name: np.empty(n, flat[name].dtype) for name in ("best_params", "params") if name in flat}
+        rest = restored(operation, frame, {name: value for name, value in flat.items() if name not in COLUMNS})
+        for name, values in lists.items():
+            setattr(self.history, name, values)
+        self.history.best, self.history.best_params, self.params = rest["best"], rest["best_params"], rest["params"]
+
+    def _key(self, record: int) -> tuple[float, ...]:
+        """What records are ordered by; the smallest is best."""
+        history = self.history
+        if self.select is None:
+            return (history.objective[record],)
+        loss, metric = history.loss[record], history.metric[record]
+        if self.held is not None:
+            loss, metric = history.validation_loss[record], history.validation_metric[record]
+        return (loss,) if self.select == "loss" else (metric, loss)
 
 
 class Marks:
@@ -176,9 +203,9 @@ class Marks:
         self._pause = math.inf if record_every is not None or seconds is None else seconds / _EVEN_RECORDS
         self._late = self._pause
 
-    def reached(self, used: Used) -> bool:
+    def reached(self, forwards: int, seconds: float) -> bool:
         """Whether it is time for a record."""
-        return used.forwards >= self._total or (used.seconds >= self._late and used.forwards >= self._whole)
+        return forwards >= self._total or (seconds >= self._late and forwards >= self._whole)
 
     def advance(self, used: Used) -> None:
         """Wait for the next mark, after a record."""
@@ -237,24 +264,3 @@ def _trend(values: NDArray[np.float64]) -> float:
     n = len(values)
     pairs = np.sign(values[None, :] - values[:, None])[np.triu_indices(n, 1)]
     return float(pairs.sum() / math.sqrt(n * (n - 1) * (2 * n + 5) / 18))
-
-
-def diverged(history: History, train: Data, params: Array) -> bool:
-    """Whether a gradient method failed on its training samples.
-
-    It did if the last training loss is not finite; if it is more than 10 % above both the loss of the untrained model
-    and the loss of the best constant output; or if it is no better than that constant although training once got below
-    half of it, or because the network is dead: its outputs are the same for 99 % of the samples.
-
-    Args:
-        history: of the run.
-        train: the training samples.
-        params: (n,) at the end of the run.
-    """
-    last, best = history.loss[-1], min(history.loss)
-    if not math.isfinite(last):
-        return True
-    constant = train.constant_loss()
-    if last > 1.1 * max(history.loss[0], constant):
-        return True
-    return last > 0.999 * constant and (best < constant / 2 or train.constant_outputs(params))

@@ -1,0 +1,101 @@
+"""What optimizers, searches and combinations of them have in common: a method minimizes an objective step by step."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import fields
+from typing import Any, ClassVar, Literal, cast
+
+from numpy.typing import NDArray
+
+from popgrad.budget import Cost
+from popgrad.checks import Settings, fail
+from popgrad.objective import Batch, Objective
+
+__all__ = ["Method"]
+
+Array = NDArray[Any]
+State = Any  # a tree of arrays and numbers, as popgrad.state.flatten takes it; the parameters are in it
+
+
+class Method(metaclass=Settings):
+    """A way to minimize an `Objective`: frozen settings, and a state that is data.
+
+    A loop of your own, for any method::
+
+        objective = model.objective(X, y)
+        state = method.prepare(objective, model.params, seed=0)
+        for step in range(1, 101):
+            method.advance(objective, pg.Batch(step=step), state)
+        model.params = method.recommend(state)
+
+    Attributes:
+        kind: "gradient" for methods that follow gradients, "search" for those that compare candidates.
+        default_batch_size: samples of a step in `popgrad.fit`; None for all.
+        least_steps: steps or generations that a run without a budget gets at least.
+    """
+
+    kind: ClassVar[Literal["gradient", "search"]]
+    default_batch_size: ClassVar[int | None] = None
+    least_steps: ClassVar[int] = 1
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """Names of the operations that it asks of an objective, such as "gradient"; all objectives have values."""
+        return ()
+
+    @abstractmethod
+    def prepare(self, objective: Objective, w: Array, seed: int) -> State:
+        """The state before the first step.
+
+        Args:
+            objective: what will be minimized.
+            w: (n,) where to begin; copied.
+            seed: of all random numbers of the method, in [0, 2^64).
+
+        Raises:
+            InputError: `w` does not fit the method, or the objective lacks an operation of `requires`.
+        """
+
+    @abstractmethod
+    def cost(self, objective: Objective, batch: Batch, state: State) -> Cost:
+        """The most that the next `advance` costs."""
+
+    @abstractmethod
+    def advance(self, objective: Objective, batch: Batch, state: State) -> None:
+        """Change the state by one step or generation; the objective is asked for what that needs."""
+
+    def run(self, objective: Objective, batches: Iterable[Batch], state: State) -> None:
+        """Advance once for each batch."""
+        for batch in batches:
+            self.advance(objective, batch, state)
+
+    @abstractmethod
+    def recommend(self, state: State) -> Array:
+        """The parameters (n,) to evaluate and to keep; not to be changed."""
+
+    @abstractmethod
+    def finished(self, state: State) -> str | None:
+        """Why going on is pointless, or None."""
+
+    def move_to(self, state: State, w: Array) -> bool:
+        """Continue from other parameters (n,); False if the method cannot, and goes on from its own."""
+        return False
+
+    def described(self) -> str:
+        """The name of its class, and of the methods that it is made of, such as "Lookahead(Adam)"."""
+        inner = [getattr(self, field.name) for field in fields(cast(Any, self))]
+        names = [method.described() for method in inner if isinstance(method, Method)]
+        return type(self).__name__ + (f"({', '.join(names)})" if names else "")
+
+    def check(self, operation: str, objective: Objective) -> None:
+        """Fail if the objective lacks what the method requires.
+
+        Args:
+            operation: the name that the error begins with.
+            objective: what is to be minimized.
+        """
+        for needed in self.requires:
+            if (reason := objective.lacks(needed)) is not None:
+                fail(operation, reason)

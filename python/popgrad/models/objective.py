@@ -1,0 +1,303 @@
+"""The loss or metric of a network on samples that were checked once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from popgrad import _core, metrics
+from popgrad.checks import fail
+from popgrad.labels import Classes
+from popgrad.metrics import Measure, OfOutputs, Score, UserMetric
+from popgrad.objective import Batch, Objective, Population, Report
+from popgrad.perturbations import Perturbations
+
+if TYPE_CHECKING:
+    from popgrad.models.mlp import MLP
+
+__all__ = ["NetworkObjective"]
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Evaluator = Callable[[Population], Floats]
+
+SCORES = _core.scores()  # name: (targets are labels, has a gradient)
+MEMORY_LIMIT = 64 << 20  # bytes that an evaluation may take beside its arguments and its result
+
+
+class NetworkObjective(Objective):
+    """Loss and metrics of an `MLP` on samples; made by `MLP.objective`.
+
+    Args:
+        model: whose network and loss are meant.
+        X: (B, inputs).
+        y: (B, 1) labels or (B, outputs) targets.
+        weight: (B,) or None. All arrays have the model's dtype and must not change while the objective is in use.
+        measure: what `values` returns.
+        classes: the labels that the numbers in y stand for, or None.
+    """
+
+    def __init__(
+        self, model: MLP, X: Array, y: Array, weight: Array | None, measure: Measure, classes: Classes | None = None
+    ) -> None:
+        self.model, self.X, self.y, self.weight, self.measure, self.classes = model, X, y, weight, measure, classes
+        self.layout, self.dtype, self.samples = model.layout, model.dtype, len(X)
+        self.name, self.metric_name = measure.name, model.metric_name
+        self._packed: dict[tuple[bool, bool], _core.Packed] = {}  # by `balanced` and `bfloat16`
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_packed": {}}
+
+    def subset(self, rows: Array) -> NetworkObjective:
+        """The same function of the samples with these numbers (b,), copied."""
+        weight = None if self.weight is None else self.weight[rows]
+        return NetworkObjective(self.model, self.X[rows], self.y[rows], weight, self.measure, self.classes)
+
+    def strata(self) -> Array | None:
+        """Labels (B,) int64; None for numbers, such as the probabilities that binary_cross_entropy may have."""
+        if self.model.takes_classes and bool((self.y == np.floor(self.y)).all()):
+            return self.y[:, 0].astype(np.int64)
+        return None
+
+    def lacks(self, operation: str) -> str | None:
+        """See `Objective.lacks`."""
+        model = self.model
+        if operation == "gradient" and not model.has_gradient:
+            return (
+                f"activation {model.activation!r} has no gradient. Train it with a search (popgrad.search), "
+                "or choose another activation."
+            )
+        if operation == "sampled" and model.loss_name not in _DRAWS:
+            return f"targets can be drawn for {', '.join(_DRAWS)}, not for the loss {model.loss_name!r}"
+        return super().lacks(operation)
+
+    def check(self, operation: str, rows: Array | None = None, w: Array | None = None) -> None:
+        """See `Objective.check`.
+
+        Raises:
+            InputError: no sample has weight, "auc" of samples of one class, or the caller's metric returns no numbers.
+        """
+        y, weight = self._seen(rows)
+        if weight is not None and not weight.any():
+            fail(operation, "sample_weight is zero for all of these samples")
+        self.measure.check(operation, y, weight)
+        if w is not None and isinstance(self.measure, UserMetric):
+            # Two candidates: a function that returns one number for all candidates is found here.
+            self.evaluator(self.measure, rows)(np.stack([w, w]))
+
+    def with_samples(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        operation: str = "Objective.with_samples",
+    ) -> NetworkObjective:
+        """See `Objective.with_samples`; the classes are the same."""
+        return self.model.checked_objective(operation, X, y, sample_weight, self.measure, self.classes)
+
+    def weighted_rows(self) -> Array | None:
+        """See `Objective.weighted_rows`."""
+        return None if self.weight is None or self.weight.all() else np.flatnonzero(self.weight)
+
+    def _seen(self, rows: Array | None) -> tuple[Array, Array | None]:
+        """Targets as metrics see them, labels (b,) int64 or numbers (b, outputs), and weights (b,) or None."""
+        y, weight = (values if rows is None or values is None else values[rows] for values in (self.y, self.weight))
+        assert y is not None
+        labels = SCORES[self.model.loss_name][0]
+        return (y[:, 0].astype(np.int64) if labels else y), weight
+
+    # --- Values -----------------------------------------------------------------------------------------------------
+
+    def values(self, population: Population, batch: Batch) -> Floats:
+        """See `Objective.values`."""
+        return self.evaluator(self.measure, batch.rows)(population)
+
+    def evaluator(
+        self,
+        measure: Measure,
+        rows: Array | None = None,
+        memory_limit: int = MEMORY_LIMIT,
+        bfloat16: bool = False,
+    ) -> Evaluator:
+        """A function from populations to fitness (P,), infinite where it is not finite.
+
+        What depends on the samples alone is done once.
+
+        Args:
+            measure: what to evaluate.
+            rows: (b,) int64, the samples to use; default all.
+            memory_limit: bytes for the raw outputs, where they are needed, what is computed from them, and members of
+                `Perturbations`, which must be made for that; those of one candidate are taken in any case.
+            bfloat16: whether to multiply bfloat16 numbers. It needs a float32 model and `_core.bfloat16()`, and no
+                population with noise of low rank.
+        """
+        if isinstance(measure, OfOutputs):
+            return self._of_outputs(measure, rows, memory_limit, bfloat16)
+        assert isinstance(measure, Score)
+        network, score = self.model.network, measure.score
+        packed = self._pack(measure.balanced, rows, bfloat16)
+
+        def evaluate(population: Population) -> Floats:
+            out = np.empty(len(population))
+            if isinstance(population, Perturbations):
+                network.evaluate_noise(score, population.noise, population.center, packed, out)
+            else:
+                network.evaluate(score, population, packed, out)
+            out[~np.isfinite(out)] = np.inf
+            return out
+
+        return evaluate
+
+    def _pack(self, balanced: bool, rows: Array | None, bfloat16: bool) -> _core.Packed:
+        """The samples, laid out for the kernels; all of them once: a search evaluates them many times."""
+        if rows is None and (balanced, bfloat16) in self._packed:
+            return self._packed[balanced, bfloat16]
+        weight = self.weight
+        if balanced:
+            weight = np.zeros(self.samples, self.dtype)
+            weight[slice(None) if rows is None else rows] = metrics.class_weights(*self._seen(rows))
+        packed = self.model.network.pack(self.X, self.y, weight, rows, bfloat16)
+        if rows is None:
+            self._packed[balanced, bfloat16] = packed
+        return packed
+
+    def _of_outputs(self, measure: OfOutputs, rows: Array | None, memory_limit: int, bfloat16: bool) -> Evaluator:
+        """An evaluator from raw outputs, of as many candidates at a time as the memory is for."""
+        network, outputs = self.model.network, self.model.sizes[-1]
+        X = self.X if rows is None else self.X[rows]
+        y, weight = (None if values is None else _read_only(values) for values in self._seen(rows))
+        assert y is not None
+        each = len(X) * measure.bytes_per_sample(outputs, X.itemsize)
+
+        def evaluate(population: Population) -> Floats:
+            out = np.empty(len(population))
+            member = population.shape[1] * X.itemsize if isinstance(population, Perturbations) else 0
+            count = min(len(population), max(1, memory_limit // (each + member)))
+            z = np.empty((count, len(X), outputs), X.dtype)
+            for first in range(0, len(population), count):
+                part = population[first : first + count]
+                network.forward(part, X, z[: len(part)], bfloat16)
+                out[first : first + count] = measure.values(z[: len(part)], y, weight)
+            return out
+
+        return evaluate
+
+    def report(self, w: Array, value: bool = True) -> Report:
+        """See `Objective.report`."""
+        wanted = [self.model.measure("fit", "loss"), self.model.measure("fit", self.metric_name)]
+        wanted += [self.measure] * value
+        found: list[float] = []
+        for measure in wanted:
+            at = wanted.index(measure)  # measures may be equal, such as the loss and the value
+            found.append(found[at] if at < len(found) else float(self.evaluator(measure)(w[None])[0]))
+        return Report(*found, *[math.nan] * (not value))
+
+    # --- Gradients --------------------------------------------------------------------------------------------------
+
+    def gradient(self, w: Array, batch: Batch, out: Array) -> float:
+        """See `Objective.gradient`; with dropout from step 1 on."""
+        model = self.model
+        dropout = 0.0 if batch.step == 0 else model.dropout
+        return model.network.gradient(
+            model.loss_name, w, self.X, self.y, self.weight, batch.rows, out, dropout, model.seed, batch.step
+        )
+
+    def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> NetworkObjective:
+        """The samples of a batch with targets drawn from what the network predicts for them.
+
+        The loss is the negative logarithm of a probability: of classes, of yes and no, or of a normal distribution
+        (the mean squared error over K outputs has variance K / 2).
+
+        Args:
+            w: (n,) of the model's dtype.
+            batch: the samples; they are all of the result's.
+            random: what to draw with.
+
+        Raises:
+            InputError: the loss has no such distribution.
+        """
+        model, loss = self.model, self.model.loss_name
+        part = self if batch.rows is None else self.subset(batch.rows)
+        outputs = np.empty((part.samples, model.sizes[-1]), model.dtype)
+        model.network.forward(w[None], part.X, outputs[None])
+        if loss == "cross_entropy":
+            noise = random.gumbel(size=outputs.shape)
+            y: Array = (outputs + noise).argmax(axis=1)[:, None]
+        elif loss == "binary_cross_entropy":
+            y = random.logistic(size=outputs.shape) < outputs
+        elif loss == "mse":
+            y = outputs + random.normal(0, np.sqrt(outputs.shape[1] / 2), outputs.shape)
+        else:
+            fail("MLP", str(self.lacks("sampled")))
+        return NetworkObjective(model, part.X, np.ascontiguousarray(y, model.dtype), part.weight, self.measure)
+
+    # --- What went wrong --------------------------------------------------------------------------------------------
+
+    def diverged(self, losses: Sequence[float], w: Array) -> bool:
+        """Whether a gradient method failed on these samples.
+
+        It did if the last loss is not finite; if it is more than 10 % above both the loss of the untrained model and
+        the loss of the best constant output; or if it is no better than that constant although training once got below
+        half of it, or because the network is dead: its outputs are the same for 99 % of the samples.
+
+        Args:
+            losses: of all records.
+            w: (n,) at the end.
+        """
+        last, best = losses[-1], min(losses)
+        if not math.isfinite(last):
+            return True
+        constant = self.constant_loss()
+        if last > 1.1 * max(losses[0], constant):
+            return True
+        return last > 0.999 * constant and (best < constant / 2 or self.constant_outputs(w))
+
+    def why_not_finite(self, w: Array) -> str:
+        """See `Objective.why_not_finite`; names the argument with the largest numbers."""
+        largest = {"X": float(np.abs(self.X).max()), "y": float(np.abs(self.y).max())}
+        name = max(largest, key=largest.__getitem__)
+        if largest[name] <= float(np.abs(w).max()):
+            return super().why_not_finite(w)
+        held = f"which {self.dtype} cannot hold; scale {name}, for example to mean 0 and standard deviation 1"
+        return f"{name} holds values up to {largest[name]:.3g}, and the loss overflows, {held}"
+
+    def scale_hint(self) -> str:
+        """See `Objective.scale_hint`; for inputs that are far from a unit scale."""
+        largest = float(np.abs(self.X).max())
+        return f", and scale X, which holds values up to {largest:.4g}" if largest > 30 else ""
+
+    def constant_loss(self) -> float:
+        """The loss of a network that ignores its inputs: its outputs are the mean target, or give its probability."""
+        model, weight = self.model, self.weight
+        y = np.eye(model.sizes[-1])[self.y[:, 0].astype(np.int64)] if SCORES[model.loss_name][0] else self.y
+        mean = np.average(y.astype(np.float64), axis=0, weights=weight)
+        if "cross_entropy" in model.loss_name:
+            least = float(np.finfo(model.dtype).tiny)
+            mean = np.log(np.maximum(mean, least)) - (
+                np.log(np.maximum(1 - mean, least)) if model.loss_name.startswith("binary") else 0.0
+            )
+        params = np.zeros((1, model.network.n), model.dtype)
+        params[0, -len(mean) :] = mean  # the biases of the last layer
+        return float(self.evaluator(model.measure("fit", "loss"))(params)[0])
+
+    def constant_outputs(self, w: Array) -> bool:
+        """Whether a network (n,) gives the same outputs for at least 99 % of the samples, though these differ."""
+        if np.array_equal(self.X, np.broadcast_to(self.X[0], self.X.shape)):
+            return False
+        z = np.empty((1, self.samples, self.model.sizes[-1]), self.model.dtype)
+        self.model.network.forward(w[None], self.X, z)
+        return bool((z[0] == np.median(z[0], axis=0)).all(axis=1).mean() >= 0.99)
+
+
+_DRAWS = ("cross_entropy", "binary_cross_entropy", "mse")  # losses that are the logarithm of a probability
+
+
+def _read_only(array: Array) -> Array:
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,160 @@
+"""What a network is given: inputs, targets, weights, populations, each checked before any work."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from popgrad import arrays, labels
+from popgrad.arrays import real
+from popgrad.checks import fail
+from popgrad.labels import Classes
+from popgrad.perturbations import Perturbations
+
+__all__ = ["Targets", "cast_to", "checked_inputs", "checked_population", "checked_rows", "checked_targets"]
+__all__ += ["checked_weights"]
+
+Array = NDArray[Any]
+DType = np.dtype[Any]
+
+_ENCODE = "give labels as 0, 1, 2, ..., or set MLP.classes (pg.fit does, if y holds text)"
+
+
+class Targets(NamedTuple):
+    """What a loss asks of the targets.
+
+    Attributes:
+        loss: its name.
+        are_labels: whether a target is one whole number in [0, outputs).
+        outputs: of the network.
+        takes_classes: whether labels may have names.
+        classes: these names, or None.
+    """
+
+    loss: str
+    are_labels: bool
+    outputs: int
+    takes_classes: bool
+    classes: Classes | None
+
+
+def checked_inputs(operation: str, X: ArrayLike, width: int, dtype: DType) -> Array:
+    """X as (B, width) of a type that the native core reads.
+
+    Raises:
+        InputError: X has another shape, no rows, no real numbers, or entries that are not finite in this type.
+    """
+    array = real(operation, "X", X)
+    if array.ndim != 2:
+        fail(operation, f"X must have shape (samples, {width}), got {array.shape}")
+    if array.shape[1] != width:
+        fail(operation, f"X must have {width} columns, got {array.shape[1]}")
+    if len(array) == 0:
+        fail(operation, "X has no rows; at least one sample is needed")
+    try:
+        typed = cast_to(array, dtype)
+    except MemoryError:
+        fail(operation, f"no memory for X, {array.shape}, as {dtype}; give it in parts")
+    if not np.isfinite(typed).all():
+        row = int(np.argmin(np.isfinite(typed).all(axis=1)))
+        what = f"NaN, infinity or more than {dtype} holds"
+        fail(operation, f"X holds {what} (first in row {row}); impute or drop those rows first")
+    return typed
+
+
+def checked_targets(operation: str, y: ArrayLike, samples: int, targets: Targets, dtype: DType) -> Array:
+    """y as (samples, 1) labels or (samples, outputs) numbers.
+
+    Raises:
+        InputError: y has another shape or type, or values that the loss cannot take.
+    """
+    outputs, classes = targets.outputs, targets.classes
+    y = arrays.read(operation, "y", y)
+    if len(y.shape) == 0 or len(y) != samples:
+        fail(operation, f"y must have one entry per row of X, {samples}, got shape {y.shape}")
+    if classes is not None:
+        y = labels.encode(operation, y, classes)
+    y = real(operation, "y", y, f"; {_ENCODE}" if targets.takes_classes else "")
+    if targets.are_labels:
+        return cast_to(_labels(operation, y, samples, outputs), dtype)
+    return _numbers(operation, y, samples, targets, dtype)
+
+
+def _labels(operation: str, y: Array, samples: int, outputs: int) -> Array:
+    if y.shape not in ((samples,), (samples, 1)):
+        fail(operation, f"y must be class labels of shape ({samples},), got {y.shape}")
+    whole = y.reshape(-1).astype(np.float64)
+    wrong = ~((whole >= 0) & (whole < outputs) & (whole == np.floor(whole)))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        fail(operation, f"labels must be whole numbers in [0, {outputs}), got {y.reshape(-1)[row]} in row {row}")
+    return whole[:, None]
+
+
+def _numbers(operation: str, y: Array, samples: int, targets: Targets, dtype: DType) -> Array:
+    outputs = targets.outputs
+    if y.shape != (samples, outputs) and not (outputs == 1 and y.ndim == 1):
+        fail(operation, f"y must have shape ({samples}, {outputs}), got {y.shape}")
+    y = cast_to(y.reshape(samples, outputs), dtype)
+    if not np.isfinite(y).all():
+        row = int(np.argmin(np.isfinite(y).all(axis=1)))
+        fail(operation, f"y holds NaN, infinity or more than {dtype} holds (first in row {row})")
+    if targets.loss == "binary_cross_entropy" and ((y < 0) | (y > 1)).any():
+        fail(operation, f"targets of binary_cross_entropy must be in [0, 1], got {y.min()} to {y.max()}")
+    return y
+
+
+def checked_weights(operation: str, weight: ArrayLike | None, samples: int, dtype: DType) -> Array | None:
+    """Weights (samples,), scaled by a power of two if they are very large or small; None stays None.
+
+    Raises:
+        InputError: they have another shape, or are not finite, below zero or all zero.
+    """
+    if weight is None:
+        return None
+    array = real(operation, "sample_weight", weight)
+    if array.shape != (samples,):
+        fail(operation, f"sample_weight must have shape ({samples},), got {array.shape}")
+    if not (np.isfinite(array).all() and (array >= 0).all() and array.any()):
+        fail(operation, "sample_weight must be finite, none below zero and not all zero")
+    # Only their ratios matter. Those very far from one come near it, by a power of two, which rounds nothing: then
+    # no sum of them and no product overflows or vanishes.
+    exponent = int(np.frexp(array.max())[1])
+    if abs(exponent) > 30:
+        with np.errstate(under="ignore"):
+            array = np.ldexp(array, -exponent)
+    return cast_to(array, dtype)
+
+
+def checked_population(operation: str, population: ArrayLike, n: int) -> Array:
+    """A population (P, n), of whatever real type and layout; not copied where it is an array.
+
+    Raises:
+        InputError: it has another shape or no real numbers.
+    """
+    if isinstance(population, Perturbations):
+        fail(operation, "population must be stored here: give perturbations[:]")
+    members = real(operation, "population", population)
+    if members.ndim != 2 or members.shape[1] != n or len(members) == 0:
+        fail(operation, f"population must have shape (P, {n}), P >= 1, got {members.shape}")
+    if members.dtype.kind == "b":
+        fail(operation, "population must be real numbers, got dtype bool")
+    return members
+
+
+def checked_rows(operation: str, samples: ArrayLike, count: int) -> Array:
+    """Numbers of samples, as the native core reads them."""
+    rows = real(operation, "samples", samples)
+    if rows.ndim != 1 or len(rows) == 0 or rows.dtype.kind not in "iu":
+        fail(operation, f"samples must be whole numbers, shape (b,), b >= 1, got {rows.dtype} {rows.shape}")
+    if rows.min() < 0 or rows.max() >= count:
+        fail(operation, f"samples must be in [0, {count}), got {rows.min()} to {rows.max()}")
+    return cast_to(rows, np.dtype(np.int64))
+
+
+def cast_to(array: Array, dtype: DType) -> Array:
+    """An array that the native core can read; what is too large for its type becomes infinite."""
+    with np.errstate(over="ignore"):
+        return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])

@@ -1,0 +1,286 @@
+"""The training loop: an objective, a method, a budget and an order of samples make an iterator over records."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Literal, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from popgrad.budget import DEFAULT_EPOCHS, GRADIENT_FORWARDS, Budget, Used, default_budget
+from popgrad.checks import fail, one_of, positive_int, whole_seed
+from popgrad.method import Method
+from popgrad.objective import Batch, Metered, Objective
+from popgrad.racing import Racing
+from popgrad.state import flatten, restored
+from popgrad.train.batches import Batches
+from popgrad.train.records import History, Last, Marks, Recorder, improving
+
+__all__ = ["Trainer"]
+
+Array = NDArray[Any]
+
+
+@final
+class Trainer:
+    """Trains parameters step by step; iterating gives the history after each record, the untrained one first.
+
+    `popgrad.fit` is a loop over one. A run that is stopped and resumed, at any record, gives the same bits::
+
+        trainer = pg.Trainer(model.objective(X, y), optimizer, model.params, epochs=20)
+        for history in trainer:
+            print(history.forwards[-1], history.loss[-1])
+            state = trainer.state_dict()
+
+    Args:
+        objective: on the training samples.
+        method: one of `popgrad.optim` or `popgrad.search`.
+        w: (n,) where to begin; not changed.
+        held: the same objective on the validation samples, or None.
+        last: where an earlier run ended, which this one continues with a new history.
+
+    The other arguments are those of `popgrad.fit`.
+
+    Attributes:
+        history: of the run so far.
+        params: (n,) of the last record.
+
+    Raises:
+        InputError: an argument does not fit.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        method: Method,
+        w: Array,
+        *,
+        held: Objective | None = None,
+        epochs: int | None = None,
+        batch_size: int | Literal["auto"] | None = "auto",
+        budget: Budget | None = None,
+        seed: int = 0,
+        select: Literal["loss", "metric"] | None = None,
+        record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
+        racing: Racing | None = None,
+        last: Last | None = None,
+    ) -> None:
+        if select is not None:
+            one_of("fit", "select", select, ("loss", "metric"))
+        seed = whole_seed("fit", seed)
+        epochs = None if epochs is None else positive_int("fit", "epochs", epochs)
+        if budget is not None and not isinstance(budget, Budget):
+            fail("fit", f"budget must be a popgrad.Budget, got {budget!r}")
+        if racing is not None and not isinstance(racing, Racing):
+            fail("fit", f"racing must be a popgrad.Racing, such as pg.Racing(keep=0.5), got {racing!r}")
+        self._check_objectives(objective, held, w if last is None else method.recommend(last.state))
+        self.objective = Metered(objective if racing is None else racing.over(objective, seed))
+        self.method = method
+        method.check("fit", self.objective)
+        samples = objective.samples
+        size = method.default_batch_size if batch_size == "auto" else batch_size
+        self.batches = Batches(
+            samples, samples if size is None else min(positive_int("fit", "batch_size", size), samples), seed
+        )
+        self.state = method.prepare(objective, w, seed) if last is None else _copied(method, last)
+        self.step = 0 if last is None else last.step
+        self._seen = 0  # samples, each pass counted
+        self._seconds = 0.0
+        self._done = False
+        self._limit(samples, epochs, budget, record_every)
+        self._recorder = Recorder(objective, held, select)
+
+    @staticmethod
+    def _check_objectives(objective: Objective, held: Objective | None, w: Array) -> None:
+        objective.layout.check_vector("fit", len(w))
+        objective.check("fit", w=w)
+        if held is not None:
+            held.check("fit")
+        if not np.isfinite(w).all():
+            fail("fit", "the parameters of the untrained model are not finite; initialize the model anew")
+
+    def _limit(self, samples: int, epochs: int | None, budget: Budget | None, record_every: Any) -> None:
+        """Decide what the run may use and when it is recorded.
+
+        Raises:
+            InputError: not even one step fits.
+        """
+        began = time.perf_counter()
+        cost = self.method.cost(self.objective, self.batches.at(self.step + 1), self.state)
+        first = Used(cost.forwards, cost.evaluations, time.perf_counter() - began)
+        epoch = GRADIENT_FORWARDS * samples
+        if budget is None and epochs is None:
+            budget = default_budget(samples, self.method.least_steps * first.forwards)
+            epochs = DEFAULT_EPOCHS if budget.forwards == DEFAULT_EPOCHS * epoch else None
+        elif epochs is not None:
+            limit = float(epochs * epoch)
+            if budget is None:
+                budget = Budget(limit)
+            elif budget.forwards is None or budget.forwards > limit:
+                budget = replace(budget, forwards=limit)
+            else:
+                epochs = None
+        assert budget is not None
+        _check_first(budget, first, epochs, epoch)
+        self.budget, self.epochs = budget, epochs  # epochs: only if they limit the forwards
+        self._marks = Marks(record_every, epoch, budget.affordable(first), budget.seconds)
+
+    # --- The loop ---------------------------------------------------------------------------------------------------
+
+    @property
+    def history(self) -> History:
+        """Of the run so far."""
+        return self._recorder.history
+
+    @property
+    def params(self) -> Array:
+        """Parameters (n,) of the last record."""
+        return self._recorder.params
+
+    @property
+    def used(self) -> Used:
+        """What the run has used so far."""
+        return Used(self.objective.forwards, self.objective.evaluations, self._seconds)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> History:
+        if self._done:
+            raise StopIteration
+        if not self.history.loss:
+            self._recorder.record(self.method.recommend(self.state), self.used)
+            return self.history
+        if not self.history.reason:
+            self.method.run(self.objective, self._until_mark(), self.state)
+            self.history.nonfinite = self.objective.nonfinite
+        if self.objective.forwards == self.history.forwards[-1]:
+            self.finish()
+            raise StopIteration
+        used = self.used
+        self._recorder.record(self.method.recommend(self.state), used)
+        self._marks.advance(used)
+        return self.history
+
+    def _until_mark(self) -> Iterator[Batch]:
+        """The batches of all steps until the next record, or the end of the run."""
+        meter, method, state = self.objective, self.method, self.state
+        began = time.perf_counter() - self._seconds
+        while not self._marks.reached(meter.forwards, self._seconds):
+            batch = self.batches.at(self.step + 1)
+            cost = method.cost(meter, batch, state)
+            limit = self.budget.exceeded(
+                meter.forwards + cost.forwards, meter.evaluations + cost.evaluations, self._seconds
+            )
+            if limit is not None:
+                self.history.reason = self._why_it_ended(limit)
+                return
+            yield batch
+            self._seconds = time.perf_counter() - began
+            self.step += 1
+            self._seen += meter.size(batch)
+            if (reason := method.finished(state)) is not None:
+                self.history.reason = reason
+                return
+
+    def _why_it_ended(self, limit: str) -> str:
+        if limit != "forwards" or self.epochs is None:
+            return f"the budget of {self.budget.limit(limit)} is used up"
+        passes = f"{self.epochs} epoch{'s' * (self.epochs != 1)}"
+        if self._seen == self.epochs * self.batches.samples:
+            return f"finished {passes}"
+        return f"the forwards of {passes} are used up"
+
+    def move_to(self, w: Array) -> bool:
+        """Continue from other parameters (n,), and record them in place of the last ones.
+
+        Returns:
+            False if the method cannot; then nothing has changed.
+        """
+        if not self.method.move_to(self.state, w):
+            return False
+        self._recorder.replace(w.copy())
+        return True
+
+    def finish(self, reason: str = "") -> None:
+        """End the run, for a reason if it has none yet, and fill in what is then known of it."""
+        history, objective = self.history, self._recorder.train
+        self._done = True
+        history.reason = history.reason or reason
+        history.last = Last(self.method, self.state, self.step)
+        history.improving = improving(history)
+        w = self.method.recommend(self.state)
+        if self.method.kind == "gradient" and objective.diverged(history.loss, w):
+            history.diverged, history.improving = True, False
+            losses = f"training loss {history.loss[0]:.4g} at the start, {history.loss[-1]:.4g} at the end"
+            hint = objective.scale_hint()
+            history.reason += f"; the run diverged: try a smaller learning rate{hint} ({losses})"
+
+    # --- State ------------------------------------------------------------------------------------------------------
+
+    def _numbers(self) -> dict[str, int | float]:
+        meter, batches = self.objective, self.batches
+        fixed = {"samples": batches.samples, "batch_size": batches.size, "seed": batches.seed}
+        used = {"forwards": meter.forwards, "evaluations": meter.evaluations, "nonfinite": meter.nonfinite}
+        return {**fixed, **used, "step": self.step, "seen": self._seen, "seconds": self._seconds}
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the run needs to go on, by dotted names: arrays (copies) and numbers."""
+        flat = flatten({"method": self.state, "run": self._numbers(), "records": self._recorder.tree()})
+        return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in flat.items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where another trainer with the same arguments stood.
+
+        Args:
+            state: what `state_dict` gave.
+
+        Raises:
+            InputError: the state is that of another method, of other samples, or of another batch size or seed. This
+                trainer stays as it was.
+        """
+        where = "Trainer.load_state_dict"
+        parts: dict[str, dict[str, Any]] = {"method": {}, "run": {}, "records": {}}
+        for name, value in state.items():
+            first, _, rest = name.partition(".")
+            if first not in parts:
+                fail(where, f"{name!r} does not fit this run: it is not a part of it")
+            parts[first][rest] = value
+        mine = self._numbers()
+        numbers = restored(where, mine, parts["run"])
+        for name in ("samples", "batch_size", "seed"):
+            if numbers[name] != mine[name]:
+                fail(where, f"the state was saved with {name} {numbers[name]}, and this run has {mine[name]}")
+        method = restored(where, self.state, parts["method"])
+        self._recorder.load(where, parts["records"], self.objective.layout.size)
+        meter, self.state = self.objective, method
+        meter.forwards, meter.evaluations = int(numbers["forwards"]), int(numbers["evaluations"])
+        meter.nonfinite = self.history.nonfinite = int(numbers["nonfinite"])
+        self.step, self._seen, self._seconds = int(numbers["step"]), int(numbers["seen"]), numbers["seconds"]
+        self._marks.advance(self.used)
+
+
+def _check_first(budget: Budget, first: Used, epochs: int | None, epoch: int) -> None:
+    """Fail unless the budget pays for the first step."""
+    exceeded = budget.exceeded(*first)
+    if exceeded == "forwards" and epochs is not None:
+        least = math.ceil(first.forwards / epoch)
+        fail(
+            "fit",
+            f"one step costs {first.forwards:,} forwards, more than the {budget.limit('forwards')} of epochs={epochs}; "
+            f"give epochs >= {least}, or a budget in place of epochs",
+        )
+    if exceeded is not None:
+        cost = str(Budget(first.forwards, first.evaluations))
+        fail("fit", f"one step costs {cost}, more than the budget of {budget} allows")
+
+
+def _copied(method: Method, last: Last) -> Any:
+    """A copy of the state in which an earlier run ended."""
+    if method.kind == "search" and method != last.method:
+        fail("fit", f"resume must be of a run with the same settings, {method!r}, got {last.method!r}")
+    return restored("fit", last.state, flatten(last.state))
