@@ -55,16 +55,15 @@ def noise(repeats):
 def evaluation(popsize, stored, repeats):
     model = pg.MLP([784, 256, 10])
     random = np.random.default_rng(0)
-    data = model.data(random.normal(size=(1024, 784)), random.integers(0, 10, 1024))
-    shapes = [view.shape for view in model.views().values()]
+    data = model.objective(random.normal(size=(1024, 784)), random.integers(0, 10, 1024))
     full = pg.Perturbations(model.params, 0.05, stored, 0)
-    low = pg.Perturbations(model.params, 0.05, popsize, 0, rank=1, shapes=shapes)
+    low = pg.Perturbations(model.params, 0.05, popsize, 0, rank=1, layout=model.layout)
     rows, weights = full.rows(0, stored), random.normal(size=popsize)
     taken = medians(
         {
-            "stored members": lambda: data.evaluate(rows),
-            "full rank": lambda: data.evaluate(full),
-            "rank 1": lambda: data.evaluate(low),
+            "stored members": lambda: data.values(rows),
+            "full rank": lambda: data.values(full),
+            "rank 1": lambda: data.values(low),
             "rank 1, combine": lambda: low.combine(weights),
         },
         repeats,
@@ -78,12 +77,11 @@ def evaluation(popsize, stored, repeats):
 def million():
     model = pg.MLP([64, 32, 10])
     random = np.random.default_rng(0)
-    data = model.data(random.normal(size=(256, 64)), random.integers(0, 10, 256))
+    data = model.objective(random.normal(size=(256, 64)), random.integers(0, 10, 256))
     for rank in (1, None):
-        shapes = [view.shape for view in model.views().values()]
-        population = pg.Perturbations(model.params, 0.1, 1_000_000, 0, rank=rank, shapes=shapes)
+        population = pg.Perturbations(model.params, 0.1, 1_000_000, 0, rank=rank, layout=model.layout)
         start = time.perf_counter()
-        values = data.evaluate(population)
+        values = data.values(population)
         middle = time.perf_counter()
         population.combine(values)
         end = time.perf_counter()

@@ -43,7 +43,7 @@ def rates(sizes, members, repeats):
     hidden, inputs = sizes[1], sizes[0]
     stacked = np.concatenate([row[: hidden * inputs].reshape(hidden, inputs) for row in population])
     outputs = np.empty((len(stacked), SAMPLES), np.float32)
-    data = model.data(X, y)
+    data = model.objective(X, y)
     whole, first = (
         2.0 * products * members * SAMPLES for products in (sum(a * b for a, b in pairwise(sizes)), hidden * inputs)
     )

@@ -93,7 +93,7 @@ def quotient(o, m, v, t):
 
 
 def decayed(o, w):
-    return w * (1 - o.learning_rate * o.weight_decay) if o._mode == "decoupled" else w
+    return w * (1 - o.learning_rate * o.weight_decay) if o.decay_mode == "decoupled" else w
 
 
 def adam(o, w, g, s, t):
@@ -322,9 +322,9 @@ class Rule:
         if callable(o.learning_rate):
             late = (o.matches is not None) + (o.matches is not None and isinstance(o, optim.ASGD))
             o = replace(o, learning_rate=o.learning_rate(max(t - late, 0)))
-        if o._mode == "coupled":
+        if o.decay_mode == "coupled":
             g = g + o.weight_decay * w
-        elif type(o)._decay != "decoupled":  # else the formula knows
+        elif type(o).default_decay_mode != "decoupled":  # else the formula knows
             w = decayed(o, w)
         return self.formula(o, w, g, kept, t)
 

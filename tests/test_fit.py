@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import popgrad as pg
 from fitting import EVERY, bits, every_algorithm, every_optimizer, every_search, real, small
 from popgrad import optim, search
-from popgrad.samples import Data
+from popgrad.models.objective import NetworkObjective
 
 
 class Watch:
@@ -21,17 +21,17 @@ class Watch:
 
     def __init__(self, monkeypatch):
         self.rows, self.members = [], []
-        gradient, tell = Data.gradient, search.Run.tell
+        gradient, tell = NetworkObjective.gradient, search.Run.tell
 
-        def watched_gradient(data, params, out, rows=None, step=None):
-            self.rows.append(np.arange(len(data)) if rows is None else rows.copy())
-            return gradient(data, params, out, rows, step)
+        def watched_gradient(objective, w, batch, out):
+            self.rows.append(np.arange(objective.samples) if batch.rows is None else batch.rows.copy())
+            return gradient(objective, w, batch, out)
 
         def watched_tell(run, fitness):
             self.members.append(len(fitness))
             return tell(run, fitness)
 
-        monkeypatch.setattr(Data, "gradient", watched_gradient)
+        monkeypatch.setattr(NetworkObjective, "gradient", watched_gradient)
         monkeypatch.setattr(search.Run, "tell", watched_tell)
 
 
@@ -410,14 +410,13 @@ def test_batch_sizes_from_n_on_are_all_samples():
 
 
 def test_a_generation_is_measured_on_one_minibatch(monkeypatch):
-    evaluate, seen = Data.evaluate, []
+    values, seen = NetworkObjective.values, []
 
-    def watched(data, population, score=None, rows=None):
-        if rows is not None:
-            seen.append((len(population), tuple(rows)))
-        return evaluate(data, population, score, rows)
+    def watched(objective, population, batch):
+        seen.append((len(population), tuple(batch.rows)))
+        return values(objective, population, batch)
 
-    monkeypatch.setattr(Data, "evaluate", watched)
+    monkeypatch.setattr(NetworkObjective, "values", watched)
     model, X, y = small()
     pg.fit(model, X, y, optimizer=search.PSO(popsize=5), batch_size=8, budget=pg.Budget(evaluations=15))
     assert [members for members, _ in seen] == [5, 5, 5]

@@ -13,23 +13,23 @@ from hypothesis import strategies as st
 import popgrad as pg
 from fitting import EVERY, bits, small
 from popgrad import optim, search
-from popgrad.holdout import held_back
+from popgrad.train.holdout import held_back
 
 # --- Validation ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, np.float32(0.5), 0.96])
 def test_validation_share_divides_the_samples(share):
-    divide = importlib.import_module("popgrad.fit")._divide  # pg.fit is the function
+    divide = importlib.import_module("popgrad.train.fit").divided  # pg.fit is the function
     model, X, y = small()
     X[:, 0] = np.arange(20)
     weight = np.arange(20) + 1.0
 
     def parts(seed):
-        return divide(model, X, y, weight, share, seed)[:2]
+        return divide(model, X, y, weight, share, seed)
 
     train, held = parts(0)
-    assert len(held) == round(20 * share)
+    assert held.samples == round(20 * share)
     assert sorted([*train.X[:, 0], *held.X[:, 0]]) == list(range(20))
     for part in (train, held):
         rows = part.X[:, 0].astype(int)
@@ -161,7 +161,7 @@ def test_errors_come_before_any_work(chosen, message):
 
 def test_a_model_is_asked_for():
     _, X, y = small()
-    with pytest.raises(pg.InputError, match=r"\[fit\] model must be a popgrad.MLP, got list"):
+    with pytest.raises(pg.InputError, match=r"\[fit\] model must be a popgrad.Model, such as popgrad.MLP, got list"):
         pg.fit([4, 3], X, y, optimizer=SGD)
 
 
@@ -235,11 +235,11 @@ def test_a_rare_class_is_in_both_parts():
 def test_fit_validates_with_every_class(binary):
     X = np.random.default_rng(0).normal(size=(200, 4))
     y = np.repeat([0, 1], [196, 4])
-    divide = importlib.import_module("popgrad.fit")._divide
+    divide = importlib.import_module("popgrad.train.fit").divided
     model = pg.MLP([4, 1], loss="binary_cross_entropy") if binary else pg.MLP([4, 2])
     for seed in range(20):
-        train, held, _ = divide(model, X, y, None, 0.2, seed)
-        assert (np.sum(held.y), np.sum(train.y), len(held)) == (1, 3, 40)
+        train, held = divide(model, X, y, None, 0.2, seed)
+        assert (np.sum(held.y), np.sum(train.y), held.samples) == (1, 3, 40)
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 1 / 3, 0.5, 0.9, 0.99])
@@ -277,7 +277,7 @@ def test_every_sample_of_a_class_may_be_held_back():
 
 def test_numbers_are_divided_at_random():
     y = np.repeat([0.0, 1.0], [196, 4])
-    divide = importlib.import_module("popgrad.fit")._divide
+    divide = importlib.import_module("popgrad.train.fit").divided
     X = np.random.default_rng(0).normal(size=(200, 4))
     shares = {float(divide(pg.MLP([4, 1], loss="mse"), X, y, None, 0.2, seed)[1].y.sum()) for seed in range(60)}
     assert len(shares) > 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import itertools
 import math
 
@@ -15,8 +14,8 @@ import popgrad as pg
 from fitting import EVERY, bits, every_optimizer, every_search, real, small
 from popgrad import optim, search
 from popgrad.budget import default_budget
-from popgrad.records import History, improving
-from popgrad.samples import Data
+from popgrad.models.objective import NetworkObjective
+from popgrad.train.records import History, improving
 
 ENDLESS = pg.Budget(forwards=1e12)
 
@@ -24,11 +23,11 @@ ENDLESS = pg.Budget(forwards=1e12)
 
 
 @pytest.mark.parametrize(
-    ("samples", "population", "forwards"),
-    [(100, 0, 3_000_000), (100, 3200, 3_000_000), (100, 100_000, 5_000_000), (60_000, 0, 3_600_000)],
+    ("samples", "least", "forwards"),
+    [(100, 0, 3_000_000), (100, 160_000, 3_000_000), (100, 5_000_000, 5_000_000), (60_000, 0, 3_600_000)],
 )
-def test_default_budget(samples, population, forwards):
-    assert default_budget(samples, population) == pg.Budget(forwards=forwards)
+def test_default_budget(samples, least, forwards):
+    assert default_budget(samples, least) == pg.Budget(forwards=forwards)
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -159,13 +158,13 @@ def test_the_objective_is_recorded(objective, validation):
 @pytest.mark.parametrize("loss", ["mse", "mae", "cross_entropy"])
 @pytest.mark.parametrize("objective", ["loss", "metric"])
 def test_no_measure_is_evaluated_twice(loss, objective, monkeypatch):
-    seen, evaluate = [], Data.evaluate
+    seen, evaluator = [], NetworkObjective.evaluator
 
-    def watched(data, population, measure=None, rows=None):
-        seen.append((len(data), measure and (measure.score or measure.name)))
-        return evaluate(data, population, measure, rows)
+    def watched(data, measure, *rest):
+        seen.append((data.samples, measure.score))
+        return evaluator(data, measure, *rest)
 
-    monkeypatch.setattr(Data, "evaluate", watched)
+    monkeypatch.setattr(NetworkObjective, "evaluator", watched)
     X, y = real("iris")
     model = pg.MLP([4, 3] if loss == "cross_entropy" else [4, 1], loss=loss)
     metric = "error_rate" if loss == "cross_entropy" else "mse"
@@ -347,7 +346,7 @@ def test_loss_of_the_best_constant(loss, weighted):
         return np.average(each, weights=weight)
 
     expected = optimize.minimize(constant, np.zeros(3), tol=1e-12).fun
-    assert model.data(rng.normal(size=(50, 2)), y, weight).constant_loss() == pytest.approx(expected, rel=1e-7)
+    assert model.objective(rng.normal(size=(50, 2)), y, weight).constant_loss() == pytest.approx(expected, rel=1e-7)
 
 
 # --- Callbacks that change the parameters -------------------------------------------------------------------------
@@ -464,9 +463,9 @@ def test_two_runs_are_one(name, batch_size):
     steps = pg.Budget(evaluations=22)  # sophia needs more than one gradient for some steps
     first = pg.fit(model, X, y, budget=steps, **chosen)
     second = pg.fit(model, X, y, budget=steps, resume=first, **chosen)
-    total = first.last.steps + second.last.steps - first.last.steps
+    total = first.last.step + second.last.step - first.last.step
     alone = pg.fit(whole, X, y, budget=pg.Budget(evaluations=60), **chosen)
-    assert total == second.last.steps > first.last.steps
+    assert total == second.last.step > first.last.step
     both = first.loss + second.loss[1:]
     assert second.loss[0] == first.loss[-1]
     assert both == alone.loss[: len(both)]
@@ -486,7 +485,7 @@ def test_settings_may_change_when_a_run_goes_on():
     first = pg.fit(model, X, y, optimizer=optim.Adam(0.1), epochs=2)
     second = pg.fit(model, X, y, optimizer=optim.Adam(0.001), epochs=2, resume=first)
     assert second.loss[0] == first.loss[-1]
-    assert second.last.state.t == 2 * first.last.state.t
+    assert second.last.state.optimizer.t == 2 * first.last.state.optimizer.t
 
 
 def test_what_cannot_be_resumed():
@@ -494,20 +493,23 @@ def test_what_cannot_be_resumed():
     adam = optim.Adam()
     history = pg.fit(model, X, y, optimizer=adam, epochs=1)
     found = pg.fit(small()[0], X, y, optimizer=search.PSO(), epochs=60)
-    assert found.last is None
     for chosen, message in (
         ({"resume": "file"}, r"\[fit\] resume must be the History that an earlier fit returned, got 'file'"),
-        ({"resume": found}, r"resume is for gradient methods; a search starts anew"),
-        ({"resume": history, "optimizer": search.PSO()}, r"resume is for gradient methods; a search starts anew"),
+        ({"resume": found}, r"resume must be of a run of Adam, got one of PSO"),
+        ({"resume": history, "optimizer": search.PSO()}, r"resume must be of a run of PSO, got one of Adam"),
+        (
+            {"resume": found, "optimizer": search.PSO(inertia=0.5)},
+            r"the same settings, PSO\(.*inertia=0.5",
+        ),
         ({"resume": history, "optimizer": optim.SGD()}, r"resume must be of a run of SGD, got one of Adam"),
         ({"resume": history, "optimizer": optim.Lookahead(adam)}, r"a run of Lookahead\(Adam\), got one of Adam"),
+        ({"resume": pg.History("mse")}, r"resume must be the history of a run that has ended"),
     ):
         with pytest.raises(pg.InputError, match=message):
             pg.fit(model, X, y, **{"optimizer": adam, **chosen})
     with pytest.raises(pg.InputError, match=r"of a model with float64 parameters \(51,\), got float32 \(51,\)"):
         pg.fit(small(dtype="float64")[0], X, y, optimizer=adam, resume=history)
-    broken = dataclasses.replace(
-        history, last=dataclasses.replace(history.last, params=np.full(51, np.nan, np.float32))
-    )
+    broken = copy.deepcopy(history)
+    broken.last.state.w[:] = np.nan
     with pytest.raises(pg.InputError, match=r"parameters .* are not finite"):
         pg.fit(model, X, y, optimizer=adam, resume=broken)

@@ -159,7 +159,7 @@ class TestLoopsAreVectorised:
     def test_step(self, isa, rule, dtype, extent):
         """The sweep, and in rules by layers the one before it that sums."""
         letter = dtype[0]
-        measured = core.step_rules()[rule][2] and extent != "decay_alone"
+        measured = core.step_rules()[rule].sums and extent != "decay_alone"
         number = ("rule_alone", "decay_alone", "everything").index(extent)
         for kind in ("sweep", "measure_part") if measured else ("sweep",):
             bodies = self.find(isa, kind, rule, f"I{letter}EE{letter}LNS0_6ExtentE{number}E")
@@ -286,6 +286,7 @@ class TestThreads:
 # are not stored, in both types; prints one digest for each.
 DIGESTS = """
 import hashlib
+from types import SimpleNamespace
 import numpy as np
 import popgrad._core as core
 
@@ -295,23 +296,25 @@ def digest(*arrays):
 
 n = 50_003
 layers = np.array([[20_000, 1], [3, 0], [30_000, 1]])
-extras = (0.9, 2.0, 0.01, 0.99, 0.001, 0.1)
+extras = core.StepExtras(scale=0.9, clip=2.0, l2=0.01, decay=0.99, l1=0.001, mix=0.1)
 for dtype in (np.float32, np.float64):
     random = np.random.default_rng(1)
-    for name, (index, states, sums, kept, positive, fields) in core.step_rules().items():
-        values = tuple(random.uniform(0.1, 0.9, len(fields)))
-        packed = [np.uint16] * (states > 0) + [np.uint8] * (positive >= 0) if dtype == np.float32 and not sums else []
-        for stored in [dtype, *packed]:
-            w, average, state = random.normal(size=n).astype(dtype), np.zeros(n, dtype), np.zeros((states, n), stored)
-            scales = np.zeros((states, -(-n // 256)), np.float32) if stored == np.uint8 else None
-            remembered = np.full((3, kept), 0.5)
+    for name, rule in core.step_rules().items():
+        fields = dict(zip(rule.fields, random.uniform(0.1, 0.9, len(rule.fields))))
+        packed = [np.uint16] * (rule.states > 0) + [np.uint8] * (rule.positive is not None)
+        for stored in [dtype, *(packed if dtype == np.float32 and not rule.sums else [])]:
+            w, average = random.normal(size=n).astype(dtype), np.zeros(n, dtype)
+            state = SimpleNamespace(slots=np.zeros((rule.states, n), stored), average=average, scales=None,
+                                    layers=layers, kept=np.full((3, rule.kept), 0.5))
+            if stored == np.uint8:
+                state.scales = np.zeros((rule.states, -(-n // 256)), np.float32)
             for t in range(3):
                 g = random.normal(size=n).astype(dtype)
-                if sums:
-                    core.step(index, values, w, g, state, extras, average, None, layers, remembered, t)
-                else:
-                    core.step(index, values, w, g, state, extras if t else None, average if t else None, scales, t=t)
-            print(name, stored.__name__, digest(w, average, state, remembered, *([] if scales is None else [scales])))
+                around = extras if t or rule.sums else None
+                state.average = average if around else None
+                core.step(core.StepPlan(rule, fields, around), w, g, state, t)
+            scales = [] if state.scales is None else [state.scales]
+            print(name, stored.__name__, digest(w, average, state.slots, state.kept, *scales))
     for name, (index, outputs, sources, fields) in core.move_rules().items():
         out = [random.normal(size=(7, 20_011)).astype(dtype) for _ in range(outputs)]
         sources = [random.normal(size=(7, 20_011)).astype(dtype) for _ in range(sources)]
@@ -340,7 +343,7 @@ class TestSameBits:
     def test_steps_and_moves(self, isa, threads):
         expected = self.digests("baseline", 1)
         rules = core.step_rules().values()
-        packed = sum((rule[1] > 0) + (rule[4] >= 0) for rule in rules if not rule[2])
+        packed = sum((rule.states > 0) + (rule.positive is not None) for rule in rules if not rule.sums)
         assert len(expected) == 2 * (len(rules) + len(core.move_rules()) + 2) + packed
         assert len({line.split()[-1] for line in expected}) == len(expected)
         assert self.digests(isa, threads) == expected

@@ -20,15 +20,14 @@ SOURCE = Path(__file__).parent.parent / "csrc"
 # From the bottom up; a module may import what is in a line above its own, or its own folder.
 LAYERS = [
     {"_core", "checks"},
-    {"arrays"},
-    {"backends", "budget", "checkpoint", "data", "labels", "metrics", "quantize", "system"},
-    {"holdout", "perturbations", "rescore"},
-    {"samples"},
-    {"model"},
+    {"arrays", "backends", "budget", "layout", "settings", "system"},
+    {"checkpoint", "data", "labels", "metrics", "state"},
+    {"objective", "perturbations"},
+    {"method", "models"},
     {"optim", "racing"},
-    {"records", "search", "torch"},
-    {"bench", "fit"},
-    {"compare"},
+    {"search", "torch"},
+    {"train"},
+    {"bench", "compare"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

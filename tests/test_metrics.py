@@ -60,10 +60,10 @@ def test_only_ratios_of_weights_matter(metric, dtype):
 
 def test_data_can_be_pickled():
     model, population, X, y, weight = problem()
-    data = model.data(X, y, weight)
-    values = data.evaluate(population)
+    data = model.objective(X, y, weight)
+    values = data.values(population)
     for other in (copy.deepcopy(data), pickle.loads(pickle.dumps(data))):
-        np.testing.assert_array_equal(other.evaluate(population), values)
+        np.testing.assert_array_equal(other.values(population), values)
 
 
 # --- Metrics, against scikit-learn ------------------------------------------------------------------------------------
@@ -506,9 +506,9 @@ def test_broken_candidates_lose_a_race_and_weights_are_those_of_the_samples():
 @pytest.mark.parametrize("batch_size", ["auto", 100])
 def test_a_search_that_races_is_charged_what_it_used(name, batch_size):
     model, _, X, y = spread(2)
-    model.initialise(9)
+    model.initialize(9)
     start = model.loss(X, y)
-    options = {"batch_size": batch_size, "racing": 0.5, "record_every": 1}
+    options = {"batch_size": batch_size, "racing": pg.Racing(0.5), "record_every": 1}
     history = pg.fit(model, X, y, optimizer=pg.search.REGISTRY[name](), budget=pg.Budget(forwards=1.5e5), **options)
     assert model.loss(X, y) == history.loss[history.best] < start
     members, samples = history.evaluations[1], 640 if batch_size == "auto" else 100
@@ -643,11 +643,14 @@ BAD = {
         r"\[MLP.quantized\] params must have shape \(43,\) or \(P, the same\), got \(42,\)",
     ),
     "quantized_text": (lambda: problem()[0].quantized(["a"] * 43, "int8"), r"params must be real numbers"),
-    "race_model": (lambda: pg.race(None, [], [], []), r"\[race\] model must be a popgrad.MLP, got NoneType"),
+    "race_model": (
+        lambda: pg.race(None, [], [], []),
+        r"\[race\] model must be a popgrad.Model, such as popgrad.MLP, got NoneType",
+    ),
     "race_metric": (racing(metric="acu"), r"\[race\] unknown metric 'acu'. Did you mean 'auc'\?"),
-    "race_keep": (racing(keep=1.0), r"\[race\] the share that goes on must be in \(0, 1\), got 1.0"),
-    "race_keep_zero": (racing(keep=0), r"the share that goes on must be in \(0, 1\), got 0"),
-    "race_keep_text": (racing(keep="half"), r"the share that goes on must be in \(0, 1\), got 'half'"),
+    "race_keep": (racing(keep=1.0), r"\[Racing\] keep must be in \(0, 1\), got 1.0"),
+    "race_keep_zero": (racing(keep=0), r"\[Racing\] keep must be in \(0, 1\), got 0"),
+    "race_keep_text": (racing(keep="half"), r"\[Racing\] keep must be in \(0, 1\), got 'half'"),
     "race_rounds": (racing(rounds=0), r"\[race\] rounds must be a whole number >= 1, got 0"),
     "race_survivors": (racing(survivors=8), r"\[race\] survivors must be at most the 7 candidates, got 8"),
     "race_population": (racing(population=np.zeros((2, 3))), r"\[race\] population must have shape \(P, 43\)"),
@@ -655,10 +658,10 @@ BAD = {
     "race_seed": (racing(seed=-1), r"\[race\] seed must be a whole number >= 0, got -1"),
     "race_in_fit": (
         lambda: pg.fit(*problem()[0:4:2], problem()[3], optimizer=pg.search.DE(), racing=1.5),
-        r"\[fit\(racing\)\] the share that goes on must be in \(0, 1\), got 1.5",
+        r"\[fit\] racing must be a popgrad.Racing, such as pg.Racing\(keep=0.5\), got 1.5",
     ),
     "race_of_gradients": (
-        lambda: pg.fit(*problem()[0:4:2], problem()[3], optimizer=pg.optim.Adam(), racing=0.5),
+        lambda: pg.fit(*problem()[0:4:2], problem()[3], optimizer=pg.optim.Adam(), racing=pg.Racing(0.5)),
         r"\[fit\] racing is for searches",
     ),
     "nobody": (call(metric="auc", population=np.zeros((0, 43))), r"population must have shape \(P, 43\), P >= 1"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy import sparse, special
 
 import popgrad as pg
-from popgrad.model import ACTIVATIONS, INITS, LOSSES, METRICS, SCORES
+from popgrad.models.mlp import ACTIVATIONS, INITS, LOSSES, METRICS, SCORES
 
 DIFFERENTIABLE = [name for name, has_gradient in ACTIVATIONS.items() if has_gradient]
 NUMERIC_LOSSES = [name for name in LOSSES if not SCORES[name][0]]
@@ -495,7 +495,7 @@ def test_seed_decides_the_initial_weights(init, dtype):
     for a, b in itertools.product(seeds, repeat=2):
         assert (params(a).tobytes() == params(b).tobytes()) == (a == b)
     model = pg.MLP([9, 8, 7], init=init, dtype=dtype, seed=0)
-    model.initialise(1)
+    model.initialize(1)
     assert model.params.tobytes() == params(1).tobytes()
 
 
@@ -574,10 +574,10 @@ def threads():
 def test_results_do_not_depend_on_the_number_of_threads(dtype, loss, threads):
     model = pg.MLP([20, 32, 16, 5], activation="tanh", loss=loss, dtype=dtype, dropout=0.3)
     population, X, y, weight = problem(model, 3001, members=7)
-    data, out = model.data(X, y, weight), np.empty_like(model.params)
+    data, out = model.objective(X, y, weight), np.empty_like(model.params)
 
     def everything():
-        loss_of_step = data.gradient(model.params, out, step=3)
+        loss_of_step = data.gradient(model.params, pg.Batch(step=3), out)
         return [
             model.forward(X),
             model.evaluate(population, X, y, sample_weight=weight),
@@ -604,7 +604,7 @@ def dropout_model(rate, seed=0, dtype="float64"):
     """A network whose loss is linear in each mask: mean absolute error far above the targets, no activation."""
     model = pg.MLP([3, 8, 6, 1], activation="identity", loss="mae", dropout=rate, dtype=dtype, seed=seed)
     X = np.random.default_rng(1).normal(size=(5, 3))
-    return model, model.data(X, np.full(5, -1000))
+    return model, model.objective(X, np.full(5, -1000))
 
 
 @pytest.mark.parametrize("rate", [0.2, 0.5])
@@ -613,9 +613,9 @@ def test_dropout_gradient_is_right_on_average(rate):
     steps = 3000
     gradients, losses = np.empty((steps, len(model.params))), np.empty(steps)
     for t in range(steps):
-        losses[t] = data.gradient(model.params, gradients[t], step=t + 1)
+        losses[t] = data.gradient(model.params, pg.Batch(step=t + 1), gradients[t])
     exact = np.empty_like(model.params)
-    loss = data.gradient(model.params, exact)
+    loss = data.gradient(model.params, pg.Batch(), exact)
     error = 5 / np.sqrt(steps)
     assert (np.abs(gradients.mean(axis=0) - exact) <= error * gradients.std(axis=0) + 1e-12).all()
     assert abs(losses.mean() - loss) <= error * losses.std()
@@ -628,11 +628,11 @@ def test_dropout_gradient_is_right_on_average(rate):
 def test_dropout_drops_at_its_rate_and_scales_the_rest(dtype):
     model = pg.MLP([2, 500, 1], activation="sigmoid", loss="mae", dropout=0.3, dtype=dtype)
     X = np.ones((1, 2))
-    data, out = model.data(X, [-1000]), np.empty_like(model.params)
+    data, out = model.objective(X, [-1000]), np.empty_like(model.params)
     a = special.expit(hidden_and_outputs(model, model.params, X)[0][0])[0]
     dropped = []
     for step in range(1, 21):
-        data.gradient(model.params, out, step=step)
+        data.gradient(model.params, pg.Batch(step=step), out)
         last = model.views(out)["3.weight"][0]
         kept = last != 0
         np.testing.assert_allclose(last[kept], a[kept] / 0.7, rtol=1e-5)
@@ -646,12 +646,12 @@ def test_dropout_masks_are_a_function_of_seed_and_step():
         model, data = dropout_model(rate, seed)
         model.params = np.linspace(-1, 1, len(model.params))
         out = np.empty_like(model.params)
-        data.gradient(model.params, out, step=step)
+        data.gradient(model.params, pg.Batch(step=step), out)
         return out.tobytes()
 
     assert gradient(1) == gradient(1)
-    assert len({gradient(1), gradient(2), gradient(1, seed=1), gradient(None)}) == 4
-    assert gradient(None) == gradient(1, rate=0.0)
+    assert len({gradient(1), gradient(2), gradient(1, seed=1), gradient(0)}) == 4
+    assert gradient(0) == gradient(1, rate=0.0)
 
 
 def test_dropout_is_for_training_alone():
@@ -763,7 +763,7 @@ BAD = {
     "seed_negative": (lambda: network(seed=-1), r"seed must be a whole number >= 0, got -1"),
     "seed_float": (lambda: network(seed=1.0), r"seed must be a whole number >= 0, got 1.0"),
     "seed_large": (lambda: network(seed=2**64), r"seed must be below 2\^64"),
-    "initialise": (lambda: network().initialise(-1), r"\[MLP.initialise\] seed must be a whole number >= 0"),
+    "initialize": (lambda: network().initialize(-1), r"\[MLP.initialize\] seed must be a whole number >= 0"),
     "one_class": (lambda: pg.MLP([4, 1]), r"at least two outputs; for one use loss='binary_cross_entropy'"),
     # X.
     "X_columns": (lambda: network().forward(X4[:, :3]), r"\[MLP.forward\] X must have 4 columns, got 3"),

@@ -123,7 +123,7 @@ def around(optimizer, formula, w, g, kept, t):
         g = g * min(1.0, o.clip_norm / np.linalg.norm(g))
     if o.clip_value:
         g = g.clip(-o.clip_value, o.clip_value)
-    if o._mode == "coupled":
+    if o.decay_mode == "coupled":
         g = g + o.weight_decay * w
     w = formula(o, w, g, kept, t)
     if isinstance(o, optim.ADOPT) and t == 1:
@@ -277,13 +277,14 @@ def test_frozen_and_printable(case):
 
 @WITH_OPTIONS
 def test_fields_are_those_of_the_native_rule(case):
-    _, states, _, _, _, names = _core.step_rules()[case.optimizer.rule]
-    assert (
-        set(case.optimizer._fields(1, dict(case.optimizer._numbers)))
-        == set(case.optimizer._fields(2, dict(case.optimizer._numbers)))
-        == set(names)
-    )
-    assert states == len(case.optimizer.state_names)
+    rule, numbers = case.optimizer.native_rule, dict(case.optimizer.first_numbers)
+    assert rule is _core.step_rules()[case.optimizer.rule]
+    for t in (1, 2):
+        plan = case.optimizer.plan(t, numbers)  # which refuses any other fields
+        assert plan.rule is rule
+        assert tuple(plan.fields) == rule.fields
+    assert rule.states == len(case.optimizer.state_names)
+    assert rule.kept == len(case.optimizer.first_kept())
 
 
 @RULES
@@ -293,7 +294,7 @@ def test_documented(case):
     own = [f.name for f in dataclasses.fields(case.optimizer) if f.name not in shared]
     for word in ("Reference:", ".. math::", "Raises:", *own):
         assert word in text, word
-    assert "weight_decay" in text or case.optimizer._decay == "coupled"
+    assert "weight_decay" in text or case.optimizer.default_decay_mode == "coupled"
     for name in shared:
         assert name in inspect.getdoc(optim.NativeOptimizer)
     for name in case.optimizer.state_names:
@@ -351,3 +352,113 @@ def readonly(array):
 def test_init_refuses(params):
     with pytest.raises(pg.InputError, match=r"\[Adam.init\] params must be"):
         optim.Adam().init(params)
+
+
+# --- Plans: what a native step is given ----------------------------------------------------------------------------
+
+
+def calls_of(make):
+    """The steps at which three steps of an optimizer call its schedule, 0.01 throughout."""
+    asked = []
+
+    def schedule(t):
+        asked.append(t)
+        return 0.01
+
+    optimizer, w = make(schedule), np.ones(10)
+    state = optimizer.init(w)
+    for _ in range(3):
+        optimizer.step(w, np.ones(10), state)
+    return asked
+
+
+@RULES
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1, "l1": 0.1, "clip_norm": 1.0, "ema_decay": 0.9}])
+def test_a_schedule_is_called_once_a_step(case, options):
+    asked = calls_of(lambda schedule: dataclasses.replace(case.optimizer, learning_rate=schedule, **options))
+    assert asked == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "library", "expected"),
+    [
+        (optim.Adam, "torch", [0, 1, 2]),
+        (optim.AdEMAMix, "optax", [0, 1, 2]),
+        # The exceptions that NativeOptimizer's documentation names.
+        (optim.ASGD, "torch", [0, 0, 1, 0, 2, 1]),
+        (optim.ScheduleFreeSGD, "optax", [0, 1, 1, 2, 2, 3]),
+        (optim.ScheduleFreeAdamW, "optax", [0, 1, 1, 2, 2, 3]),
+    ],
+)
+def test_where_a_schedule_is_called_to_match_a_library(kind, library, expected):
+    assert calls_of(lambda schedule: kind(schedule, matches=library)) == expected
+
+
+def test_every_schedule_is_called_once_a_step():
+    assert calls_of(lambda schedule: optim.AdEMAMix(alpha=schedule)) == [1, 2, 3]
+    assert calls_of(lambda schedule: optim.AdEMAMix(learning_rate=schedule, alpha=schedule)) == [1, 1, 2, 2, 3, 3]
+
+
+def test_a_skipped_step_calls_no_schedule():
+    optimizer, w = optim.Adam(lambda t: 1 / 0, skip_nonfinite=True), np.ones(3)
+    optimizer.step(w, np.full(3, np.nan), optimizer.init(w))
+    assert (w == 1).all()
+
+
+@WITH_OPTIONS
+def test_a_plan_is_a_step(case):
+    """What `step` does is the native step of `plan`, and the state's own counters."""
+    rng = np.random.default_rng(5)
+    w, state = rng.normal(size=N), case.optimizer.init(np.zeros(N))
+    other, same = w.copy(), case.optimizer.init(np.zeros(N))
+    for t in (1, 2, 3):
+        gradient = rng.normal(size=N)
+        case.optimizer.step(w, gradient, state)
+        _core.step(case.optimizer.plan(t, same.numbers), other, gradient, same)
+    np.testing.assert_array_equal(other, w)
+    np.testing.assert_array_equal(same.slots, state.slots)
+    assert same.numbers == state.numbers
+
+
+def test_what_a_plan_is_told_beside_the_step():
+    plan = optim.AdamW(0.1, weight_decay=0.5, l1=0.25).plan(2, {}, learning_rate=-3.0, maximize=True, loss_scale=4.0)
+    extras = plan.extras
+    assert (extras.scale, extras.decay, extras.l1, extras.l2, extras.mix) == (-0.25, -1.5, -0.75, 0.0, 0.0)
+    assert extras.clip == np.inf
+    assert plan.fields["rate"] == -3.0 / (1 - 0.9**2)
+    clipped = optim.SGD(clip_norm=2.0, clip_value=5.0, ema_decay=0.75)
+    assert clipped.plan(1, {}, norm=8.0).extras.scale == 0.25
+    assert clipped.plan(1, {}, norm=1.0).extras.scale == 1.0
+    assert [clipped.plan(t, {}).extras.mix for t in (1, 2)] == [1.0, 0.25]
+    assert clipped.plan(1, {}).extras.clip == 5.0
+    assert optim.SGD().plan(1, {}).extras is None
+    rests = optim.ADOPT(0.1, weight_decay=0.5, l1=0.1)
+    assert [rests.plan(t, {}).extras.decay for t in (1, 2)] == [0.0, 0.05]
+    assert [rests.plan(t, {}).extras.l1 for t in (1, 2)] == [0.0, 0.1 * 0.1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda fields: {}, r"the fields of Sgd are \('learning_rate',\), got \(\)"),
+        (lambda fields: {"lr": 0.1}, r"got \('lr',\)"),
+        (lambda fields: fields | {"beta": 0.1}, r"got \('learning_rate', 'beta'\)"),
+    ],
+)
+def test_a_plan_has_the_fields_of_its_rule(change, message):
+    rule = _core.step_rules()["Sgd"]
+    with pytest.raises(ValueError, match=message):
+        _core.StepPlan(rule, change({"learning_rate": 0.1}))
+    with pytest.raises(TypeError, match="real number"):
+        _core.StepPlan(rule, {"learning_rate": "fast"})
+    with pytest.raises(TypeError, match="extras must be StepExtras or None"):
+        _core.StepPlan(rule, {"learning_rate": 0.1}, (1.0, 2.0))
+
+
+def test_plain_rules_have_as_many_states_as_their_number():
+    for k, rule in enumerate(_core.plain_rules()):
+        assert (rule.name, rule.states, rule.sums, rule.kept, rule.fields) == (f"plain{k}", k, 0, 0, ("factor",))
+        w, state = np.zeros(9), optim.State(np.zeros((k, 9)))
+        _core.step(_core.StepPlan(rule, {"factor": 0.5}), w, np.ones(9), state)
+        assert (w == 0.5).all()
+        assert (state.slots == 0.5).all()

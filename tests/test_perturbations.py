@@ -17,7 +17,7 @@ import pytest
 from scipy import stats
 
 import popgrad as pg
-from popgrad.model import ACTIVATIONS
+from popgrad.models.mlp import ACTIVATIONS
 
 BOUND = 5.0  # standard errors
 DTYPES = ("float32", "float64")
@@ -28,12 +28,8 @@ every_rank = pytest.mark.parametrize("rank", [None, 1, 3])
 is_antithetic = pytest.mark.parametrize("antithetic", [True, False], ids=["antithetic", "independent"])
 
 
-def shapes_of(model):
-    return [view.shape for view in model.views().values()]
-
-
 def around(model, popsize=34, sigma=0.3, seed=5, antithetic=True, rank=None):
-    return pg.Perturbations(model.params, sigma, popsize, seed, antithetic, rank, shapes_of(model))
+    return pg.Perturbations(model.params, sigma, popsize, seed, antithetic, rank, model.layout)
 
 
 def noise_of(members, n, seed=1, dtype=np.float32):
@@ -109,9 +105,9 @@ class TestEvaluate:
     def test_bits_do_not_depend_on_threads(self, popsize, samples, rank, dtype):
         model = pg.MLP([17, 12, 6], dtype=dtype)
         X, y = samples_for(model, samples)
-        data = model.data(X, y)
+        data = model.objective(X, y)
         population = around(model, popsize, rank=rank)
-        first, *others = with_threads(lambda: data.evaluate(population))
+        first, *others = with_threads(lambda: data.values(population))
         for other in others:
             assert np.array_equal(first, other)
 
@@ -138,7 +134,7 @@ class TestEvaluate:
         wrong = {
             "of 58 parameters, got 57": pg.Perturbations(model.params[1:], 0.1, 4, 0),
             "dtype float32, got float64": pg.Perturbations(model.params.astype(float), 0.1, 4, 0),
-            "the model's shapes": pg.Perturbations(model.params, 0.1, 4, 0, rank=1, shapes=[(29, 2)]),
+            "the model's layout": pg.Perturbations(model.params, 0.1, 4, 0, rank=1, layout=pg.Layout({"w": (29, 2)})),
         }
         for message, population in wrong.items():
             with pytest.raises(pg.InputError, match=rf"\[MLP.evaluate\] .*{message}"):
@@ -189,7 +185,7 @@ class TestRows:
         """The noise of a matrix has that rank and variance one; that of a bias is like any other."""
         model = pg.MLP([40, 30, 8], dtype="float64")
         zero = np.zeros_like(model.params)
-        rows = pg.Perturbations(zero, 1.0, 2000, 3, False, rank, shapes_of(model)).rows(0, 2000)
+        rows = pg.Perturbations(zero, 1.0, 2000, 3, False, rank, model.layout).rows(0, 2000)
         assert np.linalg.matrix_rank(rows[0, :1200].reshape(30, 40)) == rank
         assert np.linalg.matrix_rank(rows[0, 1230:1470].reshape(8, 30)) == rank
         for part in (slice(0, 1200), slice(1200, 1230), slice(1230, 1470), slice(1470, 1478)):
@@ -222,7 +218,7 @@ class TestCombine:
         weights[::3] = 0
         made = around(model, popsize, antithetic=antithetic, rank=rank).combine(weights)
         zero = np.zeros(len(model.params))
-        noise = pg.Perturbations(zero, 1.0, popsize, 5, antithetic, rank, shapes_of(model)).rows(0, popsize)
+        noise = pg.Perturbations(zero, 1.0, popsize, 5, antithetic, rank, model.layout).rows(0, popsize)
         assert made.dtype == model.dtype
         rounding = np.finfo(dtype).eps * (np.abs(weights) @ (np.abs(noise) + 1))
         assert (np.abs(made - weights @ noise) <= 4 * rounding).all()
@@ -239,8 +235,9 @@ class TestCombine:
     @every_rank
     def test_many_members_lose_no_digits(self, rank):
         weights = np.random.default_rng(0).random(100_000) + 0.5
+        layout = pg.Layout({"w": (3, 3), "b": (3,)})
         float64, float32 = (
-            pg.Perturbations(np.zeros(12, dtype), 0.1, 100_000, 5, False, rank, [(3, 3), (3,)]).combine(weights)
+            pg.Perturbations(np.zeros(12, dtype), 0.1, 100_000, 5, False, rank, layout).combine(weights)
             for dtype in (np.float64, np.float32)
         )
         assert np.abs(float32 - float64).max() <= 2e-6 * np.sqrt((weights**2).sum())
@@ -268,11 +265,11 @@ class TestCombine:
         model = pg.MLP([6, 12, 2], activation="tanh", seed=1)
         X = np.random.default_rng(0).normal(size=(300, 6))
         y = (X[:, 0] * X[:, 1] > 0).astype(int)
-        data, rank = model.data(X, y), None if rank is None else min(rank, 2)
+        data, rank = model.objective(X, y), None if rank is None else min(rank, 2)
         before = model.loss(X, y)
         for t in range(150):
-            population = pg.Perturbations(model.params, 0.1, 128, t, rank=rank, shapes=shapes_of(model))
-            values = data.evaluate(population)
+            population = pg.Perturbations(model.params, 0.1, 128, t, rank=rank, layout=model.layout)
+            values = data.values(population)
             ranks = stats.rankdata(values) / len(values) - 0.5
             model.params -= 0.5 * population.combine(ranks) / (len(values) * population.sigma)
         assert model.loss(X, y) < 0.6 * before
@@ -370,18 +367,17 @@ def test_copies_and_pickles():
         ({"rank": 1.0}, "rank must be a whole number >= 1"),
         ({"rank": 3}, "rank must be at most the shorter side of some matrix, 2, got 3"),
         ({"rank": 1 << 70}, "rank must be at most"),
-        ({"rank": 1, "shapes": None}, "rank needs shapes"),
-        ({"rank": 1, "shapes": [(6,)]}, "rank needs a matrix"),
-        ({"rank": 1, "shapes": [(2, 2)]}, "shapes must add up to 6 parameters, got 4"),
-        ({"rank": 1, "shapes": [(1 << 40, 1 << 40)]}, "shapes must add up to 6 parameters"),
-        ({"rank": 1, "shapes": [(-2, -3)]}, "each of a shape's sizes"),
-        ({"rank": 1, "shapes": 6}, "shapes must be a list of shapes"),
-        ({"shapes": [6]}, "shapes must be a list of shapes"),
+        ({"rank": 1, "layout": None}, "rank needs a layout with a matrix"),
+        ({"rank": 1, "layout": pg.Layout({"b": (6,)})}, "rank needs a layout with a matrix"),
+        ({"rank": 1, "layout": pg.Layout({"w": (2, 2)})}, "layout must add up to 6 parameters, got 4"),
+        ({"rank": 1, "layout": pg.Layout({"w": (1 << 40, 1 << 40)})}, "layout must add up to 6 parameters"),
+        ({"rank": 1, "layout": [(2, 2), (2,)]}, r"layout must be a popgrad\.Layout, such as model\.layout"),
     ],
     ids=str,
 )
 def test_bad_input(change, message):
-    good = {"center": np.zeros(6, np.float32), "sigma": 0.1, "popsize": 4, "seed": 0, "shapes": [(2, 2), (2,)]}
+    good = {"center": np.zeros(6, np.float32), "sigma": 0.1, "popsize": 4, "seed": 0}
+    good["layout"] = pg.Layout({"w": (2, 2), "b": (2,)})
     pg.Perturbations(**good)
     with pytest.raises(pg.InputError, match=rf"^\[Perturbations\] .*{message}"):
         pg.Perturbations(**(good | change))
@@ -395,11 +391,10 @@ def test_memory_does_not_grow_with_the_population(rank):
 import resource
 import numpy as np, popgrad as pg
 model = pg.MLP([64, 32, 10])
-data = model.data(np.ones((64, 64)), np.zeros(64, int))
-shapes = [v.shape for v in model.views().values()]
+data = model.objective(np.ones((64, 64)), np.zeros(64, int))
 def run(popsize):
-    population = pg.Perturbations(model.params, 0.1, popsize, 0, rank={rank}, shapes=shapes)
-    population.combine(data.evaluate(population))
+    population = pg.Perturbations(model.params, 0.1, popsize, 0, rank={rank}, layout=model.layout)
+    population.combine(data.values(population))
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 small = run(1000)
 print((run(100_000) - small) / 99_000)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import popgrad as pg
 from popgrad import _core
-from popgrad.model import ACTIVATIONS
-from popgrad.rescore import PROBES, settle
+from popgrad.models.mlp import ACTIVATIONS
+from popgrad.models.rescore import PROBES, settle
 
 here = pytest.mark.skipif(_core.bfloat16() is None, reason=f"{_core.isa()} has no products of bfloat16")
 
@@ -285,7 +285,7 @@ class TestErrors:
     @here
     def test_noise_of_low_rank_is_float32_with_a_note(self):
         model, _, X, y = problem([9, 6, 3])
-        members = pg.Perturbations(model.params, 0.1, 34, 5, rank=1, shapes=[v.shape for v in model.views().values()])
+        members = pg.Perturbations(model.params, 0.1, 34, 5, rank=1, layout=model.layout)
         with pytest.warns(UserWarning, match="noise of low rank is evaluated in float32"):
             half = model.evaluate(members, X, y, precision="bfloat16")
         assert np.array_equal(half, model.evaluate(members, X, y))

@@ -13,7 +13,7 @@ import safetensors
 
 import popgrad as pg
 from fitting import small
-from popgrad.model import MLP
+from popgrad.models import MLP
 
 every_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 ANIMALS = np.array(["ant", "bee", "cat"])
@@ -223,7 +223,7 @@ def test_a_file_with_wrong_classes_is_refused(tmp_path):
     for classes in (["a"], "abc", ["a", "a", "b"], [["a"], "b", "c"], {"a": 1}):
         metadata["MLP"]["classes"] = classes
         shutil.copy(path, tmp_path / "other")
-        pg.model.checkpoint.save(tmp_path / "other", model.views(), metadata)
+        pg.checkpoint.save(tmp_path / "other", model.views(), metadata)
         with pytest.raises(pg.InputError, match="classes"):
             MLP.load(tmp_path / "other")
 

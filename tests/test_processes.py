@@ -50,13 +50,13 @@ print("done")
 def test_another_thread_runs_beside_the_kernels(what):
     """The interpreter hands over the GIL only when it is released: a switch interval has no end here."""
     model = pg.MLP([64, 128, 10])
-    data = model.data(np.random.default_rng(0).normal(size=(4000, 64)), np.arange(4000) % 10)
+    data = model.objective(np.random.default_rng(0).normal(size=(4000, 64)), np.arange(4000) % 10)
     out, z = np.empty_like(model.params), np.empty((4000, 10), np.float32)
     population = np.tile(model.params, (4, 1))
-    data.evaluate(population)  # packs the samples
+    data.values(population)  # packs the samples
     calls = {
-        "evaluate": lambda: data.evaluate(population),
-        "gradient": lambda: data.gradient(model.params, out),
+        "evaluate": lambda: data.values(population),
+        "gradient": lambda: data.gradient(model.params, pg.Batch(), out),
         "forward": lambda: model.network.forward(model.params[None], data.X, z[None]),
     }
     count, ended = [0], threading.Event()
@@ -92,12 +92,11 @@ def test_interrupt_ends_a_long_call(what):
 import os, signal, threading, time, numpy as np, popgrad as pg
 model = pg.MLP([40, 40, 5])
 rng = np.random.default_rng(0)
-data = model.data(rng.normal(size=(1000, 40)), rng.integers(5, size=1000))  # one part, summed in one go
+data = model.objective(rng.normal(size=(1000, 40)), rng.integers(5, size=1000))  # one part, summed in one go
 packed = data._pack(False, None, False)
-shapes = [v.shape for v in model.views().values()]
 def prepare(members):
     rank = 1 if "low rank" in {what!r} else None
-    noise = pg.Perturbations(model.params, 0.1, members, 0, rank=rank, shapes=shapes)
+    noise = pg.Perturbations(model.params, 0.1, members, 0, rank=rank, layout=model.layout)
     stored = np.tile(model.params, (members if {what!r} == "stored" else 1, 1))
     out = np.full(members, np.nan)
     if {what!r} == "stored":
@@ -138,11 +137,11 @@ def test_python_may_end_while_a_daemon_computes(threads):
     script = f"""
 import threading, time, numpy as np, popgrad as pg
 model = pg.MLP([64, 64, 10])
-data = model.data(np.ones((1000, 64)), np.arange(1000) % 10)
+data = model.objective(np.ones((1000, 64)), np.arange(1000) % 10)
 population, begun = np.tile(model.params, (50, 1)), threading.Event()
 def work():
     while True:
-        data.evaluate(population)
+        data.values(population)
         begun.set()
 for _ in range({threads}):
     threading.Thread(target=work, daemon=True).start()

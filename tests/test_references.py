@@ -37,7 +37,7 @@ def test_same_as(case, library, reference, dtype):
 
 
 def test_every_preset_has_a_row():
-    has = {(cls, library) for cls in optim.REGISTRY.values() for library in cls._presets}
+    has = {(cls, library) for cls in optim.REGISTRY.values() for library in cls.presets}
     assert {(type(case.optimizer), case.optimizer.matches) for case in PRESETS} == has
     assert get_args(optim._presets.Library) == tuple(INSTALLED)
 
@@ -51,7 +51,7 @@ def test_preset_is_a_plain_value(case):
     assert dataclasses.replace(o) == o == pickle.loads(pickle.dumps(o))
     other = dataclasses.replace(o, learning_rate=0.123)
     assert dataclasses.replace(other, learning_rate=o.learning_rate) == o
-    for name, value in type(o)._presets[o.matches].items():  # what is given wins
+    for name, value in type(o).presets[o.matches].items():  # what is given wins
         own = (value / 2 or 1e-3) if isinstance(value, float) else getattr(type(o)(), name)
         assert getattr(dataclasses.replace(o, **{name: own}), name) == own
         assert getattr(type(o)(matches=o.matches, **{name: own}), name) == own

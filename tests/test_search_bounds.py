@@ -183,7 +183,7 @@ def test_the_widest_bounds_do_not_overflow(case, dtype):
         assert np.isfinite(population).all()
         assert (np.abs(population) == most).mean() < 0.01
         run.tell(np.abs(population / most).mean(1))
-    for name, value in run.state.items():
+    for name, value in run.state_dict().items():
         assert not np.isnan(value).any(), name
 
 

@@ -162,7 +162,7 @@ def test_resumed_through_a_file_equals_uninterrupted(optimizer, tmp_path):
         ({"t": 1.5}, "'t' must be a whole number, got 1.5"),
         ({"t": "1"}, "'t' must be a number, got '1'"),
         ({"t": np.ones(1)}, "'t' must be a number"),
-        ({"number.x": [1.0]}, "'number.x' must be a number"),
+        ({"numbers.x": [1.0]}, "'numbers.x' must be a number"),
         ({"inner.slots": np.zeros((1, 3))}, "'t' is missing"),
     ],
 )

@@ -9,7 +9,7 @@
 // TensorBatch: tensors of one type whose numbers are equal, which one native call updates.
 //   params; is_double; values(): the numbers as they are now, None if another step has made them differ since
 //   split(): the same tensors, each in a batch of its own
-//   step(rule, fields, extras, after): updates parameters and states without the GIL, then sets the numbers to `after`.
+//   step(plan, after): updates parameters and states without the GIL, then sets the numbers to `after`.
 //   TensorBatch(is_double, numbers, kept, states, rows, params, alive): the same for tensors given by address, where
 //   PyTorch has no exchange table. A row: size, whether adapted, addresses of parameter, gradient and states, then
 //   address and kind (0 float32, 1 float64, 2 int64) of every number.
@@ -22,7 +22,7 @@
 #include "arrays.h"
 #include "module.h"
 #include "release.h"
-#include "step_values.h"
+#include "step_plan.h"
 
 namespace popgrad::bindings {
 
@@ -204,17 +204,16 @@ class TensorBatch {
     return all;
   }
 
-  void step(int index, const py::tuple& fields, const py::object& extras, const py::tuple& after) const {
-    const StepRule& rule = rule_at(index);
+  void step(const StepPlan& plan, const py::tuple& after) const {
+    const StepRule& rule = plan.rule();
     if (rule.states != states_ || rule.kept != kept_ || int(after.size()) != numbers_)
       throw py::value_error("[_core.TensorBatch] a rule with other states or numbers");
-    const StepValues values(fields, extras);
     double numbers[most_numbers];
     for (int k = 0; k < numbers_; ++k) numbers[k] = after[size_t(k)].cast<double>();
     if (is_double)
-      step_of<double>(rule, values);
+      step_of<double>(plan);
     else
-      step_of<float>(rule, values);
+      step_of<float>(plan);
     for (const Row& row : rows_)
       for (int k = 0; k < numbers_; ++k) row.number[k].write(numbers[k]);
   }
@@ -224,7 +223,7 @@ class TensorBatch {
 
  private:
   template <class T>
-  void step_of(const StepRule& rule, const StepValues& values) const {
+  void step_of(const StepPlan& plan) const {
     std::vector<StepArgs<T>> tensors(rows_.size());
     std::vector<double> kept(rows_.size() * size_t(kept_));
     for (size_t k = 0; k < tensors.size(); ++k) {
@@ -237,11 +236,11 @@ class TensorBatch {
       for (int s = 0; s < states_; ++s) args.state[s] = row.state[s];
       args.kept = kept.data() + k * size_t(kept_);
       for (int j = 0; j < kept_; ++j) args.kept[j] = row.number[numbers_ + j].read();
-      args.extras = values.has_extras ? &values.extras : nullptr;
+      args.extras = plan.around();
     }
     {
       const Released release;
-      popgrad::step(rule, values.field, tensors.data(), tensors.size());
+      popgrad::step(plan.rule(), plan.field, tensors.data(), tensors.size());
     }
     for (size_t k = 0; k < tensors.size(); ++k)
       for (int j = 0; j < kept_; ++j) rows_[k].number[numbers_ + j].write(tensors[k].kept[j]);
@@ -418,7 +417,7 @@ void bind_tensors(py::module_& m) {
       .def_readonly("params", &TensorBatch::params)
       .def("values", &TensorBatch::values)
       .def("split", &TensorBatch::split)
-      .def("step", &TensorBatch::step, py::arg("rule"), py::arg("fields"), py::arg("extras"), py::arg("after"));
+      .def("step", &TensorBatch::step, py::arg("plan"), py::arg("after"));
   m.def("gather", &gather, py::arg("exchange"), py::arg("tensor"), py::arg("params"), py::arg("state"),
         py::arg("names"), py::arg("numbers"), py::arg("kept"), py::arg("states"), py::arg("adapt_vectors"));
 }

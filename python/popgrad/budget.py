@@ -24,7 +24,7 @@ class Cost(NamedTuple):
     forwards: int
     evaluations: int
 
-    def __add__(self, other: object) -> Cost:  # type: ignore[override]
+    def __add__(self, other: object) -> Cost:
         """The cost of two operations."""
         if not isinstance(other, Cost):
             return NotImplemented

@@ -15,6 +15,7 @@ __all__ = [
     "at_least_zero",
     "fail",
     "fraction",
+    "number",
     "one_of",
     "positive",
     "positive_int",
@@ -130,7 +131,8 @@ class Settings(ABCMeta):
         return own.replace(parameters=list(own.parameters.values())[1:])
 
 
-def _number(value: object) -> float:
+def number(value: object) -> float:
+    """The value as a float; NaN for text, truth values and all that is no number."""
     if isinstance(value, (bool, str)):
         return math.nan
     try:
@@ -143,20 +145,20 @@ def positive(obj: Any, *names: str) -> None:
     """Fail unless every named attribute of `obj` is a finite number > 0 (or a schedule, a callable)."""
     for name in names:
         value = getattr(obj, name)
-        if not callable(value) and not (0 < _number(value) < math.inf):
+        if not callable(value) and not (0 < number(value) < math.inf):
             fail(obj, f"{name} must be a finite number > 0, got {value!r}")
 
 
 def at_least_zero(value: object) -> bool:
     """Whether `value` is a finite number >= 0."""
-    return 0 <= _number(value) < math.inf
+    return 0 <= number(value) < math.inf
 
 
 def fraction(obj: Any, *names: str) -> None:
     """Fail unless every named attribute of `obj` is in [0, 1)."""
     for name in names:
         value = getattr(obj, name)
-        if not 0 <= _number(value) < 1:
+        if not 0 <= number(value) < 1:
             fail(obj, f"{name} must be in [0, 1), got {value!r}")
 
 
@@ -169,7 +171,7 @@ def positive_int(operation: object, name: str, value: object, least: int = 1) ->
 
 def whole_seed(operation: object, seed: object) -> int:
     """Return `seed` as an int; fail unless it is a whole number in [0, 2^64)."""
-    number = positive_int(operation, "seed", seed, 0)
-    if number >= 1 << 64:
+    whole = positive_int(operation, "seed", seed, 0)
+    if whole >= 1 << 64:
         fail(operation, f"seed must be below 2^64, got {seed!r}")
-    return number
+    return whole

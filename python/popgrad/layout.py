@@ -68,7 +68,7 @@ class Layout:
         for name, shape in shapes.items():
             if not isinstance(name, str) or not isinstance(shape, Sequence):
                 fail(self, f"expected a name and a shape for each tensor, got {name!r}: {shape!r}")
-            sizes = tuple(positive_int(self, f"each size of {name!r}", size) for size in shape)
+            sizes = tuple(positive_int(self, f"each size of {name!r}", size, 0) for size in shape)
             tensors.append(Tensor(name, sizes, offset))
             offset += math.prod(sizes)
         self.tensors = tuple(tensors)

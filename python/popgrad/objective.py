@@ -14,7 +14,7 @@ from popgrad.budget import GRADIENT_FORWARDS, Cost
 from popgrad.checks import fail
 from popgrad.layout import Layout
 
-__all__ = ["Around", "Batch", "Metered", "Objective", "Population", "Priced", "Report"]
+__all__ = ["ALL", "Around", "Batch", "Metered", "Objective", "Population", "Priced", "Report"]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -48,6 +48,9 @@ class Batch(NamedTuple):
 
     rows: Array | None = None
     step: int = 0
+
+
+ALL = Batch()
 
 
 class Report(NamedTuple):
@@ -86,12 +89,12 @@ class Objective(ABC):
     metric_name: str = "loss"
 
     @abstractmethod
-    def values(self, population: Population, batch: Batch) -> Floats:
+    def values(self, population: Population, batch: Batch = ALL) -> Floats:
         """Values (P,) of all candidates on the same samples; smaller is better, infinity where it is not finite.
 
         Args:
             population: (P, n), of the type `dtype`, C-contiguous where it is an array; not to be changed.
-            batch: the samples.
+            batch: the samples; default all.
         """
 
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
@@ -143,7 +146,7 @@ class Objective(ABC):
 
     def report(self, w: Array, value: bool = True) -> Report:
         """Loss, metric and value at `w` (n,) on all samples; the value is NaN where it is not asked for."""
-        found = float(self.values(w[None], Batch())[0])
+        found = float(self.values(w[None], ALL)[0])
         return Report(found, found, found)
 
     # --- What went wrong --------------------------------------------------------------------------------------------
@@ -196,7 +199,7 @@ class Priced(Objective):
     def __init__(self, layout: Layout, samples: int = 1, dtype: Any = np.float32) -> None:
         self.layout, self.samples, self.dtype = layout, samples, np.dtype(dtype)
 
-    def values(self, population: Population, batch: Batch) -> Floats:
+    def values(self, population: Population, batch: Batch = ALL) -> Floats:
         """Not possible."""
         fail("Priced", "has no values")
 
@@ -213,7 +216,7 @@ class Around(Objective):
         self.layout, self.dtype, self.samples = inner.layout, inner.dtype, inner.samples
         self.name, self.metric_name = inner.name, inner.metric_name
 
-    def values(self, population: Population, batch: Batch) -> Floats:
+    def values(self, population: Population, batch: Batch = ALL) -> Floats:
         """Those of the inner objective."""
         return self.inner.values(population, batch)
 
@@ -267,7 +270,7 @@ class Metered(Around):
         self._meter.forwards += cost.forwards
         self._meter.evaluations += cost.evaluations
 
-    def values(self, population: Population, batch: Batch) -> Floats:
+    def values(self, population: Population, batch: Batch = ALL) -> Floats:
         """Those of the inner objective, charged."""
         values = self.inner.values(population, batch)
         self._charge(self.inner.values_cost(len(population), batch))

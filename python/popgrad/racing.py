@@ -15,7 +15,7 @@ from popgrad.checks import at_least_zero, fail, positive_int, whole_seed
 from popgrad.metrics import Metric
 from popgrad.models import Model
 from popgrad.models.validation import checked_population
-from popgrad.objective import Around, Batch, Objective, Population
+from popgrad.objective import ALL, Around, Batch, Objective, Population
 
 __all__ = ["Race", "Racing", "race"]
 
@@ -87,6 +87,8 @@ def race(
     Raises:
         InputError: an argument does not fit.
     """
+    if not isinstance(model, Model):
+        fail("race", f"model must be a popgrad.Model, such as popgrad.MLP, got {type(model).__name__}")
     racing = Racing(keep)
     objective = model.objective(X, y, sample_weight, metric=metric, operation="race")
     members = checked_population("race", population, objective.layout.size)
@@ -140,7 +142,7 @@ class _Raced(Around):
             return "racing is for searches; a gradient method has one candidate"
         return super().lacks(operation)
 
-    def values(self, population: Population, batch: Batch) -> NDArray[np.float64]:
+    def values(self, population: Population, batch: Batch = ALL) -> NDArray[np.float64]:
         """See `Race.consistent`."""
         rows = np.arange(self.samples) if batch.rows is None else batch.rows
         order = random_generator(self.seed, Stream.RACE, batch.step - 1).permutation(rows)

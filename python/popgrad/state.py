@@ -55,9 +55,10 @@ def restored(operation: str, tree: T, flat: Mapping[str, Value]) -> T:
     if hasattr(tree, "load_state_dict"):
         again = copy.copy(tree)
         again.load_state_dict(flat)
-        return cast(T, again)
+        return again
     if is_dataclass(tree):
-        return cast(T, replace(cast(Any, tree), **_restored_branches(operation, tree, flat)))
+        changed: T = replace(cast(Any, tree), **_restored_branches(operation, tree, flat))
+        return changed
     return cast(T, _restored_branches(operation, tree, flat))
 
 

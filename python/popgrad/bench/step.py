@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.checks import InputError, fail, one_of, positive_int
-from popgrad.optim import REGISTRY, Optimizer
+from popgrad.optim import REGISTRY, Optimizer, State
 from popgrad.system import memory_bytes
 
 __all__ = ["Measured", "bench_step"]
 
 # Those whose state in fewer bits is worth a line of its own.
 _PACKED = ("adam", "adamw", "lion", "momentum")
-_PLAIN_STATES = 4  # the plain loops have 0 to 4 states
+_PLAIN_STATES = len(_core.plain_rules()) - 1  # the plain loops have none to so many states
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,14 @@ def _measure(name: str, optimizer: Optimizer, n: int, repeats: int) -> Measured:
     needed = optimizer.bytes_per_parameter
     # A sweep without states moves 12 bytes a parameter, each state 8 more.
     k = min(max(round((needed - 12) / 8), 0), _PLAIN_STATES)
-    w, g, slots = _vector(n, 3), _vector(n, 4), aligned((k, n), np.float32)
+    w, g, slots = _vector(n, 3), _vector(n, 4), State(aligned((k, n), np.float32))
+    plan = _core.StepPlan(_core.plain_rules()[k], {"factor": 1e-6})
 
     def step() -> None:
         optimizer.step(params, gradient, state)
 
     def plain() -> None:
-        _core.step(-1 - k, (1e-6,), w, g, slots)
+        _core.step(plan, w, g, slots)
 
     steps = max(1, 1_000_000 // n)  # in one timing, for a clock that counts microseconds
     seconds: tuple[list[float], list[float]] = ([], [])

@@ -41,7 +41,7 @@ from popgrad.cli._common import (
 if TYPE_CHECKING:
     from popgrad.compare.entrants import Entrant
     from popgrad.data import Dataset, Split
-    from popgrad.models import MLP
+    from popgrad.models import MLP, Model
     from popgrad.train import History
 
 __all__: list[str] = []
@@ -116,7 +116,7 @@ def fit(
     model.measure("fit", objective)
     _introduce(dataset, table, parts, model, entrant, split)
 
-    def train(callback: Callable[[MLP, History], None]) -> History:
+    def train(callback: Callable[[Model, History], None]) -> History:
         return pg.fit(
             model,
             parts.X_train,
@@ -178,12 +178,12 @@ def _introduce(source: str, table: Dataset, parts: Split, model: MLP, entrant: E
     out.print()
 
 
-def _watched(train: Callable[[Callable[[MLP, History], None]], History], model: MLP) -> tuple[History, bool]:
+def _watched(train: Callable[[Callable[[Model, History], None]], History], model: MLP) -> tuple[History, bool]:
     """Train while showing the newest record; Ctrl-C ends the training with the records that are there."""
     seen: list[History] = []
     with out.status("training") as status:
 
-        def show(_: MLP, history: History) -> None:
+        def show(_: Model, history: History) -> None:
             seen[:] = [history]
             text = f"{history.forwards[-1]:,} forwards, loss {history.loss[-1]:.4g}"
             status.update(f"training: {text}, validation loss {history.validation_loss[-1]:.4g}")

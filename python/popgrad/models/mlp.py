@@ -394,7 +394,7 @@ class MLP(Model):
         """Mean loss over the samples (weighted, if weights are given)."""
         loss = self.measure("MLP.loss", "loss")
         objective = self.checked_objective("MLP.loss", X, y, sample_weight, loss, self.classes)
-        return float(objective.values(self._params[None], Batch())[0])
+        return float(objective.values(self._params[None])[0])
 
     def gradient(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
         """The mean loss and its gradient (n,), without dropout.

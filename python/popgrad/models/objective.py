@@ -13,7 +13,7 @@ from popgrad import _core, metrics
 from popgrad.checks import fail
 from popgrad.labels import Classes
 from popgrad.metrics import Measure, OfOutputs, Score, UserMetric
-from popgrad.objective import Batch, Objective, Population, Report
+from popgrad.objective import ALL, Batch, Objective, Population, Report
 from popgrad.perturbations import Perturbations
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ class NetworkObjective(Objective):
 
     # --- Values -----------------------------------------------------------------------------------------------------
 
-    def values(self, population: Population, batch: Batch) -> Floats:
+    def values(self, population: Population, batch: Batch = ALL) -> Floats:
         """See `Objective.values`."""
         return self.evaluator(self.measure, batch.rows)(population)
 
@@ -147,6 +147,7 @@ class NetworkObjective(Objective):
             if isinstance(population, Perturbations):
                 network.evaluate_noise(score, population.noise, population.center, packed, out)
             else:
+                assert isinstance(population, np.ndarray)
                 network.evaluate(score, population, packed, out)
             out[~np.isfinite(out)] = np.inf
             return out

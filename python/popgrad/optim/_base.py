@@ -4,34 +4,39 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from popgrad import _core
 from popgrad.backends import aligned
-from popgrad.checks import InputError, at_least_zero, fail, fraction, one_of, positive
+from popgrad.checks import InputError, fail, one_of
 from popgrad.layout import Layout, checked_layout
 from popgrad.optim._optimizer import Optimizer, State
-from popgrad.optim._presets import Library, Matching, Presets, preset_of
+from popgrad.optim._presets import Library, Matching, Presets, TorchNames, preset_of
+from popgrad.settings import check_settings, hyper, settings_of
 
 __all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "at"]
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
-Extras = tuple[float, float, float, float, float, float] | None
 
 RULES = _core.step_rules()
-_SKIP: Extras = (math.nan,) * 6  # the step is not to be done
 _LEAST_FOR_BYTES = 4096  # smaller vectors keep their states in float32: there is nothing to save
 
 
 def at(value: float | Schedule, t: int) -> float:
     """A hyper-parameter at step t (1, 2, ...): itself, or what its schedule says."""
     return float(value(t)) if callable(value) else value
+
+
+def _set_once(obj: object, **values: Any) -> None:
+    """Set attributes of an instance of a frozen class, which only its own constructor may."""
+    for name, value in values.items():
+        object.__setattr__(obj, name, value)
 
 
 @dataclass(frozen=True)
@@ -62,80 +67,85 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             its own. optax has no default learning rate, and no library one for a momentum: the class's stays.
             A schedule is called with 0 at the first step, as in these libraries, and with 1 without ``matches``.
 
+    A schedule is called once a step, with two exceptions that need a second value: `ScheduleFreeSGD` and
+    `ScheduleFreeAdamW` with ``matches="optax"``, and `ASGD` with ``matches="torch"``.
+
     Raises:
         InputError: a value is out of range, or the library that it shall match has no such optimizer.
     """
 
-    learning_rate: float | Schedule
-    weight_decay: float = field(default=0.0, kw_only=True)
-    weight_decay_mode: Literal["coupled", "decoupled", "independent"] | None = field(default=None, kw_only=True)
-    max_learning_rate: float | None = field(default=None, kw_only=True)
-    l1: float = field(default=0.0, kw_only=True)
-    clip_value: float | None = field(default=None, kw_only=True)
-    clip_norm: float | None = field(default=None, kw_only=True)
-    skip_nonfinite: bool = field(default=False, kw_only=True)
-    ema_decay: float | None = field(default=None, kw_only=True)
-    state_dtype: Literal["bfloat16", "8bit"] | None = field(default=None, kw_only=True)
-    matches: Library | None = field(default=None, kw_only=True)
+    learning_rate: float | Schedule = hyper(above=0, schedule=True)
+    _: KW_ONLY
+    weight_decay: float = hyper(0.0, at_least=0)
+    weight_decay_mode: Literal["coupled", "decoupled", "independent"] | None = None
+    max_learning_rate: float | None = hyper(None, above=0, optional=True)
+    l1: float = hyper(0.0, at_least=0)
+    clip_value: float | None = hyper(None, above=0, optional=True)
+    clip_norm: float | None = hyper(None, above=0, optional=True)
+    skip_nonfinite: bool = False
+    ema_decay: float | None = hyper(None, at_least=0, below=1, optional=True)
+    state_dtype: Literal["bfloat16", "8bit"] | None = hyper(None, choices=("bfloat16", "8bit"), optional=True)
+    matches: Library | None = None
 
     # The native rule, and what its states are called; an option may choose another one for an instance.
     rule: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ()
-    # Hyper-parameters that must be > 0 (or schedules), those that must be in [0, 1), and those that may be 1 as well.
-    _positive: ClassVar[tuple[str, ...]] = ("learning_rate",)
-    _fractions: ClassVar[tuple[str, ...]] = ()
-    _shares: ClassVar[tuple[str, ...]] = ()
-    # Those that must be >= 0, and those of which one must be > 0 as well: what keeps a step from dividing by zero.
-    _nonnegative: ClassVar[tuple[str, ...]] = ()
-    _guards: ClassVar[tuple[str, ...]] = ()
-    _choices: ClassVar[dict[str, tuple[str, ...]]] = {}
+    # What `State.numbers` begins with.
+    first_numbers: ClassVar[Mapping[str, float]] = {}
     # How the method's weight decay acts ("own": by the rule itself), and what weight_decay_mode may say instead.
-    _decay: ClassVar[str] = "coupled"
-    _modes: ClassVar[tuple[str, ...]] = ("coupled", "decoupled", "independent")
-    # What `State.numbers` begins with, and a row of `State.kept`.
-    _numbers: ClassVar[dict[str, float]] = {}
+    default_decay_mode: ClassVar[Literal["coupled", "decoupled", "own"]] = "coupled"
+    decay_modes: ClassVar[tuple[str, ...]] = ("coupled", "decoupled", "independent")
+    # Whether the first step changes only the state, and no weight decays.
+    first_step_rests: ClassVar[bool] = False
     # Bytes a parameter that the first of two sweeps moves, in float32.
-    _first_sweep: ClassVar[int] = 0
+    first_sweep_bytes: ClassVar[int] = 0
+    # What ``matches`` stands for.
+    presets: ClassVar[Presets] = {}
+    # For people, and on the command line; without: the name of the class, and the label in lower case.
+    label: ClassVar[str]
+    command: ClassVar[str]
+    # How `popgrad.torch` calls arguments and states; None: it has no class of its own for the method.
+    torch_names: ClassVar[TorchNames | None] = TorchNames()
+
+    # Known once, for steps of small networks: whether nothing is done around the rule, which settings may be schedules,
+    # which are, and, if none is, their values.
     _bare: ClassVar[bool]
-    # What `matches` stands for.
-    _presets: ClassVar[Presets] = {}
+    _schedulable: ClassVar[tuple[str, ...]]
+    _schedules: ClassVar[tuple[str, ...]]
+    _constants: ClassVar[dict[str, float] | None]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.label = vars(cls).get("label", cls.__name__)
+        cls.command = vars(cls).get("command", cls.label.lower().replace(" ", "_").replace("-", "_"))
 
     def __post_init__(self) -> None:
-        positive(self, *self._positive)
-        fraction(self, *self._fractions, *(["ema_decay"] if self.ema_decay is not None else []))
-        for name in ("weight_decay", "l1", *self._nonnegative, *self._guards):
-            if not at_least_zero(getattr(self, name)):
-                fail(self, f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
-        if self._guards and not any(getattr(self, name) for name in self._guards):
-            fail(self, f"{self._guards[0]} must be > 0 where {self._guards[1]} is 0, got 0")
-        for name in self._shares:
-            if not (at_least_zero(getattr(self, name)) and getattr(self, name) <= 1):
-                fail(self, f"{name} must be in [0, 1], got {getattr(self, name)!r}")
-        for name, known in self._choices.items():
-            one_of(self, name, getattr(self, name), known)
-        optional = ("clip_value", "clip_norm", "max_learning_rate")
-        positive(self, *[name for name in optional if getattr(self, name) is not None])
-        if self.weight_decay_mode is not None:
-            if not self._modes:
-                fail(self, "has a weight decay of its own: weight_decay_mode must be None")
-            one_of(self, "weight_decay_mode", self.weight_decay_mode, self._modes)
-        if self._mode == "independent" and callable(self.learning_rate) and self.max_learning_rate is None:
-            fail(self, 'weight_decay_mode="independent" with a schedule needs max_learning_rate')
-        if not callable(self.learning_rate):
-            self._check_shrinkage(1)
-        if self.state_dtype is not None:
-            one_of(self, "state_dtype", self.state_dtype, ("bfloat16", "8bit"))
-            _, _, sums, _, positive_states, _ = RULES[self.rule]
-            if sums or (self.state_dtype == "8bit" and positive_states < 0):
-                fail(self, f"its state cannot be kept in {self.state_dtype}: state_dtype must be None")
-        decays = self.weight_decay != 0 and self._mode != "own"
+        check_settings(self)
+        self._check_decay()
+        self._check_state_dtype()
+        settings = settings_of(type(self))
+        schedulable = tuple(name for name, setting in settings.items() if setting.schedule)
+        schedules = tuple(name for name in schedulable if callable(getattr(self, name)))
+        _set_once(self, _schedulable=schedulable, _schedules=schedules)
+        values = None if schedules else self._values(1)
+        if values is not None:
+            self._check_shrinkage(1, values)
+        decays = self.weight_decay != 0 and self.decay_mode != "own"
         around = (self.l1, self.clip_value, self.clip_norm, self.skip_nonfinite, self.ema_decay is not None, decays)
-        # Known once, for steps of small networks: nothing is to be done around the rule.
-        object.__setattr__(self, "_bare", not any(around))
+        _set_once(self, _bare=not any(around), _constants=values)
 
-    @property
-    def _mode(self) -> str:
-        return self.weight_decay_mode or self._decay
+    def _check_decay(self) -> None:
+        if self.weight_decay_mode is not None:
+            if not self.decay_modes:
+                fail(self, "has a weight decay of its own: weight_decay_mode must be None")
+            one_of(self, "weight_decay_mode", self.weight_decay_mode, self.decay_modes)
+        if self.decay_mode == "independent" and callable(self.learning_rate) and self.max_learning_rate is None:
+            fail(self, 'weight_decay_mode="independent" with a schedule needs max_learning_rate')
+
+    def _check_state_dtype(self) -> None:
+        rule = self.native_rule
+        if self.state_dtype is not None and (rule.sums or (self.state_dtype == "8bit" and rule.positive is None)):
+            fail(self, f"its state cannot be kept in {self.state_dtype}: state_dtype must be None")
 
     def __repr__(self) -> str:
         """The hyper-parameters, and the options that were changed or that the class or library sets."""
@@ -150,13 +160,71 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         ]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
+    # --- What the method is ----------------------------------------------------------------------------------------
+
+    @property
+    def native_rule(self) -> _core.StepRule:
+        """The rule of the native core that takes the steps."""
+        return RULES[self.rule]
+
+    @property
+    def decay_mode(self) -> str:
+        """How the weights decay: "coupled", "decoupled", "independent", or "own" if the rule itself decays them."""
+        return self.weight_decay_mode or self.default_decay_mode
+
+    def adapts(self, dimensions: int) -> bool:
+        """Whether the steps of a tensor with this number of dimensions are adapted to its norm."""
+        return True
+
+    def first_kept(self) -> list[float]:
+        """A row of ``State.kept`` before the first step: what the method keeps for a tensor as a whole."""
+        return [0.0] * self.native_rule.kept
+
+    # --- Schedules -------------------------------------------------------------------------------------------------
+
     def _at(self, value: float | Schedule, t: int) -> float:
         """A hyper-parameter at step t (1, 2, ...); the libraries that `matches` names count steps from 0."""
         return at(value, t if self.matches is None else t - 1)
 
-    @abstractmethod
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        """The members of the native rule at step t, by name. What is to be carried on goes into `numbers`."""
+    def _values(self, t: int, **given: float) -> dict[str, float]:
+        """The settings that may be schedules, at step t, where they are not given; each schedule is called once."""
+        for name in self._schedulable:
+            if name not in given:
+                given[name] = self._at(getattr(self, name), t)
+        return given
+
+    def _checked_values(self, t: int) -> dict[str, float]:
+        """The same, of which some is a schedule.
+
+        Raises:
+            InputError: a schedule gives a negative number or one that is not finite, or takes too much of the weights.
+        """
+        now = self._values(t)
+        for name in self._schedules:
+            if not 0 <= now[name] < math.inf:
+                fail("schedule", f"must give a finite number >= 0 at step {t}, got {now[name]!r}")
+        self._check_shrinkage(t, now)
+        return now
+
+    def _decoupled(self, now: Mapping[str, float]) -> float:
+        """The share of the weights that decoupled decay takes away in a step with these values."""
+        if self.decay_mode == "decoupled":
+            return now["learning_rate"] * self.weight_decay
+        if self.decay_mode == "independent":
+            rate = now["learning_rate"]
+            return self.weight_decay * rate / (self.max_learning_rate or rate or 1.0)
+        return 0.0
+
+    def _shrinkage(self, t: int, now: Mapping[str, float]) -> float:
+        """The share of the weights that step t takes away, whatever the gradient."""
+        return self._decoupled(now)
+
+    def _check_shrinkage(self, t: int, now: Mapping[str, float]) -> None:
+        if (share := self._shrinkage(t, now)) > 1:
+            name = "weight_decay" if self._decoupled(now) > 0 else "decay"
+            fail(self, f"{name} times the learning rate must be <= 1, lest weights change their sign, got {share!r}")
+
+    # --- Steps -----------------------------------------------------------------------------------------------------
 
     def init(self, params: Array, layout: Layout | None = None) -> State:
         """See `Optimizer.init`."""
@@ -172,74 +240,106 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             stored = np.dtype(np.uint16)
         elif bytes_:
             stored = np.dtype(np.uint8)
-        state = State(aligned((k, n), stored), 0, dict(self._numbers))
+        state = State(aligned((k, n), stored), 0, dict(self.first_numbers))
         if bytes_:
             state.scales = aligned((k, -(-n // 256)), np.float32)
         if self.ema_decay is not None:
             state.average = aligned(n, params.dtype)
-        _, _, sums, kept, _, _ = RULES[self.rule]
         tensors = checked_layout(where, layout, n).tensors
-        if sums:
+        if self.native_rule.sums:
             whole = layout is None  # a vector without structure has its steps adapted, as one matrix
-            adapted = [(tensor.size, whole or self._adapts(len(tensor.shape))) for tensor in tensors]
+            adapted = [(tensor.size, whole or self.adapts(len(tensor.shape))) for tensor in tensors]
             state.layers = np.array(adapted, np.int64)
-            state.kept = np.tile(np.array(self._kept(), np.float64), (len(tensors), 1))
-            assert state.kept.shape[1] == kept
+            state.kept = np.tile(np.array(self.first_kept(), np.float64), (len(tensors), 1))
         return state
 
-    def _adapts(self, dimensions: int) -> bool:
-        """Whether a tensor with so many dimensions has its steps adapted to it."""
-        return True
+    @abstractmethod
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        """The fields of the native rule at step t, by name.
 
-    def _kept(self) -> list[float]:
-        """A row of `State.kept` before the first step."""
-        return [0.0] * RULES[self.rule][3]
+        Args:
+            t: 1 for the first step.
+            now: the values at step t of the settings that may be schedules, such as ``now["learning_rate"]``.
+            numbers: those of the state; what is to be carried on is written into them.
+        """
 
-    def _decoupled(self, t: int) -> float:
-        """The share of the weights that decoupled decay takes away at step t."""
-        if self._mode == "decoupled":
-            return self._at(self.learning_rate, t) * self.weight_decay
-        if self._mode == "independent":
-            rate = self._at(self.learning_rate, t)
-            return self.weight_decay * rate / (self.max_learning_rate or rate or 1.0)
-        return 0.0
+    def plan(
+        self,
+        t: int,
+        numbers: dict[str, float],
+        *,
+        learning_rate: float | None = None,
+        maximize: bool = False,
+        loss_scale: float = 1.0,
+        norm: float | None = None,
+    ) -> _core.StepPlan:
+        """What the native core needs for step t beside the arrays: the rule, its fields, and what is done around it.
 
-    def _shrinkage(self, t: int) -> float:
-        """The share of the weights that is taken away at step t, whatever the gradient."""
-        return self._decoupled(t)
+        Every schedule is called once here (see the class for the exceptions), and nowhere else.
 
-    def _check_shrinkage(self, t: int) -> None:
-        if (share := self._shrinkage(t)) > 1:
-            name = "weight_decay" if self._decoupled(t) > 0 else "decay"
-            fail(self, f"{name} times the learning rate must be <= 1, lest weights change their sign, got {share!r}")
+        Args:
+            t: the number of the step, 1 for the first.
+            numbers: ``State.numbers`` before the step; changed in place to those after it.
+            learning_rate: of this step, in place of the optimizer's own, which is then not looked at. It may be
+                negative, and nothing limits its product with weight_decay.
+            maximize: go up instead of down.
+            loss_scale: what the loss was multiplied by, > 0.
+            norm: of the gradient of the loss as it is, for clip_norm.
 
-    def _check_schedules(self, t: int) -> None:
-        """Fail unless the values of all schedules at step t are valid."""
-        for name in self._positive:
-            if callable(schedule := getattr(self, name)):
-                if not at_least_zero(scheduled := self._at(schedule, t)):
-                    fail("schedule", f"must give a finite number >= 0 at step {t}, got {scheduled!r}")
-                self._check_shrinkage(t)
+        Raises:
+            InputError: a schedule gives a value that is out of range.
+        """
+        if learning_rate is None:
+            now = self._constants or self._checked_values(t)
+        else:
+            now = self._values(t, learning_rate=learning_rate)
+        fields = self._fields(t, now, numbers)
+        if self._bare and loss_scale == 1 and not maximize:
+            return _core.StepPlan(RULES[self.rule], fields, None)
+        scale = (-1.0 if maximize else 1.0) / loss_scale
+        if norm is not None and self.clip_norm is not None and norm > self.clip_norm:
+            scale *= self.clip_norm / norm
+        return _core.StepPlan(RULES[self.rule], fields, self._extras(t, now, scale))
+
+    def _extras(self, t: int, now: Mapping[str, float], scale: float) -> _core.StepExtras:
+        l2 = self.weight_decay if self.decay_mode == "coupled" else 0.0
+        decay, l1 = self._decoupled(now), now["learning_rate"] * self.l1
+        if t == 1 and self.first_step_rests:
+            decay = l1 = 0.0
+        mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
+        # Scale, clip, l2, decay, l1, mix: keywords would take longer than the rest of a small step.
+        return _core.StepExtras(scale, self.clip_value or math.inf, l2, decay, l1, mix)
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
         """See `Optimizer.step`."""
-        index, _, _, _, _, names = RULES[self.rule]
-        numbers, t = dict(state.numbers), state.t + 1
-        if numbers.keys() != self._numbers.keys() or (state.average is None) != (self.ema_decay is None):
-            fail(f"{type(self).__name__}.step", "state must be the one that this optimizer's init made")
-        self._check_schedules(t)
-        members = self._fields(t, numbers)
-        try:
-            extras = self._extras(gradient, t, loss_scale)
-            if extras is _SKIP:
+        numbers, t, norm = dict(state.numbers), state.t + 1, None
+        if numbers.keys() != self.first_numbers.keys() or (state.average is None) != (self.ema_decay is None):
+            self._fail("state must be the one that this optimizer's init made")
+        if loss_scale != 1 and not (loss_scale > 0 and math.isfinite(loss_scale)):
+            self._fail(f"loss_scale must be a finite number > 0, got {loss_scale!r}")
+        if self.clip_norm is not None or self.skip_nonfinite:
+            norm = self._norm(gradient) / loss_scale
+            if self.skip_nonfinite and not math.isfinite(norm):
                 return
-            fields = tuple([members[name] for name in names])
-            more = (extras, state.average, state.scales, state.layers, state.kept, t)
-            _core.step(index, fields, params, gradient, state.slots, *more)
+        plan = self.plan(t, numbers, loss_scale=loss_scale, norm=norm)
+        try:
+            _core.step(plan, params, gradient, state, t)
         except ValueError as error:
-            raise InputError(str(error).replace("_core", f"{type(self).__name__}.step", 1)) from None
+            self._fail_natively(error)
         state.t = t
         state.numbers = numbers
+
+    def _norm(self, gradient: Array) -> float:
+        try:
+            return math.sqrt(_core.sum_squares(gradient))
+        except ValueError as error:
+            self._fail_natively(error)
+
+    def _fail(self, message: str) -> NoReturn:
+        fail(f"{type(self).__name__}.step", message)
+
+    def _fail_natively(self, error: ValueError) -> NoReturn:
+        raise InputError(str(error).replace("_core", f"{type(self).__name__}.step", 1)) from None
 
     def solution(self, params: Array, state: State) -> Array:
         """See `Optimizer.solution`."""
@@ -250,21 +350,4 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         """See `Optimizer.bytes_per_parameter`."""
         width = {None: 4.0, "bfloat16": 2.0, "8bit": 1 + 4 / 256}[self.state_dtype]
         total = 12 + 2 * width * len(self.state_names) + 8 * (self.ema_decay is not None)
-        return total + self._first_sweep + 4 * (self.clip_norm is not None or self.skip_nonfinite)
-
-    def _extras(self, gradient: Array, t: int, loss_scale: float = 1.0) -> Extras:
-        """(scale, clip, l2, decay, l1, mix) of the native sweep; None if nothing is to be done; _SKIP to skip it."""
-        if self._bare and loss_scale == 1:
-            return None
-        if not (loss_scale > 0 and math.isfinite(loss_scale)):
-            raise ValueError(f"[_core] loss_scale must be a finite number > 0, got {loss_scale!r}")
-        scale, learning_rate = 1.0 / loss_scale, self._at(self.learning_rate, t)
-        if self.clip_norm or self.skip_nonfinite:
-            norm = math.sqrt(_core.sum_squares(gradient)) / loss_scale
-            if self.skip_nonfinite and not math.isfinite(norm):
-                return _SKIP
-            if self.clip_norm and norm > self.clip_norm:
-                scale *= self.clip_norm / norm
-        l2 = self.weight_decay if self._mode == "coupled" else 0.0
-        mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
-        return (scale, self.clip_value or math.inf, l2, self._decoupled(t), learning_rate * self.l1, mix)
+        return total + self.first_sweep_bytes + 4 * (self.clip_norm is not None or self.skip_nonfinite)

@@ -108,18 +108,20 @@ class Descent:
     seed: int
     failed: bool = False
     gradient: Array = field(init=False, repr=False, metadata={"state": False})
+    _inside: Descent | None = field(init=False, default=None, repr=False, metadata={"state": False})
 
     def __post_init__(self) -> None:
         self.gradient = aligned(len(self.w), self.w.dtype)
 
     def inside(self) -> Descent:
         """The same place, as the optimizer inside a wrapper sees it; arrays are shared."""
-        inner = self.optimizer.inner
-        if inner is None:
-            fail("step", "state must be the one that this optimizer's init made")
-        inside = copy.copy(self)
-        inside.optimizer = inner
-        return inside
+        if self._inside is None:
+            inner = self.optimizer.inner
+            if inner is None:
+                fail("step", "state must be the one that this optimizer's init made")
+            self._inside = copy.copy(self)
+            self._inside.optimizer = inner
+        return self._inside
 
 
 class Optimizer(Method):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, final, get_args
 
-from popgrad.checks import fail
 from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import DECOUPLED, Presets
+from popgrad.settings import hyper
 
 __all__ = [
     "AMSGrad",
@@ -21,7 +22,7 @@ __all__ = [
 
 # Where the corrections of m and v for their start at zero go: see `Adam`.
 BiasCorrection = Literal["moments", "rate", "none"]
-CORRECTIONS = {"bias_correction": get_args(BiasCorrection)}
+CORRECTIONS = get_args(BiasCorrection)
 
 
 @final
@@ -50,26 +51,23 @@ class Adam(NativeOptimizer):
     Reference: Kingma & Ba, ICLR 2015, arXiv:1412.6980, Algorithm 1 and section 2.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
     _: KW_ONLY
-    epsilon_root: float = 0.0
-    bias_correction: BiasCorrection = "moments"
-    _presets: ClassVar[Presets] = {
+    epsilon_root: float = hyper(0.0, at_least=0)
+    bias_correction: BiasCorrection = hyper("moments", choices=CORRECTIONS)
+    presets: ClassVar[Presets] = {
         "torch": {},
         "optax": {},
         "keras": {"epsilon": 1e-7, "bias_correction": "rate", **DECOUPLED},
     }
     rule = "Adam"
     state_names = ("m", "v")
-    _fractions = ("beta1", "beta2")
-    _guards = ("epsilon", "epsilon_root")
-    _choices = CORRECTIONS
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return moments(self, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        return moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
 
 
 @final
@@ -97,28 +95,25 @@ class AdamW(NativeOptimizer):
     Reference: Loshchilov & Hutter, ICLR 2019, arXiv:1711.05101, Algorithm 2.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
     _: KW_ONLY
-    epsilon_root: float = 0.0
-    bias_correction: BiasCorrection = "moments"
-    weight_decay: float = 0.01
-    _presets: ClassVar[Presets] = {
+    epsilon_root: float = hyper(0.0, at_least=0)
+    bias_correction: BiasCorrection = hyper("moments", choices=CORRECTIONS)
+    weight_decay: float = hyper(0.01, at_least=0)
+    presets: ClassVar[Presets] = {
         "torch": {},
         "optax": {"weight_decay": 1e-4},
         "keras": {"epsilon": 1e-7, "bias_correction": "rate", "weight_decay": 0.004},
     }
     rule = "Adam"
     state_names = ("m", "v")
-    _decay = "decoupled"
-    _fractions = ("beta1", "beta2")
-    _guards = ("epsilon", "epsilon_root")
-    _choices = CORRECTIONS
+    default_decay_mode = "decoupled"
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return moments(self, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        return moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
 
 
 @final
@@ -148,28 +143,25 @@ class AMSGrad(NativeOptimizer):
     Reference: Reddi, Kale & Kumar, ICLR 2018, Algorithm 2; the bias corrections are PyTorch's.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
     _: KW_ONLY
-    epsilon_root: float = 0.0
-    bias_correction: BiasCorrection = "moments"
-    maximum: Literal["raw", "corrected"] = "raw"
-    _presets: ClassVar[Presets] = {
+    epsilon_root: float = hyper(0.0, at_least=0)
+    bias_correction: BiasCorrection = hyper("moments", choices=CORRECTIONS)
+    maximum: Literal["raw", "corrected"] = hyper("raw", choices=("raw", "corrected"))
+    presets: ClassVar[Presets] = {
         "torch": {"weight_decay_mode": "coupled"},
         "optax": {"maximum": "corrected"},
         "keras": {"epsilon": 1e-7, "bias_correction": "rate"},
     }
     rule = "AmsGrad"
     state_names = ("m", "v", "largest")
-    _decay = "decoupled"
-    _fractions = ("beta1", "beta2")
-    _guards = ("epsilon", "epsilon_root")
-    _choices = CORRECTIONS | {"maximum": ("raw", "corrected")}
+    default_decay_mode = "decoupled"
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = moments(self, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        fields = moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
         if self.maximum == "raw":
             return fields | {"correct": 1.0}
         return fields | {"correct": fields["scale"] ** 2, "scale": 1.0, "root": self.epsilon_root}
@@ -197,24 +189,22 @@ class AdaMax(NativeOptimizer):
     Reference: Kingma & Ba, ICLR 2015, arXiv:1412.6980, Algorithm 2.
     """
 
-    learning_rate: float | Schedule = 2e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    learning_rate: float | Schedule = hyper(2e-3, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_outside")
     _: KW_ONLY
-    epsilon_outside: float = 0.0
-    _presets: ClassVar[Presets] = {
+    epsilon_outside: float = hyper(0.0, at_least=0)
+    presets: ClassVar[Presets] = {
         "torch": {},
         "optax": {},
         "keras": {"learning_rate": 1e-3, "epsilon": 0.0, "epsilon_outside": 1e-7, **DECOUPLED},
     }
     rule = "AdaMax"
     state_names = ("m", "u")
-    _fractions = ("beta1", "beta2")
-    _guards = ("epsilon", "epsilon_outside")
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = moments(self, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        fields = moments(self, t, now)
         shared = {name: fields[name] for name in ("rate", "beta1", "gain1", "beta2")}
         return shared | {"inside": self.epsilon, "epsilon": self.epsilon_outside}
 
@@ -243,40 +233,33 @@ class NAdam(NativeOptimizer):
     Reference: Dozat, ICLR workshop 2016, Algorithm 8.
     """
 
-    learning_rate: float | Schedule = 2e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    momentum_decay: float | None = 4e-3
+    learning_rate: float | Schedule = hyper(2e-3, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
+    momentum_decay: float | None = hyper(4e-3, at_least=0, optional=True)
     _: KW_ONLY
-    epsilon_root: float = 0.0
-    _presets: ClassVar[Presets] = {
+    epsilon_root: float = hyper(0.0, at_least=0)
+    presets: ClassVar[Presets] = {
         "torch": {},
         "optax": {"momentum_decay": None},
         "keras": {"learning_rate": 1e-3, "epsilon": 1e-7, "momentum_decay": 1.0, **DECOUPLED},
     }
     rule = "NAdam"
     state_names = ("m", "v")
-    _fractions = ("beta1", "beta2")
-    _numbers: ClassVar[dict[str, float]] = {"product": 1.0}
-    _guards = ("epsilon", "epsilon_root")
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.momentum_decay is not None and not 0 <= self.momentum_decay < math.inf:
-            fail(self, f"momentum_decay must be a finite number >= 0 or None, got {self.momentum_decay!r}")
+    first_numbers: ClassVar[Mapping[str, float]] = {"product": 1.0}
 
     def _momentum(self, t: int) -> float:
         if self.momentum_decay is None:
             return self.beta1
         return self.beta1 * (1 - 0.5 * math.pow(0.96, t * self.momentum_decay))
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        now, following = self._momentum(t), self._momentum(t + 1)
-        product = numbers["product"] = numbers["product"] * now
-        fields, learning_rate = moments(self, t), self._at(self.learning_rate, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        momentum, following = self._momentum(t), self._momentum(t + 1)
+        product = numbers["product"] = numbers["product"] * momentum
+        fields, learning_rate = moments(self, t, now, epsilon_root=self.epsilon_root), now["learning_rate"]
         del fields["rate"]
-        fields["rate_g"] = learning_rate * (1 - now) / (1 - product)
+        fields["rate_g"] = learning_rate * (1 - momentum) / (1 - product)
         fields["rate_m"] = learning_rate * following / (1 - product * following)
         return fields
 
@@ -305,51 +288,50 @@ class RAdam(NativeOptimizer):
     Reference: Liu et al., ICLR 2020, arXiv:1908.03265, Algorithm 2.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
     _: KW_ONLY
-    epsilon_root: float = 0.0
-    bias_correction: Literal["moments", "rate"] = "rate"
-    threshold: float = 5.0
-    _presets: ClassVar[Presets] = {"torch": {}, "optax": {"bias_correction": "moments"}}
+    epsilon_root: float = hyper(0.0, at_least=0)
+    bias_correction: Literal["moments", "rate"] = hyper("rate", choices=("moments", "rate"))
+    threshold: float = hyper(5.0, at_least=4)
+    presets: ClassVar[Presets] = {"torch": {}, "optax": {"bias_correction": "moments"}}
     rule = "RAdam"
     state_names = ("m", "v")
-    _fractions = ("beta1", "beta2")
-    _guards = ("epsilon", "epsilon_root")
-    _choices: ClassVar[dict[str, tuple[str, ...]]] = {"bias_correction": ("moments", "rate")}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 4 <= self.threshold < math.inf:
-            fail(self, f"threshold must be a finite number >= 4, got {self.threshold!r}")
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = moments(self, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        fields = moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
         rate, longest = fields.pop("rate"), 2 / (1 - self.beta2) - 1
         length = longest - 2 * t * self.beta2**t / (1 - self.beta2**t)
         if length <= self.threshold:
-            return fields | {"adaptive": 0.0, "plain": self._at(self.learning_rate, t) / (1 - self.beta1**t)}
+            return fields | {"adaptive": 0.0, "plain": now["learning_rate"] / (1 - self.beta1**t)}
         above = (length - 4) * (length - 2) * longest
         rectify = math.sqrt(above / ((longest - 4) * (longest - 2) * length))
         return fields | {"adaptive": rate * rectify, "plain": 0.0}
 
 
-def moments(o: Any, t: int) -> dict[str, float]:
+def moments(
+    o: Any,
+    t: int,
+    now: Mapping[str, float],
+    *,
+    bias_correction: BiasCorrection = "moments",
+    epsilon_root: float = 0.0,
+) -> dict[str, float]:
     """What Adam and its kin share: decays and bias corrections, in double, since float would lose 1 - beta."""
-    correction = getattr(o, "bias_correction", "moments")
-    debias1, debias2 = (1.0, 1.0) if correction == "none" else (1 - o.beta1**t, 1 - o.beta2**t)
-    rate = o._at(o.learning_rate, t) / debias1
-    if correction == "rate":
+    beta1, beta2 = o.beta1, o.beta2
+    debias1, debias2 = (1.0, 1.0) if bias_correction == "none" else (1 - beta1**t, 1 - beta2**t)
+    rate = now["learning_rate"] / debias1
+    if bias_correction == "rate":
         rate, debias2 = rate * math.sqrt(debias2), 1.0
     return {
         "rate": rate,
-        "beta1": o.beta1,
-        "gain1": 1 - o.beta1,
-        "beta2": o.beta2,
-        "gain2": 1 - o.beta2,
-        "root": getattr(o, "epsilon_root", 0.0) * debias2,
+        "beta1": beta1,
+        "gain1": 1 - beta1,
+        "beta2": beta2,
+        "gain2": 1 - beta2,
+        "root": epsilon_root * debias2,
         "scale": 1 / math.sqrt(debias2),
         "epsilon": o.epsilon,
     }

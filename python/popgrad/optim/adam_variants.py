@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, final
 
-from popgrad.optim._base import Array, Extras, NativeOptimizer, Schedule
-from popgrad.optim._presets import Presets
+from popgrad.optim._base import NativeOptimizer, Schedule
+from popgrad.optim._presets import Presets, TorchNames
 from popgrad.optim.adam import CORRECTIONS, BiasCorrection, moments
+from popgrad.settings import hyper
 
 __all__ = ["ADOPT", "AdEMAMix", "AdaBelief", "Adan", "Yogi"]
 
@@ -37,22 +39,20 @@ class AdaBelief(NativeOptimizer):
     Reference: Zhuang et al., NeurIPS 2020, arXiv:2010.07468, Algorithm 2.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-16
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-16, at_least=0, zero_needs="epsilon_root")
     _: KW_ONLY
-    epsilon_root: float = 1e-16
-    bias_correction: BiasCorrection = "moments"
-    _presets: ClassVar[Presets] = {"optax": {}}
+    epsilon_root: float = hyper(1e-16, at_least=0)
+    bias_correction: BiasCorrection = hyper("moments", choices=CORRECTIONS)
+    presets: ClassVar[Presets] = {"optax": {}}
     rule = "AdaBelief"
+    torch_names = TorchNames(states={"s": "exp_avg_var"})
     state_names = ("m", "s")
-    _fractions = ("beta1", "beta2")
-    _guards = ("epsilon", "epsilon_root")
-    _choices = CORRECTIONS
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return moments(self, t) | {"root": self.epsilon_root}
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        return moments(self, t, now, bias_correction=self.bias_correction) | {"root": self.epsilon_root}
 
 
 @final
@@ -79,24 +79,20 @@ class Yogi(NativeOptimizer):
     Reference: Zaheer et al., NeurIPS 2018, Algorithm 2; the bias corrections make up for v = 0 at the start.
     """
 
-    learning_rate: float | Schedule = 1e-2
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-3
+    learning_rate: float | Schedule = hyper(1e-2, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-3, at_least=0, zero_needs="epsilon_root")
     _: KW_ONLY
-    epsilon_root: float = 0.0
-    bias_correction: BiasCorrection = "moments"
-    initial: float = 0.0
-    _presets: ClassVar[Presets] = {"optax": {"initial": 1e-6}}
+    epsilon_root: float = hyper(0.0, at_least=0)
+    bias_correction: BiasCorrection = hyper("moments", choices=CORRECTIONS)
+    initial: float = hyper(0.0, at_least=0)
+    presets: ClassVar[Presets] = {"optax": {"initial": 1e-6}}
     rule = "Yogi"
     state_names = ("m", "v")
-    _fractions = ("beta1", "beta2")
-    _nonnegative = ("initial",)
-    _guards = ("epsilon", "epsilon_root")
-    _choices = CORRECTIONS
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = moments(self, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        fields = moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
         del fields["beta2"]
         return fields | {"first": self.initial if t == 1 else 0.0}
 
@@ -123,29 +119,21 @@ class ADOPT(NativeOptimizer):
     Reference: Taniguchi et al., NeurIPS 2024, arXiv:2411.02853, Algorithm 2; its limit counts from the second step.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.9999
-    epsilon: float = 1e-6
-    _presets: ClassVar[Presets] = {"optax": {}}
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.9999, at_least=0, below=1)
+    epsilon: float = hyper(1e-6, above=0)
+    presets: ClassVar[Presets] = {"optax": {}}
     rule = "Adopt"
     state_names = ("m", "v")
-    _positive = ("learning_rate", "epsilon")
-    _decay = "decoupled"
-    _fractions = ("beta1", "beta2")
+    first_step_rests = True  # it only looks at the gradient
+    default_decay_mode = "decoupled"
 
-    def _extras(self, gradient: Array, t: int, loss_scale: float = 1.0) -> Extras:
-        extras = super()._extras(gradient, t, loss_scale)
-        if extras is None or t > 1 or math.isnan(extras[0]):
-            return extras
-        # The first step only looks at the gradient: not even the weights decay.
-        return (*extras[:3], 0.0, 0.0, extras[5])
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
         if t == 1:
             fields = {"learning_rate": 0.0, "beta1": 1.0, "gain1": 0.0, "beta2": 0.0, "gain2": 1.0}
             return fields | {"limit": 1.0, "epsilon": self.epsilon}
-        fields = moments(self, t) | {"learning_rate": self._at(self.learning_rate, t)}
+        fields = moments(self, t, now) | {"learning_rate": now["learning_rate"]}
         del fields["rate"], fields["root"], fields["scale"]
         return fields | {"limit": (t - 1) ** 0.25}
 
@@ -175,27 +163,25 @@ class AdEMAMix(NativeOptimizer):
     Reference: Pagliardini, Ablin & Grangier, arXiv:2409.03137 (2024), Algorithm 1.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    beta3: float = 0.9999
-    alpha: float | Schedule = 5.0
-    epsilon: float = 1e-8
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    beta3: float = hyper(0.9999, at_least=0, below=1)
+    alpha: float | Schedule = hyper(5.0, above=0, schedule=True)
+    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
     _: KW_ONLY
-    epsilon_root: float = 0.0
-    _presets: ClassVar[Presets] = {"optax": {}}
+    epsilon_root: float = hyper(0.0, at_least=0)
+    presets: ClassVar[Presets] = {"optax": {}}
     rule = "AdEmaMix"
+    torch_names = TorchNames(states={"fast": "exp_avg", "slow": "exp_avg_slow"})
     state_names = ("fast", "slow", "v")
-    _positive = ("learning_rate", "alpha")
-    _decay = "decoupled"
-    _fractions = ("beta1", "beta2", "beta3")
-    _guards = ("epsilon", "epsilon_root")
+    default_decay_mode = "decoupled"
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields = moments(self, t) | {"learning_rate": self._at(self.learning_rate, t)}
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        fields = moments(self, t, now, epsilon_root=self.epsilon_root) | {"learning_rate": now["learning_rate"]}
         del fields["rate"]
         fields |= {"scale1": 1 / (1 - self.beta1**t), "scale2": fields.pop("scale")}
-        return fields | {"beta3": self.beta3, "gain3": 1 - self.beta3, "alpha": self._at(self.alpha, t)}
+        return fields | {"beta3": self.beta3, "gain3": 1 - self.beta3, "alpha": now["alpha"]}
 
 
 @final
@@ -224,22 +210,21 @@ class Adan(NativeOptimizer):
     differences with 1 - beta2 where both have beta2: it agrees at beta2 = 0.5 alone.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.98
-    beta2: float = 0.92
-    beta3: float = 0.99
-    epsilon: float = 1e-8
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    beta1: float = hyper(0.98, at_least=0, below=1)
+    beta2: float = hyper(0.92, at_least=0, below=1)
+    beta3: float = hyper(0.99, at_least=0, below=1)
+    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
     _: KW_ONLY
-    epsilon_root: float = 0.0
+    epsilon_root: float = hyper(0.0, at_least=0)
     rule = "Adan"
+    torch_names = TorchNames(states={"d": "exp_avg_diff", "n": "exp_avg_sq", "g": "prev"})
     state_names = ("m", "d", "n", "g")
-    _decay = "own"
-    _modes = ()
-    _fractions = ("beta1", "beta2", "beta3")
-    _guards = ("epsilon", "epsilon_root")
+    default_decay_mode = "own"
+    decay_modes = ()
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        fields, learning_rate = moments(self, t), self._at(self.learning_rate, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        fields, learning_rate = moments(self, t, now, epsilon_root=self.epsilon_root), now["learning_rate"]
         debias3 = 1 - self.beta3**t
         fields |= {"beta3": self.beta3, "gain3": 1 - self.beta3, "scale": 1 / math.sqrt(debias3)}
         fields["root"] = self.epsilon_root * debias3

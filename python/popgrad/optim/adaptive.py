@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, final
 
 from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import DECOUPLED, Presets
+from popgrad.settings import hyper
 
 __all__ = ["AdaDelta", "AdaGrad", "RMSprop"]
 
@@ -34,24 +36,22 @@ class AdaGrad(NativeOptimizer):
     Reference: Duchi, Hazan & Singer, JMLR 12 (2011), figure 1, diagonal form.
     """
 
-    learning_rate: float | Schedule = 0.01
-    epsilon: float = 1e-10
+    learning_rate: float | Schedule = hyper(0.01, above=0, schedule=True)
+    epsilon: float = hyper(1e-10, at_least=0, zero_needs="epsilon_root")
     _: KW_ONLY
-    epsilon_root: float = 0.0
-    initial: float = 0.0
-    rate_decay: float = 0.0
-    _presets: ClassVar[Presets] = {
+    epsilon_root: float = hyper(0.0, at_least=0)
+    initial: float = hyper(0.0, at_least=0)
+    rate_decay: float = hyper(0.0, at_least=0)
+    presets: ClassVar[Presets] = {
         "torch": {},
         "optax": {"epsilon": 0.0, "epsilon_root": 1e-7, "initial": 0.1},
         "keras": {"learning_rate": 1e-3, "epsilon": 0.0, "epsilon_root": 1e-7, "initial": 0.1, **DECOUPLED},
     }
     rule = "AdaGrad"
     state_names = ("s",)
-    _nonnegative = ("initial", "rate_decay")
-    _guards = ("epsilon", "epsilon_root")
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate = self._at(self.learning_rate, t) / (1 + (t - 1) * self.rate_decay)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        rate = now["learning_rate"] / (1 + (t - 1) * self.rate_decay)
         first = self.initial if t == 1 else 0.0
         return {"rate": rate, "root": self.epsilon_root, "epsilon": self.epsilon, "first": first}
 
@@ -84,25 +84,22 @@ class RMSprop(NativeOptimizer):
     Reference: Tieleman & Hinton, Coursera lecture 6.5 (2012); Graves, arXiv:1308.0850, eq. 38 to 45 (centered).
     """
 
-    learning_rate: float | Schedule = 1e-3
-    rho: float = 0.99
-    epsilon: float = 1e-8
-    momentum: float = 0.0
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    rho: float = hyper(0.99, at_least=0, at_most=1)
+    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
+    momentum: float = hyper(0.0, at_least=0, at_most=1)
     centered: bool = False
     _: KW_ONLY
-    epsilon_root: float = 0.0
-    initial: float = 0.0
+    epsilon_root: float = hyper(0.0, at_least=0)
+    initial: float = hyper(0.0, at_least=0)
     rate_inside: bool = False
-    _presets: ClassVar[Presets] = {
+    presets: ClassVar[Presets] = {
         "torch": {"learning_rate": 0.01},
         "optax": {"rho": 0.9, "epsilon": 0.0, "epsilon_root": 1e-8, "rate_inside": True},
         "keras": {"rho": 0.9, "epsilon": 0.0, "epsilon_root": 1e-7, "rate_inside": True, **DECOUPLED},
     }
     rule = "RmsProp"
     state_names = ("v",)
-    _shares = ("rho", "momentum")
-    _nonnegative = ("initial",)
-    _guards = ("epsilon", "epsilon_root")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,8 +108,8 @@ class RMSprop(NativeOptimizer):
         object.__setattr__(self, "rule", rule)  # a frozen class: only its own constructor may
         object.__setattr__(self, "state_names", names)
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate, first = self._at(self.learning_rate, t), self.initial if t == 1 else 0.0
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        rate, first = now["learning_rate"], self.initial if t == 1 else 0.0
         fields = {"rate": rate, "rho": self.rho, "gain": 1 - self.rho, "first": first}
         fields |= {"root": self.epsilon_root, "epsilon": self.epsilon}
         if self.momentum > 0:
@@ -143,22 +140,20 @@ class AdaDelta(NativeOptimizer):
     Reference: Zeiler, arXiv:1212.5701 (2012), Algorithm 1.
     """
 
-    learning_rate: float | Schedule = 1.0
-    rho: float = 0.9
-    epsilon: float = 1e-6
-    _presets: ClassVar[Presets] = {
+    learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
+    rho: float = hyper(0.9, at_least=0, at_most=1)
+    epsilon: float = hyper(1e-6, above=0)
+    presets: ClassVar[Presets] = {
         "torch": {},
         "optax": {},
         "keras": {"learning_rate": 1e-3, "rho": 0.95, "epsilon": 1e-7, **DECOUPLED},
     }
     rule = "AdaDelta"
     state_names = ("s", "d")
-    _positive = ("learning_rate", "epsilon")
-    _shares = ("rho",)
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
         return {
-            "learning_rate": self._at(self.learning_rate, t),
+            "learning_rate": now["learning_rate"],
             "rho": self.rho,
             "gain": 1 - self.rho,
             "epsilon": self.epsilon,

@@ -3,14 +3,66 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar, final
 
-from popgrad.checks import at_least_zero, fail
 from popgrad.optim._base import NativeOptimizer, Schedule
-from popgrad.optim._presets import Presets
+from popgrad.optim._presets import Presets, TorchNames
+from popgrad.settings import hyper
 
 __all__ = ["LAMB", "LARS", "NovoGrad", "Prodigy"]
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class NovoGrad(NativeOptimizer):
+    r"""Momentum on gradients divided by the running norm of their layer: a second moment of one number a layer.
+
+    .. math:: v_t = \beta_2 v_{t-1} + (1-\beta_2) \|g_t\|^2 \;(v_1 = \|g_1\|^2), \quad
+              m_t = \beta_1 m_{t-1} + \frac{g_t}{\sqrt{v_t} + \epsilon} + \lambda w_{t-1}, \quad
+              w_t = w_{t-1} - \alpha_t m_t
+
+    Args:
+        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
+        beta1, beta2: decay of m and v per step, in [0, 1).
+        epsilon: > 0, in units of the gradient's norm.
+        averaging: multiply what enters m by (1 - beta1), so that it is an average.
+        weight_decay: lambda >= 0, inside m as above.
+
+    State: ``m``, shape (n,), zero at t = 0; v is kept once a layer, in ``State.kept``.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Ginsburg et al., arXiv:1905.11286 (2019), Algorithm 1.
+    """
+
+    learning_rate: float | Schedule = hyper(1e-2, above=0, schedule=True)
+    beta1: float = hyper(0.95, at_least=0, below=1)
+    beta2: float = hyper(0.98, at_least=0, below=1)
+    epsilon: float = hyper(1e-8, above=0)
+    averaging: bool = False
+    presets: ClassVar[Presets] = {"optax": {"beta1": 0.9, "beta2": 0.25, "epsilon": 1e-6}}
+    rule = "NovoGrad"
+    state_names = ("m",)
+    default_decay_mode = "own"
+    decay_modes = ()
+    first_sweep_bytes = 4
+
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        return {
+            "v": 0.0,
+            "scale": 0.0,
+            "learning_rate": now["learning_rate"],
+            "beta1": self.beta1,
+            "gain1": 1 - self.beta1 if self.averaging else 1.0,
+            "beta2": self.beta2,
+            "gain2": 1 - self.beta2,
+            "epsilon": self.epsilon,
+            "first": float(t == 1),
+            "decay": self.weight_decay,
+        }
 
 
 @final
@@ -40,33 +92,38 @@ class LARS(NativeOptimizer):
     Reference: You, Gitman & Ginsburg, arXiv:1708.03888 (2017), Algorithm 1.
     """
 
-    learning_rate: float | Schedule = 1.0
-    momentum: float = 0.9
-    trust: float = 1e-3
-    epsilon: float = 0.0
+    learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
+    momentum: float = hyper(0.9, at_least=0, at_most=1)
+    trust: float = hyper(1e-3, above=0)
+    epsilon: float = hyper(0.0, at_least=0)
     adapt_vectors: bool = True
-    _presets: ClassVar[Presets] = {"optax": {"weight_decay_mode": "coupled"}}
+    presets: ClassVar[Presets] = {"optax": {"weight_decay_mode": "coupled"}}
     rule = "Lars"
+    torch_names = TorchNames(
+        {
+            "momentum": "momentum",
+            "trust": "trust",
+            "weight_decay": "weight_decay",
+            "eps": "epsilon",
+            "adapt_vectors": "adapt_vectors",
+        },
+        states={"v": "momentum_buffer"},
+    )
     state_names = ("v",)
-    _positive = ("learning_rate", "trust")
-    _shares = ("momentum",)
-    _decay = "own"
-    _modes = ("coupled",)
-    _first_sweep = 8
+    default_decay_mode = "own"
+    decay_modes = ("coupled",)
+    first_sweep_bytes = 8
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _at_least_zero(self, "epsilon")
-
-    def _adapts(self, dimensions: int) -> bool:
+    def adapts(self, dimensions: int) -> bool:
+        """See `NativeOptimizer.adapts`: matrices always, vectors with ``adapt_vectors``."""
         return self.adapt_vectors or dimensions > 1
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
         return {
             "ratio": 1.0,
-            "learning_rate": self._at(self.learning_rate, t),
+            "learning_rate": now["learning_rate"],
             "momentum": self.momentum,
-            "decay": self.weight_decay if self._mode == "own" else 0.0,
+            "decay": self.weight_decay if self.decay_mode == "own" else 0.0,
             "trust": self.trust,
             "epsilon": self.epsilon,
         }
@@ -97,26 +154,25 @@ class LAMB(NativeOptimizer):
     Reference: You et al., ICLR 2020, arXiv:1904.00962, Algorithm 2, with phi the identity.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-6
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-6, above=0)
     adapt_vectors: bool = True
-    _presets: ClassVar[Presets] = {"optax": {}}
+    presets: ClassVar[Presets] = {"optax": {}}
     rule = "Lamb"
     state_names = ("m", "v")
-    _positive = ("learning_rate", "epsilon")
-    _fractions = ("beta1", "beta2")
-    _decay = "own"
-    _modes = ()
-    _first_sweep = 12  # the second one reads no gradient and writes no state: 24 + 16
+    default_decay_mode = "own"
+    decay_modes = ()
+    first_sweep_bytes = 12  # the second one reads no gradient and writes no state: 24 + 16
 
-    def _adapts(self, dimensions: int) -> bool:
+    def adapts(self, dimensions: int) -> bool:
+        """See `NativeOptimizer.adapts`: matrices always, vectors with ``adapt_vectors``."""
         return self.adapt_vectors or dimensions > 1
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
         return {
-            "rate": self._at(self.learning_rate, t),
+            "rate": now["learning_rate"],
             "beta1": self.beta1,
             "gain1": 1 - self.beta1,
             "scale1": 1 / (1 - self.beta1**t),
@@ -124,59 +180,6 @@ class LAMB(NativeOptimizer):
             "gain2": 1 - self.beta2,
             "scale2": 1 / math.sqrt(1 - self.beta2**t),
             "epsilon": self.epsilon,
-            "decay": self.weight_decay,
-        }
-
-
-@final
-@dataclass(frozen=True, repr=False)
-class NovoGrad(NativeOptimizer):
-    r"""Momentum on gradients divided by the running norm of their layer: a second moment of one number a layer.
-
-    .. math:: v_t = \beta_2 v_{t-1} + (1-\beta_2) \|g_t\|^2 \;(v_1 = \|g_1\|^2), \quad
-              m_t = \beta_1 m_{t-1} + \frac{g_t}{\sqrt{v_t} + \epsilon} + \lambda w_{t-1}, \quad
-              w_t = w_{t-1} - \alpha_t m_t
-
-    Args:
-        learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        beta1, beta2: decay of m and v per step, in [0, 1).
-        epsilon: > 0, in units of the gradient's norm.
-        averaging: multiply what enters m by (1 - beta1), so that it is an average.
-        weight_decay: lambda >= 0, inside m as above.
-
-    State: ``m``, shape (n,), zero at t = 0; v is kept once a layer, in ``State.kept``.
-
-    Raises:
-        InputError: a hyper-parameter is out of range.
-
-    Reference: Ginsburg et al., arXiv:1905.11286 (2019), Algorithm 1.
-    """
-
-    learning_rate: float | Schedule = 1e-2
-    beta1: float = 0.95
-    beta2: float = 0.98
-    epsilon: float = 1e-8
-    averaging: bool = False
-    _presets: ClassVar[Presets] = {"optax": {"beta1": 0.9, "beta2": 0.25, "epsilon": 1e-6}}
-    rule = "NovoGrad"
-    state_names = ("m",)
-    _positive = ("learning_rate", "epsilon")
-    _fractions = ("beta1", "beta2")
-    _decay = "own"
-    _modes = ()
-    _first_sweep = 4
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {
-            "v": 0.0,
-            "scale": 0.0,
-            "learning_rate": self._at(self.learning_rate, t),
-            "beta1": self.beta1,
-            "gain1": 1 - self.beta1 if self.averaging else 1.0,
-            "beta2": self.beta2,
-            "gain2": 1 - self.beta2,
-            "epsilon": self.epsilon,
-            "first": float(t == 1),
             "decay": self.weight_decay,
         }
 
@@ -214,34 +217,40 @@ class Prodigy(NativeOptimizer):
     Reference: Mishchenko & Defazio, ICML 2024, arXiv:2306.06101, Algorithm 4, as in the authors' code.
     """
 
-    learning_rate: float | Schedule = 1.0
-    beta1: float = 0.9
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    start: float = 1e-6
-    growth: float | None = None
-    coefficient: float = 1.0
+    learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-8, above=0)
+    start: float = hyper(1e-6, above=0)
+    growth: float | None = hyper(None, above=1, optional=True, finite=False)
+    coefficient: float = hyper(1.0, above=0)
     bias_correction: bool = True
-    weight_decay: float = field(default=0.0, kw_only=True)
-    _presets: ClassVar[Presets] = {"optax": {}}
+    presets: ClassVar[Presets] = {"optax": {}}
     rule = "Prodigy"
+    torch_names = TorchNames(  # those of the authors' code
+        {
+            "betas": ("beta1", "beta2"),
+            "eps": "epsilon",
+            "weight_decay": "weight_decay",
+            "d0": "start",
+            "d_coef": "coefficient",
+            "growth_rate": "growth",
+            "use_bias_correction": "bias_correction",
+        },
+        defaults={"use_bias_correction": False},
+        states={"start": "p0", "largest": "d_max", "numerator": "d_numerator"},
+    )
     state_names = ("m", "v", "s", "start")
-    _positive = ("learning_rate", "epsilon", "start", "coefficient")
-    _fractions = ("beta1", "beta2")
-    _decay = "own"
-    _modes = ()
-    _first_sweep: ClassVar[int] = 12  # 40 for the first, 16 for the second, which writes no state
+    default_decay_mode = "own"
+    decay_modes = ()
+    first_sweep_bytes = 12  # 40 for the first, 16 for the second, which writes no state
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.growth is not None and not self.growth > 1:
-            fail(self, f"growth must be a number > 1 or None, got {self.growth!r}")
-
-    def _kept(self) -> list[float]:
+    def first_kept(self) -> list[float]:
+        """d, its largest estimate and the numerator r."""
         return [self.start, self.start, 0.0]
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate = self._at(self.learning_rate, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        rate = now["learning_rate"]
         if self.bias_correction:
             rate *= math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
         return {
@@ -262,8 +271,3 @@ class Prodigy(NativeOptimizer):
             "decay": self.weight_decay,
             "first": float(t == 1),
         }
-
-
-def _at_least_zero(o: NativeOptimizer, name: str) -> None:
-    if not at_least_zero(getattr(o, name)):
-        fail(o, f"{name} must be a finite number >= 0, got {getattr(o, name)!r}")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, final
 
 import numpy as np
 
-from popgrad.checks import at_least_zero, fail
 from popgrad.optim._base import NativeOptimizer, Schedule, at
 from popgrad.optim._optimizer import Array, State
-from popgrad.optim._presets import Presets
+from popgrad.optim._presets import Presets, TorchNames
+from popgrad.settings import hyper
 
 __all__ = ["ScheduleFreeAdamW", "ScheduleFreeSGD"]
 
@@ -21,19 +22,18 @@ class _ScheduleFree(NativeOptimizer):
 
     beta: float
     power: float
-    _numbers: ClassVar[dict[str, float]] = {"weight_sum": 0.0, "largest_rate": 0.0}
+    first_numbers: ClassVar[Mapping[str, float]] = {"weight_sum": 0.0, "largest_rate": 0.0}
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.beta < 1:
-            fail(self, f"beta must be in (0, 1), got {self.beta!r}")
-        if not at_least_zero(self.power):
-            fail(self, f"power must be a finite number >= 0, got {self.power!r}")
-
-    def _averaging(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate = self._at(self.learning_rate, t)
+    def _values(self, t: int, **given: float) -> dict[str, float]:
+        now = super()._values(t, **given)
+        if self.matches is None or given:
+            return now | {"weight_rate": now["learning_rate"]}
         # optax calls a schedule with 0 for the first step, and with 1 for the weight of that step.
-        numbers["largest_rate"] = max(numbers["largest_rate"], at(self.learning_rate, t))
+        return now | {"weight_rate": at(self.learning_rate, t)}
+
+    def _averaging(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        rate = now["learning_rate"]
+        numbers["largest_rate"] = max(numbers["largest_rate"], now["weight_rate"])
         weight = t**self.power * numbers["largest_rate"] ** 2
         numbers["weight_sum"] += weight
         mix = weight / numbers["weight_sum"] if numbers["weight_sum"] else 0.0
@@ -90,15 +90,19 @@ class ScheduleFreeSGD(_ScheduleFree):
     Reference: Defazio et al., NeurIPS 2024, arXiv:2405.15682, Algorithm 1 and section 4.
     """
 
-    learning_rate: float | Schedule = 1.0
-    beta: float = 0.9
-    power: float = 0.0
-    _presets: ClassVar[Presets] = {"optax": {}}
+    learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
+    beta: float = hyper(0.9, above=0, below=1)
+    power: float = hyper(0.0, at_least=0)
+    presets: ClassVar[Presets] = {"optax": {}}
     rule = "ScheduleFreeSgd"
+    label = "Schedule-Free SGD"
+    torch_names = TorchNames(
+        {"momentum": "beta", "weight_decay": "weight_decay", "r": "power"}, states={"largest_rate": "lr_max"}
+    )
     state_names = ("z",)
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return self._averaging(t, numbers)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        return self._averaging(t, now, numbers)
 
 
 @final
@@ -127,21 +131,24 @@ class ScheduleFreeAdamW(_ScheduleFree):
     Reference: Defazio et al., NeurIPS 2024, arXiv:2405.15682, section 4 and the authors' code.
     """
 
-    learning_rate: float | Schedule = 0.0025
-    beta: float = 0.9
-    power: float = 0.0
-    beta2: float = 0.999
-    epsilon: float = 1e-8
-    _presets: ClassVar[Presets] = {"optax": {}}
+    learning_rate: float | Schedule = hyper(0.0025, above=0, schedule=True)
+    beta: float = hyper(0.9, above=0, below=1)
+    power: float = hyper(0.0, at_least=0)
+    beta2: float = hyper(0.999, at_least=0, below=1)
+    epsilon: float = hyper(1e-8, above=0)
+    presets: ClassVar[Presets] = {"optax": {}}
     rule = "ScheduleFreeAdamW"
+    label = "Schedule-Free AdamW"
+    torch_names = TorchNames(
+        {"betas": ("beta", "beta2"), "eps": "epsilon", "weight_decay": "weight_decay", "r": "power"},
+        states={"largest_rate": "lr_max"},
+    )
     state_names = ("z", "v")
-    _positive = ("learning_rate", "epsilon")
-    _fractions = ("beta2",)
-    _decay = "own"
-    _modes = ()
+    default_decay_mode = "own"
+    decay_modes = ()
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return self._averaging(t, numbers) | {
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        return self._averaging(t, now, numbers) | {
             "beta2": self.beta2,
             "gain2": 1 - self.beta2,
             "scale": 1 / math.sqrt(1 - self.beta2**t),

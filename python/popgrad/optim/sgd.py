@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, final
 
-from popgrad.checks import fail
 from popgrad.optim._base import NativeOptimizer, Schedule
-from popgrad.optim._presets import DECOUPLED, Presets
+from popgrad.optim._presets import DECOUPLED, Presets, TorchNames
+from popgrad.settings import hyper
 
 __all__ = ["ASGD", "SGD", "HeavyBall", "Lion", "Momentum", "Nesterov", "Rprop", "SignSGD", "Signum"]
 
@@ -29,16 +29,16 @@ class SGD(NativeOptimizer):
     Reference: Robbins & Monro, Annals of Mathematical Statistics 22 (1951).
     """
 
-    learning_rate: float | Schedule = 0.1
-    _presets: ClassVar[Presets] = {
+    learning_rate: float | Schedule = hyper(0.1, above=0, schedule=True)
+    presets: ClassVar[Presets] = {
         "torch": {"learning_rate": 1e-3},
         "optax": {},
         "keras": {"learning_rate": 0.01, **DECOUPLED},
     }
     rule = "Sgd"
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": self._at(self.learning_rate, t)}
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        return {"learning_rate": now["learning_rate"]}
 
 
 @final
@@ -63,14 +63,14 @@ class Momentum(NativeOptimizer):
     Reference: Polyak, USSR Computational Mathematics 4 (1964), with the average's weights.
     """
 
-    learning_rate: float | Schedule = 0.1
-    beta: float = 0.9
+    learning_rate: float | Schedule = hyper(0.1, above=0, schedule=True)
+    beta: float = hyper(0.9, at_least=0, below=1)
     rule = "Momentum"
+    torch_names = None  # PyTorch's SGD with another learning rate, see above
     state_names = ("v",)
-    _fractions = ("beta",)
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"rate": self._at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        return {"rate": now["learning_rate"], "beta": self.beta, "gain": 1 - self.beta}
 
 
 @final
@@ -97,22 +97,22 @@ class HeavyBall(NativeOptimizer):
     Reference: Polyak, USSR Computational Mathematics 4 (1964), eq. 9.
     """
 
-    learning_rate: float | Schedule = 0.02
-    momentum: float = 0.9
+    learning_rate: float | Schedule = hyper(0.02, above=0, schedule=True)
+    momentum: float = hyper(0.9, at_least=0, at_most=1)
     _: KW_ONLY
-    dampening: float = 0.0
+    dampening: float = hyper(0.0, at_least=0, at_most=1)
     rate_inside: bool = False
-    _presets: ClassVar[Presets] = {
+    presets: ClassVar[Presets] = {
         "torch": {"learning_rate": 1e-3},
         "optax": {},
         "keras": {"learning_rate": 0.01, "rate_inside": True, **DECOUPLED},
     }
     rule = "Momentum"
+    label = "Heavy ball"
     state_names = ("v",)
-    _shares = ("momentum", "dampening")
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate, gain = self._at(self.learning_rate, t), 1.0 if t == 1 else 1 - self.dampening
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        rate, gain = now["learning_rate"], 1.0 if t == 1 else 1 - self.dampening
         if self.rate_inside:
             rate, gain = 1.0, rate * gain
         return {"rate": rate, "beta": self.momentum, "gain": gain}
@@ -140,21 +140,20 @@ class Nesterov(NativeOptimizer):
     Reference: Nesterov, Soviet Mathematics Doklady 27 (1983); Sutskever et al., ICML 2013, eq. 3 and 4.
     """
 
-    learning_rate: float | Schedule = 0.01
-    momentum: float = 0.9
+    learning_rate: float | Schedule = hyper(0.01, above=0, schedule=True)
+    momentum: float = hyper(0.9, at_least=0, at_most=1)
     _: KW_ONLY
     rate_inside: bool = False
-    _presets: ClassVar[Presets] = {
+    presets: ClassVar[Presets] = {
         "torch": {"learning_rate": 1e-3},
         "optax": {},
         "keras": {"learning_rate": 0.01, "rate_inside": True, **DECOUPLED},
     }
     rule = "Nesterov"
     state_names = ("v",)
-    _shares = ("momentum",)
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate = self._at(self.learning_rate, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        rate = now["learning_rate"]
         inner, outer = (rate, 1.0) if self.rate_inside else (1.0, rate)
         return {"rate": outer, "beta": self.momentum, "gain": inner}
 
@@ -175,12 +174,14 @@ class SignSGD(NativeOptimizer):
     Reference: Bernstein et al., ICML 2018, arXiv:1802.04434, Algorithm 1.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    _presets: ClassVar[Presets] = {"optax": {}}
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    presets: ClassVar[Presets] = {"optax": {}}
     rule = "SignSgd"
+    label = "Sign SGD"
+    torch_names = TorchNames(counts=False)
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": self._at(self.learning_rate, t)}
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        return {"learning_rate": now["learning_rate"]}
 
 
 @final
@@ -202,15 +203,15 @@ class Signum(NativeOptimizer):
     Reference: Bernstein et al., ICML 2018, arXiv:1802.04434, Algorithm 2.
     """
 
-    learning_rate: float | Schedule = 1e-3
-    beta: float = 0.9
-    _presets: ClassVar[Presets] = {"optax": {}}
+    learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    beta: float = hyper(0.9, at_least=0, below=1)
+    presets: ClassVar[Presets] = {"optax": {}}
     rule = "Signum"
+    torch_names = TorchNames({"momentum": "beta", "weight_decay": "weight_decay"}, states={"v": "momentum_buffer"})
     state_names = ("v",)
-    _fractions = ("beta",)
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        return {"learning_rate": self._at(self.learning_rate, t), "beta": self.beta, "gain": 1 - self.beta}
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        return {"learning_rate": now["learning_rate"], "beta": self.beta, "gain": 1 - self.beta}
 
 
 @final
@@ -235,17 +236,16 @@ class Lion(NativeOptimizer):
     Reference: Chen et al., arXiv:2302.06675 (2023), Algorithm 2.
     """
 
-    learning_rate: float | Schedule = 1e-4
-    beta1: float = 0.9
-    beta2: float = 0.99
-    _presets: ClassVar[Presets] = {"optax": {"weight_decay": 1e-3}, "keras": {"learning_rate": 1e-3}}
+    learning_rate: float | Schedule = hyper(1e-4, above=0, schedule=True)
+    beta1: float = hyper(0.9, at_least=0, below=1)
+    beta2: float = hyper(0.99, at_least=0, below=1)
+    presets: ClassVar[Presets] = {"optax": {"weight_decay": 1e-3}, "keras": {"learning_rate": 1e-3}}
     rule = "Lion"
     state_names = ("m",)
-    _decay = "decoupled"
-    _fractions = ("beta1", "beta2")
+    default_decay_mode = "decoupled"
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        learning_rate = self._at(self.learning_rate, t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        learning_rate = now["learning_rate"]
         return {
             "learning_rate": learning_rate,
             "beta1": self.beta1,
@@ -278,26 +278,18 @@ class Rprop(NativeOptimizer):
     Reference: Riedmiller & Braun, ICNN 1993; Igel & Husken, ISCI 2000, algorithm 3 (iRprop-, as in PyTorch).
     """
 
-    learning_rate: float | Schedule = 0.01
-    shrink: float = 0.5
-    grow: float = 1.2
-    shortest: float = 1e-6
-    longest: float = 50.0
-    _presets: ClassVar[Presets] = {"torch": {}}
+    learning_rate: float | Schedule = hyper(0.01, above=0, schedule=True)
+    shrink: float = hyper(0.5, above=0, below=1)
+    grow: float = hyper(1.2, above=1)
+    shortest: float = hyper(1e-6, at_least=0)
+    longest: float = hyper(50.0, above=0)
+    presets: ClassVar[Presets] = {"torch": {}}
     rule = "Rprop"
     state_names = ("g", "length")
-    _positive = ("learning_rate", "longest", "shrink")
-    _nonnegative = ("shortest",)
-    _fractions = ("shrink",)
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 1 < self.grow < math.inf:
-            fail(self, f"grow must be a finite number > 1, got {self.grow!r}")
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
         limits = {"shortest": self.shortest, "longest": self.longest}
-        first = self._at(self.learning_rate, 1) if t == 1 else 0.0
+        first = now["learning_rate"] if t == 1 else 0.0
         return {"shrink": self.shrink, "grow": self.grow, "first": first, **limits}
 
 
@@ -324,23 +316,28 @@ class ASGD(NativeOptimizer):
     Reference: Polyak & Juditsky, SIAM J. Control Optim. 30 (1992); Xu, arXiv:1107.2490 (2011); PyTorch's schedules.
     """
 
-    learning_rate: float | Schedule = 0.01
-    decay: float = 1e-4
-    power: float = 0.75
-    begin: float = 1e6
-    _presets: ClassVar[Presets] = {"torch": {}}
+    learning_rate: float | Schedule = hyper(0.01, above=0, schedule=True)
+    decay: float = hyper(1e-4, at_least=0)
+    power: float = hyper(0.75, at_least=0)
+    begin: float = hyper(1e6, at_least=0)
+    presets: ClassVar[Presets] = {"torch": {}}
     rule = "Asgd"
     state_names = ("average",)
-    _nonnegative = ("decay", "power", "begin")
 
-    def _rate(self, t: int) -> float:
+    def _values(self, t: int, **given: float) -> dict[str, float]:
+        now = super()._values(t, **given)
+        if self.matches is None or given:
+            return now | {"earlier_rate": now["learning_rate"]}
         # PyTorch prepares eta at the end of the step before, with the learning rate of that step.
-        learning_rate = self._at(self.learning_rate, t if self.matches is None else max(t - 1, 1))
+        return now | {"earlier_rate": self._at(self.learning_rate, max(t - 1, 1))}
+
+    def _rate(self, t: int, now: Mapping[str, float]) -> float:
+        learning_rate = now["earlier_rate"]
         return learning_rate / float((1 + self.decay * learning_rate * (t - 1)) ** self.power)
 
-    def _shrinkage(self, t: int) -> float:
-        return super()._shrinkage(t) + self.decay * self._rate(t)
+    def _shrinkage(self, t: int, now: Mapping[str, float]) -> float:
+        return super()._shrinkage(t, now) + self.decay * self._rate(t, now)
 
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
-        rate = self._rate(t)
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+        rate = self._rate(t, now)
         return {"rate": rate, "decay": 1 - self.decay * rate, "mix": 1 / max(1.0, t - 1 - self.begin)}

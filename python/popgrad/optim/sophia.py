@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import final
 
 from popgrad import _core
 from popgrad.backends import Stream, random_generator
 from popgrad.budget import Cost
-from popgrad.checks import InputError, fail, positive_int
+from popgrad.checks import InputError, fail
 from popgrad.objective import Batch, Objective
 from popgrad.optim._base import RULES, NativeOptimizer, Schedule
 from popgrad.optim._optimizer import Array, Descent, State
+from popgrad.optim._presets import TorchNames
+from popgrad.settings import hyper
 
 __all__ = ["SophiaG"]
 
@@ -46,26 +49,23 @@ class SophiaG(NativeOptimizer):
     Reference: Liu et al., ICLR 2024, arXiv:2305.14342, Algorithms 2 and 3 (Sophia-G).
     """
 
-    learning_rate: float | Schedule = 3e-4
-    beta1: float = 0.965
-    beta2: float = 0.99
-    rho: float = 0.04
-    epsilon: float = 1e-15
-    interval: int = 10
-    weight_decay: float = field(default=0.0, kw_only=True)
+    learning_rate: float | Schedule = hyper(3e-4, above=0, schedule=True)
+    beta1: float = hyper(0.965, at_least=0, below=1)
+    beta2: float = hyper(0.99, at_least=0, below=1)
+    rho: float = hyper(0.04, above=0)
+    epsilon: float = hyper(1e-15, above=0)
+    interval: int = hyper(10, at_least=1, whole=True)
     rule = "Sophia"
+    label, command = "Sophia-G", "sophia"
+    torch_names = TorchNames(
+        {"betas": ("beta1", "beta2"), "rho": "rho", "weight_decay": "weight_decay"}, states={"h": "hessian"}
+    )
     state_names = ("m", "h")
-    _positive = ("learning_rate", "rho", "epsilon")
-    _fractions = ("beta1", "beta2")
-    _decay = "decoupled"
+    default_decay_mode = "decoupled"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive_int(self, "interval", self.interval)
-
-    def _fields(self, t: int, numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
         return {
-            "learning_rate": self._at(self.learning_rate, t),
+            "learning_rate": now["learning_rate"],
             "beta1": self.beta1,
             "gain1": 1 - self.beta1,
             "rho": self.rho,
@@ -92,6 +92,11 @@ class SophiaG(NativeOptimizer):
             return gradient
         return gradient + gradient + objective.sampled_cost(batch)
 
+    def curvature_plan(self, samples: int) -> _core.StepPlan:
+        """What the native core needs to take an estimate over so many samples into ``h``."""
+        fields = {"beta2": self.beta2, "gain": (1 - self.beta2) * samples}
+        return _core.StepPlan(RULES["Curvature"], fields)
+
     def due(self, state: State) -> bool:
         """Whether `observe` is to be called before the next step."""
         return state.t % self.interval == 0
@@ -110,10 +115,7 @@ class SophiaG(NativeOptimizer):
         """
         if samples < 1:
             fail("SophiaG.observe", f"samples must be a whole number >= 1, got {samples!r}")
-        fields = (self.beta2, (1 - self.beta2) * samples)
         try:
-            _core.step(
-                RULES["Curvature"][0], fields, params, gradient, state.slots, None, None, None, None, None, state.t
-            )
+            _core.step(self.curvature_plan(samples), params, gradient, State(state.slots), state.t)
         except ValueError as error:
             raise InputError(str(error).replace("_core", "SophiaG.observe", 1)) from None

@@ -111,7 +111,7 @@ class Lookahead(Wrapper):
 
     def _after(self, params: Array, state: State) -> None:
         if state.t % self.steps == 0:
-            _core.step(RULES["Lookback"][0], (self.alpha,), params, params, state.slots)
+            _core.step(_core.StepPlan(RULES["Lookback"], {"alpha": self.alpha}), params, params, state)
 
     def solution(self, params: Array, state: State) -> Array:
         """phi."""
@@ -154,7 +154,8 @@ class Polyak(Wrapper):
     def _after(self, params: Array, state: State) -> None:
         if state.t > self.begin:
             # The gradient is not looked at; w is written back as it is.
-            _core.step(RULES["Average"][0], (1 / (state.t - self.begin),), params, params, state.slots)
+            plan = _core.StepPlan(RULES["Average"], {"mix": 1 / (state.t - self.begin)})
+            _core.step(plan, params, params, state)
 
     def solution(self, params: Array, state: State) -> Array:
         """The mean, once it has begun."""
@@ -215,7 +216,8 @@ class SAM(Wrapper):
         norm = math.sqrt(_core.sum_squares(gradient))
         if not 0 < norm < math.inf:
             return False
-        _core.step(RULES["Sgd"][0], (-self.rho / norm,), params, gradient, np.empty((0, len(params)), params.dtype))
+        plan = _core.StepPlan(RULES["Sgd"], {"learning_rate": -self.rho / norm})
+        _core.step(plan, params, gradient, State(np.empty((0, len(params)), params.dtype)))
         return True
 
     def advance(self, objective: Objective, batch: Batch, state: Descent) -> None:
@@ -253,4 +255,5 @@ class _Sharp(Around):
 
     def gradient_cost(self, batch: Batch) -> Cost:
         """Two gradients."""
-        return self.inner.gradient_cost(batch) + self.inner.gradient_cost(batch)
+        once = self.inner.gradient_cost(batch)
+        return once + once

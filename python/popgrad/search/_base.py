@@ -35,14 +35,14 @@ class Search(Method):
     numbers are functions of (run.seed, run.generation). Together these make every run resumable at any point.
     """
 
-    kind = "search"
-    least_steps = 50
-
     name: ClassVar[str]
     """Name on the command line. Default: the name of the class in snake_case."""
 
     label: ClassVar[str]
     """Name in tables and charts. Default: the name of the class."""
+
+    kind = "search"
+    least_steps = 50
 
     popsize: int = 32
 
@@ -80,7 +80,7 @@ class Search(Method):
         return Run(self, x0, seed, bounds)
 
     def needs_objective(self) -> str | None:
-        """Return why the method needs more than the fitness of its populations, or None."""
+        """Return why the fitness of proposed populations is not enough for this search, or None."""
         return None
 
     # --- As a method ------------------------------------------------------------------------------------------------
@@ -134,11 +134,11 @@ class Run:
         generation: number of populations told so far.
         nonfinite: number of fitness values that were NaN or infinite. Their candidates are never the best and never
             part of an update.
-        layout: of x.
         handed: arrays that ``Search.propose`` fills for ``Search.learn`` of the same generation. They are a function of
             the state, so they are not saved: a loaded run asks again.
-        context: the objective and the batch of the fitness while `Search.advance` tells it; None in a loop of ask and
-            tell.
+        layout: layout of x.
+        context: the objective and the batch behind the fitness, while `Search.advance` tells a generation; None in a
+            loop of ask and tell.
     """
 
     context: tuple[Objective, Batch] | None = None

@@ -11,7 +11,7 @@ from popgrad import _core
 from popgrad.budget import Cost
 from popgrad.checks import fail, positive
 from popgrad.layout import Layout
-from popgrad.objective import Batch, Objective, Population, Priced
+from popgrad.objective import ALL, Batch, Objective, Population, Priced
 from popgrad.optim import Adam, Descent, Optimizer
 from popgrad.search._base import Array, Fitness, Run, Search
 
@@ -139,14 +139,15 @@ class OpenAIES(Search):
         solution = optimizer.solution(scaled, state.state["optimizer"])
         if solution is scaled:
             return center
-        return state.within((solution * unit)[None], identity=np.array([self.popsize], np.uint32))[0]
+        average: Array = state.within((solution * unit)[None], identity=np.array([self.popsize], np.uint32))[0]
+        return average
 
     def _sigma(self, run: Run) -> tuple[float, Array]:
         """Return the standard deviation of the steps and its unit in each coordinate (n,)."""
         return run.length(self.sigma, free=0.05, share=0.1)
 
     def _optimizer(self, run: Run) -> tuple[Optimizer, Array]:
-        """Return the optimizer and the unit of its steps in each coordinate (n,)."""
+        """What follows the estimate, and the unit (n,) of its steps."""
         if self.optimizer is not None:
             return self.optimizer, np.ones_like(run.x0)
         rate, unit = run.length(None, free=0.02, share=0.1)
@@ -181,7 +182,7 @@ class _Estimated(Objective):
             fail("OpenAIES.tell", f"{self.search.optimizer!r} needs popgrad.fit or popgrad.minimize")
         return self.objective
 
-    def values(self, population: Population, batch: Batch) -> Fitness:
+    def values(self, population: Population, batch: Batch = ALL) -> Fitness:
         """Return the values of the inner objective."""
         return self._inner().values(population, batch)
 

@@ -14,7 +14,7 @@ from popgrad import arrays
 from popgrad.budget import Budget
 from popgrad.checks import fail
 from popgrad.layout import Layout
-from popgrad.objective import Batch, Metered, Objective, Population
+from popgrad.objective import ALL, Batch, Metered, Objective, Population
 from popgrad.search._base import Bounds, Fitness, Run, Search, checked_fitness
 
 __all__ = ["Result", "minimize"]
@@ -89,7 +89,7 @@ def minimize(
         fail("minimize", f"the budget does not cover one population of {first}: {budget}")
     at_start = np.inf
     if not _contains(run.ask(), run.x0) and budget.allows(0, 1 + first + _FINAL, 0):
-        at_start = float(objective.values(run.x0[None], Batch())[0])
+        at_start = float(objective.values(run.x0[None])[0])
     records: list[tuple[int, float]] = []
     reason = "the budget is used up"
     while not records or _allows(budget, objective, run, time.perf_counter() - begin):
@@ -119,7 +119,7 @@ class _Function(Objective):
         """See `Objective.lacks`."""
         return f"a function of candidates has no {operation}; use popgrad.fit with a model"
 
-    def values(self, population: Population, batch: Batch) -> Fitness:
+    def values(self, population: Population, batch: Batch = ALL) -> Fitness:
         """See `Objective.values`."""
         assert isinstance(population, np.ndarray)
         population.setflags(write=False)  # f must not modify the memory of the search
@@ -143,7 +143,7 @@ def _solution(run: Run, objective: Metered | None, at_start: float) -> tuple[Arr
     start = np.array(run.x0), at_start
     if objective is None or np.array_equal(center, best):
         return min((best, run.best_f), start, key=_value)
-    at_center, again = (float(value) for value in objective.values(np.stack([center, best]), Batch()))
+    at_center, again = (float(value) for value in objective.values(np.stack([center, best])))
     if not np.isfinite([at_center, again]).all():  # f is not deterministic: use the finite values
         return min((center, at_center), (best, run.best_f), start, key=_value)
     other = min((best, again), start, key=_value)

@@ -14,6 +14,7 @@ from torch.optim import optimizer as hooks
 
 from popgrad import _core
 from popgrad.checks import InputError, at_least_zero, fail
+from popgrad.optim import NativeOptimizer
 from popgrad.torch import _tensors
 from popgrad.torch._checkpoints import foreign_names, unwrap, wrapped
 from popgrad.torch._tensors import DTYPES, Copies, changed, is_number, scalar_type
@@ -31,24 +32,20 @@ Triple = tuple[float, float, float]
 RULES = _core.step_rules()
 # Names of states and arguments: PyTorch's, and ours.
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
-AVERAGING = {"weight_sum": "weight_sum", "largest_rate": "lr_max"}
 BETAS: Names = {"betas": ("beta1", "beta2"), "eps": "epsilon"}
-THREE_BETAS: Names = {"betas": ("beta1", "beta2", "beta3"), "eps": "epsilon"}
 _LEAST = 5e-324  # what a rule that must not divide by zero gets for an epsilon of zero
 # Arguments that are taken for the sake of compatibility; they choose nothing here.
 _WITHOUT_EFFECT = ("foreach", "fused", "capturable", "differentiable", "initial_accumulator_value")
 
 
 @dataclass(slots=True, eq=False)
-class Plan:
+class GroupPlan:
     """What the options of a group ask for; made anew when they change. It holds no tensor and no state."""
 
     group: Group
     read: Callable[[Group], tuple[Any, ...]]
     options: tuple[Any, ...] | None  # None: they can change in place, so that every step looks again
-    rule: Any  # one of `popgrad.optim`
-    index: int  # of the native rule
-    fields: tuple[str, ...]  # its members
+    rule: NativeOptimizer  # with the options of the group
     numbers: tuple[str, ...]  # that are carried on from step to step, as the rule calls them
     names: tuple[str, ...]  # in state[p]: steps and numbers, what a tensor keeps as a whole, tensors
     counts: tuple[int, int, int]  # how many of each
@@ -74,7 +71,7 @@ class Plan:
 
 # What a step of a group is to do: how, the steps done by tensors whose state does not count them, tensors, and what is
 # to be copied back afterwards.
-Work = tuple[Plan, float, list[_core.TensorBatch], Copies | None]
+Work = tuple[GroupPlan, float, list[_core.TensorBatch], Copies | None]
 
 
 class Optimizer(torch.optim.Optimizer):
@@ -102,7 +99,7 @@ class Optimizer(torch.optim.Optimizer):
     # Numbers that are float64 whatever the parameters are; PyTorch's own are of the parameters' type.
     _double: ClassVar[frozenset[str]] = frozenset()
 
-    _plans: list[Plan | None] | None = None  # one for each group, checked before it is used
+    _plans: list[GroupPlan | None] | None = None  # one for each group, checked before it is used
 
     def __init__(self, params: Any, given: Mapping[str, Any]) -> None:
         options = {name: _owned(v) for name, v in given.items() if name not in ("self", "params", "__class__")}
@@ -116,17 +113,18 @@ class Optimizer(torch.optim.Optimizer):
         """The class in `popgrad.optim` that does what the group asks for, and the names of its arguments."""
         return self._method, self._names
 
-    def _members(self, rule: Any, group: Group, t: float, numbers: dict[str, float]) -> dict[str, float]:
-        """The members of the native rule at step t; what is to be carried on goes into `numbers`."""
-        return cast(dict[str, float], rule._fields(t, numbers))
+    def _plan_step(self, rule: NativeOptimizer, group: Group, t: float, numbers: dict[str, float]) -> _core.StepPlan:
+        """What step t is to do; what is to be carried on goes into `numbers`."""
+        # A state that was written by hand may count half steps.
+        return rule.plan(cast(int, t), numbers, learning_rate=float(group["lr"]), maximize=bool(group["maximize"]))
 
     def _first(self, name: str, group: Group) -> float:
         """What a state begins with."""
         return 0.0
 
-    def _first_numbers(self, rule: Any, group: Group) -> dict[str, float]:
+    def _first_numbers(self, rule: NativeOptimizer, group: Group) -> dict[str, float]:
         """What numbers are carried, and what they begin with."""
-        return dict(rule._numbers)
+        return dict(rule.first_numbers)
 
     def _check_group(self, group: Group) -> None:
         """Fail unless a step can be taken; called before every one."""
@@ -139,7 +137,7 @@ class Optimizer(torch.optim.Optimizer):
     def _fail(self, message: str) -> NoReturn:
         fail(type(self).__name__, message)
 
-    def _make_rule(self, group: Group) -> Any:
+    def _make_rule(self, group: Group) -> NativeOptimizer:
         """The method with the group's options."""
         for name in ("capturable", "differentiable"):
             if group.get(name):
@@ -164,7 +162,7 @@ class Optimizer(torch.optim.Optimizer):
         if "decoupled_weight_decay" in group:
             arguments["weight_decay_mode"] = "decoupled" if group["decoupled_weight_decay"] else "coupled"
         try:
-            return method(lambda t: float(group["lr"]), **arguments)
+            return cast(NativeOptimizer, method(_given_with_the_step, **arguments))
         except InputError as error:
             message = str(error).partition("] ")[2]
             for theirs, ours in names.items():
@@ -173,29 +171,27 @@ class Optimizer(torch.optim.Optimizer):
                     break
             raise InputError(f"[{type(self).__name__}] {message}") from None
 
-    def _plan(self, group: Group) -> Plan:
+    def _plan(self, group: Group) -> GroupPlan:
         """How the group is stepped."""
         rule = self._make_rule(group)
-        index, states, _, kept, _, fields = RULES[rule.rule]
+        native = rule.native_rule
         numbers = tuple(self._first_numbers(rule, group))
-        keys = (*numbers, *fields[:kept], *rule.state_names)
+        keys = (*numbers, *native.fields[: native.kept], *rule.state_names)
         names = (*["step"] * self._counts, *[self._states.get(key, key) for key in keys])
         read = itemgetter(*[name for name in self.defaults if name in group and name not in ("lr", *_WITHOUT_EFFECT)])
         options = read(group)
-        return Plan(
+        return GroupPlan(
             group,
             read,
             options if all(map(_is_fixed, options)) else None,
             rule,
-            index,
-            fields,
             numbers,
             names,
-            (len(numbers) + self._counts, kept, states),
-            rule._adapts(1),
+            (len(numbers) + self._counts, native.kept, native.states),
+            rule.adapts(1),
         )
 
-    def _current_plans(self) -> list[Plan]:
+    def _current_plans(self) -> list[GroupPlan]:
         """How all groups are stepped."""
         groups, plans = self.param_groups, self._plans
         if plans is None or len(plans) != len(groups):
@@ -205,7 +201,7 @@ class Optimizer(torch.optim.Optimizer):
             if plan is None or not plan.is_current(group):
                 plans[k] = self._plan(group)
             self._check_group(group)
-        return cast(list[Plan], plans)
+        return cast(list[GroupPlan], plans)
 
     def add_param_group(self, param_group: Group) -> None:
         """See `torch.optim.Optimizer.add_param_group`.
@@ -271,7 +267,7 @@ class Optimizer(torch.optim.Optimizer):
         """Give names to the numbers that a tensor has as a whole, which were a list once."""
         kept = own.pop("kept", None)
         if isinstance(kept, list):
-            names = [cls._states[field] for field in RULES[cls._method.rule][5][: len(kept)]]
+            names = [cls._states[field] for field in RULES[cls._method.rule].fields[: len(kept)]]
             own |= {
                 name: torch.tensor(v, dtype=torch.float64, device="cpu") for name, v in zip(names, kept, strict=True)
             }
@@ -281,7 +277,7 @@ class Optimizer(torch.optim.Optimizer):
         dtype = scalar_type() if name == "step" else torch.float64 if name in self._double else p.dtype
         return torch.tensor(float(value), dtype=dtype, device="cpu")
 
-    def _complete(self, p: Tensor, frame: Tensor, plan: Plan) -> bool:
+    def _complete(self, p: Tensor, frame: Tensor, plan: GroupPlan) -> bool:
         """Make what a parameter's state lacks, laid out as `frame`, and say whether tensors were lacking."""
         if not plan.names:
             return False  # no empty entries: PyTorch has none
@@ -289,7 +285,7 @@ class Optimizer(torch.optim.Optimizer):
         if own is None:
             own = self.state[p] = {}
         numbers = self._first_numbers(plan.rule, plan.group).values()
-        for name, first in zip(plan.scalars, (*[0.0] * self._counts, *numbers, *plan.rule._kept()), strict=True):
+        for name, first in zip(plan.scalars, (*[0.0] * self._counts, *numbers, *plan.rule.first_kept()), strict=True):
             if not is_number(value := own.get(name)):
                 own[name] = self._scalar(p, name, first if value is None else value)
         lacking = False
@@ -339,7 +335,7 @@ class Optimizer(torch.optim.Optimizer):
                 copies.give_back()
         return loss
 
-    def _advance(self, plan: Plan, done: float, batch: _core.TensorBatch) -> None:
+    def _advance(self, plan: GroupPlan, done: float, batch: _core.TensorBatch) -> None:
         """Step one batch, which has done so many unless its state counts them."""
         values, counts, numbers = batch.values(), self._counts, {}
         if values is None:  # a parameter that is there twice
@@ -351,13 +347,9 @@ class Optimizer(torch.optim.Optimizer):
         t = int(done) + 1 if done.is_integer() else done + 1
         if plan.numbers:
             numbers = dict(zip(plan.numbers, values[counts:], strict=True))
-        members = self._members(plan.rule, plan.group, t, numbers)
-        extras = plan.rule._extras(None, t)
-        if plan.group["maximize"]:
-            extras = (-1.0, *extras[1:]) if extras is not None else (-1.0, math.inf, 0.0, 0.0, 0.0, 0.0)
-        fields = tuple([members[name] for name in plan.fields])
+        step = self._plan_step(plan.rule, plan.group, t, numbers)
         after = (t, *[numbers[name] for name in plan.numbers]) if counts else ()
-        batch.step(plan.index, fields, extras, after)
+        batch.step(step, after)
         changed(batch.params)
 
     def _gather(self) -> list[Work]:
@@ -376,7 +368,7 @@ class Optimizer(torch.optim.Optimizer):
             works.append((plan, 1.0, batches, None))
         return works
 
-    def _prepare(self, plans: list[Plan]) -> list[Work]:
+    def _prepare(self, plans: list[GroupPlan]) -> list[Work]:
         """The same where states are lacking, or something does not lie as a native step needs it."""
         for plan in plans:
             for p in plan.group["params"]:
@@ -397,7 +389,7 @@ class Optimizer(torch.optim.Optimizer):
                 works.append((plan, done, batches, back))
         return works
 
-    def _check(self, p: Tensor, plan: Plan) -> None:
+    def _check(self, p: Tensor, plan: GroupPlan) -> None:
         """Fail unless a step of the parameter can be made to work."""
         if not isinstance(p, Tensor):
             self._fail(f"parameters must be tensors, got {type(p).__name__}")
@@ -422,7 +414,7 @@ class Optimizer(torch.optim.Optimizer):
             self._fail(f"a gradient must have its parameter's type and shape, got {got}")
         self._check_state(self.state.get(p, {}) if plan.names else {}, p, plan)
 
-    def _check_state(self, own: Any, p: Tensor, plan: Plan) -> None:
+    def _check_state(self, own: Any, p: Tensor, plan: GroupPlan) -> None:
         if not isinstance(own, dict):
             self._fail(f"the state of a parameter must be a dictionary, got {type(own).__name__}")
         for name in plan.states:
@@ -437,6 +429,11 @@ class Optimizer(torch.optim.Optimizer):
             value = own.get(name)
             if isinstance(value, Tensor) and value.numel() != 1:
                 self._fail(f"the state {name} must be one number, got {tuple(value.shape)}")
+
+
+def _given_with_the_step(t: int) -> float:
+    """The learning rate of every rule here, which is never asked: the group has it."""
+    raise AssertionError("a step of popgrad.torch is given its learning rate")
 
 
 def _inspected(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:

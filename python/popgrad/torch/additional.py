@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from popgrad import optim
 from popgrad.torch._base import (
     BETAS,
     MOMENTS,
-    RULES,
-    THREE_BETAS,
     Names,
     Number,
     Optimizer,
@@ -139,7 +137,7 @@ class Adan(Optimizer):
     """
 
     _method = optim.Adan
-    _names: ClassVar[Names] = THREE_BETAS
+    _names: ClassVar[Names] = {"betas": ("beta1", "beta2", "beta3"), "eps": "epsilon"}
     _states: ClassVar[Mapping[str, str]] = {"m": "exp_avg", "d": "exp_avg_diff", "n": "exp_avg_sq", "g": "prev"}
 
     def __init__(
@@ -174,7 +172,7 @@ class AdEMAMix(Optimizer):
     """
 
     _method = optim.AdEMAMix
-    _names: ClassVar[Names] = {**THREE_BETAS, "alpha": "alpha"}
+    _names: ClassVar[Names] = {"betas": ("beta1", "beta2", "beta3"), "eps": "epsilon", "alpha": "alpha"}
     _states: ClassVar[Mapping[str, str]] = {"fast": "exp_avg", "slow": "exp_avg_slow", "v": "exp_avg_sq"}
 
     def __init__(
@@ -324,10 +322,9 @@ class SophiaG(Optimizer):
         """
         if samples < 1:
             self._fail(f"samples must be a whole number >= 1, got {samples!r}")
-        index = RULES["Curvature"][0]
         for plan, _, batches, copies in self._gather():
-            decay = plan.rule.beta2
+            estimate = cast(optim.SophiaG, plan.rule).curvature_plan(samples)
             for batch in batches:
-                batch.step(index, (decay, (1 - decay) * samples), None, batch.values() or ())
+                batch.step(estimate, batch.values() or ())
             if copies is not None:
                 copies.give_back()

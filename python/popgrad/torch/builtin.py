@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from popgrad import optim
+from popgrad import _core, optim
+from popgrad.optim import NativeOptimizer
 from popgrad.torch._base import (
     BETAS,
     MOMENTS,
@@ -450,9 +451,10 @@ class Rprop(Optimizer):
     def _first(self, name: str, group: Group) -> float:
         return float(group["lr"]) if name == "length" else 0.0
 
-    def _members(self, rule: Any, group: Group, t: float, numbers: dict[str, float]) -> dict[str, float]:
+    def _plan_step(self, rule: NativeOptimizer, group: Group, t: float, numbers: dict[str, float]) -> _core.StepPlan:
+        plan = super()._plan_step(rule, group, t, numbers)
         # The lengths begin with the state, not with the counter.
-        return super()._members(rule, group, t, numbers) | {"first": 0.0}
+        return _core.StepPlan(plan.rule, plan.fields | {"first": 0.0}, plan.extras)
 
 
 class ASGD(Optimizer):
@@ -494,10 +496,11 @@ class ASGD(Optimizer):
     ) -> None:
         super().__init__(params, locals())
 
-    def _first_numbers(self, rule: Any, group: Group) -> dict[str, float]:
+    def _first_numbers(self, rule: NativeOptimizer, group: Group) -> dict[str, float]:
         return {"eta": float(group["lr"]), "mu": 1.0}
 
-    def _members(self, rule: Any, group: Group, t: float, numbers: dict[str, float]) -> dict[str, float]:
-        now, coming = dict(numbers), super()._members(rule, group, t + 1, {})
-        numbers |= {"eta": coming["rate"], "mu": coming["mix"]}
-        return {"rate": now["eta"], "decay": 1 - group["lambd"] * now["eta"], "mix": now["mu"]}
+    def _plan_step(self, rule: NativeOptimizer, group: Group, t: float, numbers: dict[str, float]) -> _core.StepPlan:
+        now, coming = dict(numbers), super()._plan_step(rule, group, t + 1, {})
+        numbers |= {"eta": coming.fields["rate"], "mu": coming.fields["mix"]}
+        fields = {"rate": now["eta"], "decay": 1 - group["lambd"] * now["eta"], "mix": now["mu"]}
+        return _core.StepPlan(coming.rule, fields, coming.extras)

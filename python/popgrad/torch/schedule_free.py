@@ -9,7 +9,6 @@ import torch
 
 from popgrad import optim
 from popgrad.torch._base import (
-    AVERAGING,
     Group,
     Names,
     Number,
@@ -80,7 +79,7 @@ class ScheduleFreeSGD(_ScheduleFree):
 
     _method = optim.ScheduleFreeSGD
     _names: ClassVar[Names] = {"momentum": "beta", "r": "power"}
-    _states: ClassVar[Mapping[str, str]] = {"z": "z", **AVERAGING}
+    _states: ClassVar[Mapping[str, str]] = {"z": "z", "weight_sum": "weight_sum", "largest_rate": "lr_max"}
 
     def __init__(
         self,

@@ -157,7 +157,7 @@ class Recorder:
             InputError: an entry is missing, or is no array of numbers; then nothing has changed.
         """
         lists = {name: arrays.real(operation, name, flat.get(name)).tolist() for name in COLUMNS}
-        frame = {"best": 0, "best_params": self.history.best_params, "params": self.params}
+        frame: dict[str, Any] = {"best": 0, "best_params": self.history.best_params, "params": self.params}
         frame |= {name: np.empty(n, flat[name].dtype) for name in ("best_params", "params") if name in flat}
         rest = restored(operation, frame, {name: value for name, value in flat.items() if name not in COLUMNS})
         for name, values in lists.items():

@@ -1,0 +1,185 @@
+"""Settings that declare their range: checks and tuning spaces read one declaration."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, cast
+
+from popgrad.checks import fail, number, one_of
+
+__all__ = ["Setting", "check_settings", "hyper", "settings_of"]
+
+_KEY = "popgrad"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting of an optimizer or a search: its default, and the values that it may have.
+
+    Args:
+        name: of the dataclass field.
+        default: ``dataclasses.MISSING`` if there is none.
+        above, at_least: the open or closed lower end of the range; None means no such end.
+        below, at_most: the open or closed upper end of the range; None means no such end.
+        choices: the values that are allowed, in place of a range.
+        whole: whether only whole numbers are allowed.
+        schedule: whether a function ``t -> float`` is allowed in place of a number.
+        optional: whether None is allowed.
+        finite: whether infinity is refused.
+        log: whether a tuner should draw the value on a logarithmic scale.
+        zero_needs: the setting that must be > 0 if this one is 0.
+        keyword: whether the setting can be given by keyword only.
+    """
+
+    name: str
+    default: Any
+    above: float | None = None
+    at_least: float | None = None
+    below: float | None = None
+    at_most: float | None = None
+    choices: tuple[str, ...] = ()
+    whole: bool = False
+    schedule: bool = False
+    optional: bool = False
+    finite: bool = True
+    log: bool = False
+    zero_needs: str | None = None
+    keyword: bool = False
+
+    @property
+    def low(self) -> float | None:
+        """The lower end of the range, open or closed."""
+        return self.above if self.at_least is None else self.at_least
+
+    @property
+    def high(self) -> float | None:
+        """The upper end of the range, open or closed."""
+        return self.below if self.at_most is None else self.at_most
+
+    @property
+    def has_range(self) -> bool:
+        """Whether the setting is a number with a declared range."""
+        return self.low is not None or self.high is not None
+
+    @property
+    def range(self) -> str:
+        """The range in words, such as "in [0, 1)" or "a finite number > 0 or None"."""
+        kind = "a whole number" if self.whole else "a finite number" if self.finite else "a number"
+        low, high = self.low, self.high
+        if low is not None and high is not None:
+            left, right = "(" if self.at_least is None else "[", ")" if self.at_most is None else "]"
+            text = f"{'a whole number ' if self.whole else ''}in {left}{low:g}, {high:g}{right}"
+        elif low is not None:
+            text = f"{kind} {'>' if self.at_least is None else '>='} {low:g}"
+        elif high is not None:
+            text = f"{kind} {'<' if self.at_most is None else '<='} {high:g}"
+        else:
+            text = kind
+        return text + " or None" * self.optional
+
+    def allows(self, value: Any) -> bool:
+        """Whether the value, a single one and no schedule, is within the declared range or among the choices."""
+        if value is None and self.optional:
+            return True
+        if self.choices:
+            return value in self.choices
+        if not (self.has_range or self.whole):
+            return True
+        if self.whole and (isinstance(value, bool) or not hasattr(value, "__index__")):
+            return False
+        x = number(value)
+        return (
+            (x < math.inf or not self.finite)
+            and (self.above is None or x > self.above)
+            and (self.at_least is None or x >= self.at_least)
+            and (self.below is None or x < self.below)
+            and (self.at_most is None or x <= self.at_most)
+            and not math.isnan(x)
+        )
+
+    def check(self, operation: object, value: Any) -> None:
+        """Fail unless the value is allowed.
+
+        Raises:
+            InputError: it is not.
+        """
+        if (self.schedule and callable(value)) or self.allows(value):
+            return
+        if self.choices:
+            one_of(operation, self.name, value, self.choices)
+        fail(operation, f"{self.name} must be {self.range}, got {value!r}")
+
+
+def hyper(
+    default: Any = dataclasses.MISSING,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+    whole: bool = False,
+    schedule: bool = False,
+    optional: bool = False,
+    finite: bool = True,
+    log: bool | None = None,
+    zero_needs: str | None = None,
+) -> Any:
+    """Declare a setting of a dataclass: its default and its range, which `check_settings` checks.
+
+    For example ``learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)``, or
+    ``beta1: float = hyper(0.9, at_least=0, below=1)``. For settings that can be given by keyword only, put
+    ``_: KW_ONLY`` before them, which type checkers understand.
+
+    Args:
+        default: the default; a setting without one must be given.
+        above, at_least, below, at_most, choices, whole, schedule, optional, finite, zero_needs: see `Setting`.
+        log: see `Setting`; None means: if the range is "> 0" without an upper end, and the setting is no whole number.
+
+    Returns:
+        What ``dataclasses.field`` returns.
+    """
+    if log is None:
+        log = above == 0 and below is None and at_most is None and not whole
+    declared: dict[str, Any] = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
+    declared |= {"choices": choices, "whole": whole, "schedule": schedule, "optional": optional}
+    declared |= {"finite": finite, "log": log, "zero_needs": zero_needs}
+    return dataclasses.field(default=default, metadata={_KEY: declared})
+
+
+def settings_of(kind: type[Any]) -> Mapping[str, Setting]:
+    """All settings of a dataclass by name, in the order of its fields.
+
+    A field without `hyper` is a setting of any value.
+    """
+    return _settings_of(cast(Hashable, kind))
+
+
+@functools.cache
+def _settings_of(kind: Any) -> Mapping[str, Setting]:
+    found = {
+        f.name: Setting(name=f.name, default=f.default, keyword=f.kw_only is True, **f.metadata.get(_KEY, {}))
+        for f in dataclasses.fields(kind)
+        if f.init
+    }
+    return MappingProxyType(found)
+
+
+def check_settings(obj: Any) -> None:
+    """Fail unless every setting of `obj`, an instance of a dataclass, has an allowed value.
+
+    Raises:
+        InputError: one has not; the message names it, its range and the value.
+    """
+    settings = settings_of(type(obj))
+    for name, setting in settings.items():
+        setting.check(obj, getattr(obj, name))
+    for name, setting in settings.items():
+        other = setting.zero_needs
+        if other is not None and not (getattr(obj, name) or getattr(obj, other)):
+            fail(obj, f"{name} must be > 0 where {other} is 0, got 0")
