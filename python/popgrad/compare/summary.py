@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import median
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from popgrad.compare.evidence import Evidence, weigh
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 __all__ = [
     *("OBJECTIVES", "UNTUNED", "DatasetSummary", "Row"),
@@ -132,27 +134,91 @@ def summarize(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -
 
 
 def _summarize_one(config: Mapping[str, Any], dataset: str, runs: Sequence[Mapping[str, Any]]) -> DatasetSummary:
-    by_entrant = {entrant: [run for run in runs if run["entrant"] == entrant] for entrant in config["entrants"]}
+    results = [_Result.read(run) for run in runs]
+    table = _per_entrant(results, list(config["entrants"]))
+    ranks = _ranks(dict(zip(config["entrants"], table["test_metric"], strict=True)))
+    # By rank, not by metric: entrants whose metrics differ only by rounding are ordered by their loss.
+    table["rank"] = [ranks.get(entrant, len(table) + 1) for entrant in config["entrants"]]
+    table["missing"] = (table["n_ok"] == 0).astype(int) + (table["n_runs"] == 0)
+    table = table.sort_values(["rank", "test_loss", "missing"], kind="stable")
+    rows = tuple(_row(config, str(entrant), ranks, values) for entrant, values in table.iterrows())
+    by_seed = {row.entrant: {r.seed: r.test_metric for r in results if r.entrant == row.entrant} for row in rows}
+    metric = config["datasets"][dataset]["metric"]
+    evidence = weigh(by_seed) if ranks else None
+    return DatasetSummary(dataset, metric, rows, len(runs), len(rows) * config["seeds"], evidence)
 
-    def key(entrant: str) -> tuple[float, float, bool, bool]:
-        mine = by_entrant[entrant]
-        return (
-            _median(mine, "test_metric"),
-            _median(mine, "test_loss"),
-            not any(run["status"] == "ok" for run in mine),
-            not mine,
+
+@dataclass(frozen=True)
+class _Result:
+    """One run. Its test metric and test loss are infinite if it failed, diverged or has no finite result."""
+
+    entrant: str
+    seed: int
+    ok: bool
+    diverged: bool
+    test_metric: float
+    test_loss: float
+    seconds: float | None
+    forwards: float | None
+    curve: list[float]
+    times: list[Any]
+
+    @classmethod
+    def read(cls, run: Mapping[str, Any]) -> _Result:
+        ok = run["status"] == "ok"
+        diverged = ok and run.get("diverged") is True
+        counts = run if ok and not diverged else {}
+        return cls(
+            entrant=run["entrant"],
+            seed=run["seed"],
+            ok=ok,
+            diverged=diverged,
+            test_metric=number(counts.get("test_metric")),
+            test_loss=number(counts.get("test_loss")),
+            seconds=number(run.get("seconds")) if ok else None,
+            forwards=number(run.get("forwards")) if ok else None,
+            curve=[number(value) for value in run["curve"]["validation_metric"]] if ok else [],
+            times=run["curve"]["seconds"] if ok else [],
         )
 
-    keys = {entrant: key(entrant) for entrant in config["entrants"]}
-    ranks = _ranks({entrant: keys[entrant][0] for entrant in keys})
-    # By rank, not by metric: entrants whose metrics differ only by rounding are ordered by their loss.
-    ordered = sorted(keys, key=lambda entrant: (ranks.get(entrant, len(keys) + 1), *keys[entrant][1:]))
-    reached = _times_to_90(runs)
-    rows = tuple(_row(config, entrant, by_entrant[entrant], ranks.get(entrant), reached) for entrant in ordered)
-    values = {e: {run["seed"]: _value(run, "test_metric") for run in by_entrant[e]} for e in ordered}
-    metric = config["datasets"][dataset]["metric"]
-    evidence = weigh(values) if ranks else None
-    return DatasetSummary(dataset, metric, rows, len(runs), len(rows) * config["seeds"], evidence)
+
+def _times_to_90(results: Sequence[_Result]) -> list[float]:
+    """Return the seconds until each run had made 90% of the possible improvement; infinity if it never did.
+
+    With each seed, the possible improvement is from the validation metric of the untrained network to the best value
+    that any entrant measured. If no entrant improved on the untrained network, no run has a time.
+    """
+    best: dict[int, float] = {}
+    for run in results:
+        best[run.seed] = min([best.get(run.seed, math.inf), *run.curve])
+    times = []
+    for run in results:
+        first, lowest = next(iter(run.curve), math.inf), best[run.seed]
+        goal = first - 0.9 * (first - lowest) if lowest < first < math.inf else -math.inf
+        reached = (seconds for value, seconds in zip(run.curve, run.times, strict=False) if value <= goal)
+        times.append(number(next(reached, None)))
+    return times
+
+
+def _per_entrant(results: Sequence[_Result], entrants: list[str]) -> DataFrame:
+    """Return counts and medians over the seeds, with one row for each entrant, in the order given."""
+    from pandas import DataFrame
+
+    runs = DataFrame(results, columns=[field.name for field in fields(_Result)])
+    runs = runs.astype({"seconds": float, "forwards": float}).assign(time_to_90=_times_to_90(results))
+    runs["reached"] = runs["time_to_90"] < math.inf
+    runs["finite"] = runs["test_metric"].where(runs["test_metric"] < math.inf)
+    grouped = runs.groupby("entrant")
+    medians = grouped[["test_metric", "test_loss", "seconds", "forwards"]].median()
+    table = medians.assign(
+        test_metric_min=grouped["finite"].min(),
+        test_metric_max=grouped["finite"].max(),
+        # The lower median: the time by which at least half of the seeds had reached it.
+        time_to_90=grouped["time_to_90"].quantile(0.5, interpolation="lower"),
+    )
+    counts = grouped[["ok", "diverged", "reached"]].sum().add_prefix("n_").assign(n_runs=grouped.size())
+    counts = counts.reindex(entrants, fill_value=0).astype(int)
+    return table.reindex(entrants).fillna({"test_metric": math.inf, "test_loss": math.inf}).join(counts)
 
 
 def _ranks(medians: Mapping[str, float]) -> dict[str, int]:
@@ -166,76 +232,21 @@ def _ranks(medians: Mapping[str, float]) -> dict[str, int]:
     return ranks
 
 
-def _row(
-    config: Mapping[str, Any],
-    entrant: str,
-    runs: Sequence[Mapping[str, Any]],
-    rank: int | None,
-    reached: Mapping[tuple[str, int], float],
-) -> Row:
-    ok = [run for run in runs if run["status"] == "ok"]
-    values = [value for run in ok if (value := _value(run, "test_metric")) < math.inf]
-    times = sorted(reached.get((entrant, run["seed"]), math.inf) for run in runs)
+def _row(config: Mapping[str, Any], entrant: str, ranks: Mapping[str, int], values: Any) -> Row:
+    shared = ("test_metric", "test_metric_min", "test_metric_max", "test_loss", "time_to_90", "seconds", "forwards")
+    runs, ok = int(values["n_runs"]), int(values["n_ok"])
     return Row(
         entrant=entrant,
         label=config["entrants"][entrant]["label"],
         kind=config["entrants"][entrant]["kind"],
-        rank=rank,
-        n_ok=len(ok),
-        n_failed=len(runs) - len(ok),
-        n_diverged=sum(map(_diverged, runs)),
-        n_missing=config["seeds"] - len(runs),
-        test_metric=_finite(_median(runs, "test_metric")),
-        test_metric_min=min(values, default=None),
-        test_metric_max=max(values, default=None),
-        test_loss=_finite(_median(runs, "test_loss")),
-        # The lower median: the time by which at least half of the seeds had reached it.
-        time_to_90=_finite(times[(len(times) - 1) // 2]) if times else None,
-        n_reached=sum(time < math.inf for time in times),
-        seconds=_finite(median(number(run.get("seconds")) for run in ok)) if ok else None,
-        forwards=_finite(median(number(run.get("forwards")) for run in ok)) if ok else None,
+        rank=ranks.get(entrant),
+        n_ok=ok,
+        n_failed=runs - ok,
+        n_diverged=int(values["n_diverged"]),
+        n_missing=config["seeds"] - runs,
+        n_reached=int(values["n_reached"]),
+        **{name: _finite(float(values[name])) for name in shared},
     )
-
-
-def _diverged(run: Mapping[str, Any]) -> bool:
-    return run["status"] == "ok" and run.get("diverged") is True
-
-
-def _value(run: Mapping[str, Any], field: str) -> float:
-    """What a run counts with: infinity if it failed or diverged."""
-    return math.inf if run["status"] != "ok" or _diverged(run) else number(run.get(field))
-
-
-def _median(runs: Sequence[Mapping[str, Any]], field: str) -> float:
-    return median(_value(run, field) for run in runs) if runs else math.inf
-
-
-def _times_to_90(runs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int], float]:
-    """Seconds until each run of one data set came 90% of the way, by (entrant, seed); absent if it never did.
-
-    For each seed, the way leads from the validation metric of the untrained network to the best value that any entrant
-    measured with that seed. If no entrant improved on the untrained network, no run has a time.
-    """
-    curves = {
-        (run["entrant"], run["seed"]): [number(value) for value in run["curve"]["validation_metric"]]
-        for run in runs
-        if run["status"] == "ok"
-    }
-    best: dict[int, float] = {}
-    for (_, seed), curve in curves.items():
-        best[seed] = min([best.get(seed, math.inf), *curve])
-    times = {}
-    for run in runs:
-        key = (run["entrant"], run["seed"])
-        curve = curves.get(key, [])
-        if not curve or not best[key[1]] < curve[0] < math.inf:
-            continue
-        goal = curve[0] - 0.9 * (curve[0] - best[key[1]])
-        for value, seconds in zip(curve, run["curve"]["seconds"], strict=False):
-            if value <= goal:
-                times[key] = number(seconds)
-                break
-    return times
 
 
 # --- Sentences -------------------------------------------------------------------------------------------------------

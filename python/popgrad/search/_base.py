@@ -94,7 +94,7 @@ class Search(Method):
         return objective.values_cost(len(state.ask()), batch)
 
     def advance(self, objective: Objective, batch: Batch, state: Run) -> None:
-        """See `popgrad.Method.advance`: one generation."""
+        """Run one generation; see `popgrad.Method.advance`."""
         state.context = objective, batch
         state.tell(objective.values(state.ask(), batch))
         state.context = None

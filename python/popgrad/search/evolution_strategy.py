@@ -29,10 +29,10 @@ class OpenAIES(Search):
         popsize: candidates per generation, even, >= 2.
         sigma: standard deviation of the steps, > 0, in units of x. None: 0.1 of the width of the box in coordinates
             with two finite bounds, 0.05 in the others.
-        optimizer: what follows the estimate; one of `popgrad.optim`, whose learning rate is in units of x. None: `Adam`
-            with a learning rate of 0.1 of the width of the box in coordinates with two finite bounds, 0.02 in the
-            others. An optimizer that asks for more than one gradient a step, such as `SAM` or `SophiaG`, gets further
-            estimates; `popgrad.fit` and `popgrad.minimize` evaluate and charge them.
+        optimizer: one of `popgrad.optim`, which steps along the estimate. Its learning rate is in units of x. None:
+            `Adam` with a learning rate of 0.1 of the width of the box in coordinates with two finite bounds, 0.02 in
+            the others. An optimizer that asks for more than one gradient a step, such as `SAM` or `SophiaG`, gets
+            further estimates, which `popgrad.fit` and `popgrad.minimize` evaluate and charge.
 
     State: ``center`` (n,), and the state of the optimizer, such as ``optimizer.slots`` and ``optimizer.t``.
 
@@ -63,19 +63,19 @@ class OpenAIES(Search):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What the optimizer asks of an objective except gradients, which are estimated."""
+        """Operations of an objective that the optimizer requires, except gradients, which the search estimates."""
         asked = () if self.optimizer is None else self.optimizer.requires
         return tuple(operation for operation in asked if operation != "gradient")
 
     def needs_objective(self) -> str | None:
-        """More than one estimate a step cannot be asked for and told."""
+        """Return an explanation if a step needs more than one estimate, which ask and tell do not give."""
         if self.optimizer is None or self._gradients(self.optimizer) == 1:
             return None
         return f"{self.optimizer!r} needs more than one estimate of the gradient a step"
 
     @staticmethod
     def _gradients(optimizer: Optimizer) -> int:
-        """How many gradients the first step takes."""
+        """Return the number of gradients in the first step."""
         priced = Priced(Layout.flat(1))
         return optimizer.cost(priced, Batch(), optimizer.prepare(priced, np.zeros(1), 0)).evaluations
 
@@ -86,11 +86,14 @@ class OpenAIES(Search):
         run.state["optimizer"] = optimizer.init(run.x0 / unit, run.layout)
 
     def propose(self, run: Run) -> Array:
-        """Antithetic pairs around the center: member k + P / 2 takes the step of member k, backwards."""
+        """Return antithetic pairs around the center."""
         return self.around(run, run.state["center"])
 
     def around(self, run: Run, center: Array) -> Array:
-        """Antithetic pairs (P, n) around any center (n,), with the noise of this generation."""
+        """Return antithetic pairs (P, n) around any center (n,), with the noise of this generation.
+
+        Candidate k + P / 2 takes the step of candidate k with the opposite sign.
+        """
         half, out = self.popsize // 2, run.empty(self.popsize)
         identity = np.tile(np.arange(half, dtype=np.uint32), 2)
         sigma, unit = self._sigma(run)
@@ -99,7 +102,7 @@ class OpenAIES(Search):
         return out
 
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
-        """One step of the optimizer along the estimate."""
+        """Step the optimizer along the estimated gradient."""
         optimizer, unit = self._optimizer(run)
         objective, batch = run.context or (None, Batch(step=run.generation + 1))
         here = Descent(run.state["center"] / unit, run.state["optimizer"], run.seed)
@@ -109,19 +112,19 @@ class OpenAIES(Search):
         run.within(run.state["center"][None], identity=np.array([self.popsize], np.uint32))
 
     def estimate(self, run: Run, center: Array, population: Array, fitness: Fitness) -> Array:
-        """The gradient (n,) in units of the optimizer's steps, from the fitness of candidates around a center."""
+        """Estimate the gradient (n,), in units of the optimizer's steps, from the fitness of a population."""
         finite = np.isfinite(fitness)
         utility = np.zeros(len(fitness))
         utility[finite] = centered_ranks(fitness[finite])
         gradient, (sigma, spread) = np.empty_like(run.x0), self._sigma(run)
-        # (x_k - center) / sigma is z_k: the steps need not be drawn again, and bounds are taken into account.
+        # z_k = (x_k - center) / sigma. Unlike the drawn steps, it includes the reflections at bounds.
         weights = utility / (max(int(finite.sum()), 1) * sigma**2)
         _core.combine(weights, population, center, gradient)
         found: Array = gradient / spread * (self._optimizer(run)[1] / spread)  # of x / unit
         return found
 
     def cost(self, objective: Objective, batch: Batch, state: Run) -> Cost:
-        """See `popgrad.Method.cost`: a population for each gradient that the optimizer asks for."""
+        """Return the cost of one population for each gradient that the optimizer asks for."""
         optimizer, _ = self._optimizer(state)
         here = Descent(state.state["center"], state.state["optimizer"], state.seed)
         return optimizer.cost(_Estimated(self, state, objective), batch, here)
@@ -140,7 +143,7 @@ class OpenAIES(Search):
         return average
 
     def _sigma(self, run: Run) -> tuple[float, Array]:
-        """The standard deviation of the steps, and its unit (n,)."""
+        """Return the standard deviation of the steps and its unit in each coordinate (n,)."""
         return run.length(self.sigma, free=0.05, share=0.1)
 
     def _optimizer(self, run: Run) -> tuple[Optimizer, Array]:
@@ -151,17 +154,17 @@ class OpenAIES(Search):
         return Adam(learning_rate=rate), unit
 
     def unit(self, run: Run) -> Array:
-        """The unit (n,) of the optimizer's steps."""
+        """Return the unit of the optimizer's steps in each coordinate (n,)."""
         return self._optimizer(run)[1]
 
 
 class _Estimated(Objective):
-    """An objective whose gradients are estimated from the values of candidates around the place.
+    """An objective with gradients that a search estimates from the values of candidates around a point.
 
     Args:
-        search, run: whose noise and ranks make the estimate.
-        objective: what gives the values; None where only those that were told are known.
-        told: a place (n,), the candidates around it and their fitness.
+        search, run: draw the candidates and turn their values into an estimate.
+        objective: evaluates the candidates. None in a loop of ask and tell.
+        told: a point (n,), the candidates around it and their fitness, which are not evaluated again.
     """
 
     def __init__(
@@ -180,11 +183,11 @@ class _Estimated(Objective):
         return self.objective
 
     def values(self, population: Population, batch: Batch = ALL) -> Fitness:
-        """Those of the inner objective."""
+        """Return the values of the inner objective."""
         return self._inner().values(population, batch)
 
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
-        """The estimate at `w`. It has no loss: 0."""
+        """Write the estimate at `w` to `out` and return 0, because an estimate has no loss."""
         if self.told is not None and w is self.told[0]:
             _, population, fitness = self.told
             center: Array = self.run.state["center"]
@@ -196,25 +199,25 @@ class _Estimated(Objective):
         return 0.0
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
-        """Estimates for targets that the model draws at `w`."""
+        """Return an objective that estimates gradients for targets that the model draws at `w`."""
         return _Estimated(self.search, self.run, self._inner().sampled(w * self.search.unit(self.run), batch, random))
 
     def size(self, batch: Batch) -> int:
-        """That of the inner objective."""
+        """Return the size of the batch in the inner objective."""
         return self._inner().size(batch)
 
     def gradient_cost(self, batch: Batch) -> Cost:
-        """A population."""
+        """Return the cost of one population."""
         return self._inner().values_cost(self.search.popsize, batch)
 
     def sampled_cost(self, batch: Batch) -> Cost:
-        """That of the inner objective."""
+        """Return the cost in the inner objective."""
         return self._inner().sampled_cost(batch)
 
 
 def centered_ranks(values: Fitness) -> Fitness:
-    """Ranks from -1/2 (smallest) to 1/2, equal for equal values; (P,) to (P,)."""
-    from scipy.stats import rankdata  # slow to import, and not needed by others
+    """Return the ranks of P values, scaled to [-1/2, 1/2]; equal values share the mean of their ranks."""
+    from scipy.stats import rankdata  # here, because importing scipy.stats takes as long as importing popgrad
 
     if len(values) < 2:
         return np.zeros(len(values))

@@ -108,7 +108,7 @@ _FINAL = 2  # evaluations at the end: the center, and the best candidate again
 
 
 class _Function(Objective):
-    """A function of populations, whose values are checked."""
+    """A function of populations with checked values."""
 
     dtype = np.dtype(np.float64)
 
@@ -122,7 +122,7 @@ class _Function(Objective):
     def values(self, population: Population, batch: Batch = ALL) -> Fitness:
         """See `Objective.values`."""
         assert isinstance(population, np.ndarray)
-        population.setflags(write=False)  # the search's own memory: f must not write to it
+        population.setflags(write=False)  # f must not modify the memory of the search
         return checked_fitness(self.operation, self.f(population), len(population))
 
 
@@ -131,20 +131,20 @@ def _contains(population: Array, x: Array) -> bool:
 
 
 def _allows(budget: Budget, objective: Metered, run: Run, seconds: float) -> bool:
-    """Whether the budget covers another generation, and what is evaluated at the end."""
+    """Whether the budget covers another generation and the final evaluations."""
     final = 0 if np.array_equal(run.recommend(), run.best_x) else _FINAL
     following = run.search.cost(objective, Batch(), run).evaluations
     return budget.allows(0, objective.evaluations + following + final, seconds)
 
 
 def _solution(run: Run, objective: Metered | None, at_start: float) -> tuple[Array, float]:
-    """Return the solution and its value; without an objective, choose among the values measured so far."""
+    """Return the solution and its value; without an objective, choose among known values."""
     best, center = np.array(run.best_x), run.recommend()
     start = np.array(run.x0), at_start
     if objective is None or np.array_equal(center, best):
         return min((best, run.best_f), start, key=_value)
     at_center, again = (float(value) for value in objective.values(np.stack([center, best])))
-    if not np.isfinite([at_center, again]).all():  # f does not settle: the values that were finite
+    if not np.isfinite([at_center, again]).all():  # f is not deterministic: use the finite values
         return min((center, at_center), (best, run.best_f), start, key=_value)
     other = min((best, again), start, key=_value)
     return other if other[1] + abs(again - run.best_f) < at_center else (center, at_center)
