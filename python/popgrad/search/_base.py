@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -35,21 +34,10 @@ class Search(Method):
     numbers are functions of (run.seed, run.generation). Together these make every run resumable at any point.
     """
 
-    name: ClassVar[str]
-    """Name on the command line. Default: the name of the class in snake_case."""
-
-    label: ClassVar[str]
-    """Name in tables and charts. Default: the name of the class."""
-
     kind = "search"
     least_steps = 50
 
     popsize: int = 32
-
-    def __init_subclass__(cls) -> None:
-        words = re.findall("[A-Z]+(?![a-z])|[A-Z][a-z]+|[0-9]+", cls.__name__)
-        cls.name = vars(cls).get("name", "_".join(words).lower())
-        cls.label = vars(cls).get("label", cls.__name__)
 
     def __post_init__(self) -> None:
         positive_int(self, "popsize", self.popsize, self.least_popsize())
