@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,7 +16,7 @@ from popgrad.budget import Cost
 from popgrad.checks import fail, positive_int, whole_seed
 from popgrad.layout import Layout, checked_layout
 from popgrad.method import Method
-from popgrad.objective import Batch, Objective
+from popgrad.objective import Batch, Objective, Population
 from popgrad.search._bounds import Bounds, checked_box
 from popgrad.state import digest, flatten, like, restored
 
@@ -94,8 +94,8 @@ class Search(Method):
         """Fill ``run.state`` at the start of a run."""
 
     @abstractmethod
-    def propose(self, run: Run) -> Array:
-        """Return the next population, (P, n). The run then moves it within the bounds."""
+    def propose(self, run: Run) -> Population:
+        """Return the next population, (P, n). The run then moves an array within the bounds."""
 
     @abstractmethod
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
@@ -165,9 +165,17 @@ class Run:
         return len(self.x0)
 
     def ask(self) -> Array:
-        """Return the population to evaluate next, (P, n), read-only. It stays the same until ``tell``."""
+        """Return the population to evaluate next, (P, n), read-only. It stays the same until ``tell``.
+
+        It is an array, or `popgrad.Perturbations` if the search proposes those.
+        """
         if self._asked is None:
-            self._asked = _read_only(self.within(self.search.propose(self)))
+            proposed = self.search.propose(self)
+            if isinstance(proposed, np.ndarray):
+                proposed = _read_only(self.within(proposed))
+            elif self.box is not None:
+                fail(type(self.search).__name__, "candidates that are not stored cannot be kept within bounds")
+            self._asked = cast(Array, proposed)
         return self._asked
 
     def tell(self, fitness: ArrayLike) -> None:
