@@ -95,6 +95,80 @@ def test_kernel_headers_include_no_standard_header_with_bodies():
             assert include in allowed, f"{path} includes <{include}>"
 
 
+# --- Private names and sizes ----------------------------------------------------------------------------------------
+
+
+def is_private(name):
+    return name.startswith("_") and not name.startswith("__") and name != "_"
+
+
+def foreign_private_names(path):
+    """Yield (line, text) for each use of a private name that another file of the package defines."""
+    tree, defined, others = ast.parse(path.read_text()), set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            defined.add(node.id if isinstance(node, ast.Name) else node.attr)
+        elif isinstance(node, ast.Import | ast.ImportFrom) and not is_of_package(node):
+            others |= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and is_of_package(node):
+            yield from foreign_private_imports(path, node)
+        elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in defined:
+            root = ast.unparse(node).partition(".")[0]
+            if root not in others | {"self", "cls", "super()"}:
+                yield node.lineno, ast.unparse(node)
+
+
+def is_of_package(node):
+    return isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] == "popgrad"
+
+
+def foreign_private_imports(path, node):
+    """The same for ``from a import _b`` and ``from a._b import c``; a private module is for its own folder."""
+    for alias in node.names:
+        parent, _, last = f"{node.module}.{alias.name}".rpartition(".")
+        folder = PACKAGE.parent / parent.replace(".", "/")
+        module = any((folder / last).with_suffix(suffix).exists() for suffix in (".py", ".pyi"))
+        if is_private(last) and not (module and path.is_relative_to(folder)):
+            yield node.lineno, f"from {node.module} import {alias.name}"
+    parent, _, last = node.module.rpartition(".")
+    if is_private(last) and not path.is_relative_to(PACKAGE.parent / parent.replace(".", "/")):
+        yield node.lineno, f"from {node.module} import ..."
+
+
+@pytest.mark.parametrize(("path", "top"), list(modules()))
+def test_private_names_stay_in_their_file(path, top):
+    assert [f"{path.name}:{line}: {name}" for line, name in foreign_private_names(path)] == []
+
+
+def statement_lines(function):
+    """The number of lines with statements: without the signature, the docstring, comments and blank lines."""
+    body = function.body[1:] if ast.get_docstring(function) is not None else function.body
+    lines = set()
+    for statement in body:
+        for node in ast.walk(statement):
+            if hasattr(node, "lineno"):
+                lines |= {node.lineno, node.end_lineno}
+    return len(lines)
+
+
+@pytest.mark.parametrize(("path", "top"), list(modules()))
+def test_functions_are_short(path, top):
+    functions = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.FunctionDef)]
+    assert {f.name: lines for f in functions if (lines := statement_lines(f)) > 60} == {}
+
+
+@pytest.mark.skipif(not SOURCE.exists(), reason="the sources are not beside the tests")
+def test_files_are_short():
+    root = SOURCE.parent
+    paths = [p for f in ("python/popgrad", "csrc", "tests", "bench") for p in (root / f).rglob("*") if p.is_file()]
+    code = [p for p in paths if p.suffix in (".py", ".pyi", ".h", ".cpp", ".cu", ".jinja")]
+    lengths = {str(p.relative_to(root)): len(p.read_text().splitlines()) for p in code}
+    assert {name: length for name, length in lengths.items() if length > 550} == {}
+
+
 def public():
     for info in pkgutil.walk_packages(popgrad.__path__, "popgrad."):
         if info.name.rpartition(".")[2].startswith("_"):

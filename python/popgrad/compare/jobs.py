@@ -162,7 +162,7 @@ def _interrupts_blocked() -> Iterator[None]:
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     """Worker processes that end with this one, however it ends."""
     # Spawned, not forked: this process has threads. Each worker uses one thread, since the workers share the cores.
-    before = dict(os.environ)
+    before, others = dict(os.environ), set(multiprocessing.active_children())
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     pool = ProcessPoolExecutor(
@@ -181,7 +181,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
             "--workers 1 needs less memory",
         )
     except BaseException:
-        for process in list((pool._processes or {}).values()):
+        for process in set(multiprocessing.active_children()) - others:
             process.kill()
         raise
     finally:

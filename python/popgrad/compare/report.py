@@ -290,19 +290,7 @@ def _strip(
     scale = 100 if summary.metric == "error_rate" else 1
     found = {(run["entrant"], run["seed"]): number(run.get("test_metric")) for run in runs}
     diverged = {(run["entrant"], run["seed"]) for run in runs if run.get("diverged") is True}
-    values = [value for value in found.values() if value < math.inf] or [0.0]
-    low, high = min(values), max(values)
-    # A run that diverged to a finite value must not push all others to one side.
-    high = min(high, 1e3 * low) if low > 0 else high
-    log = low > 0 and high > 8 * low
-    title = f"{summary.short_metric_name}{' (%)' * (scale == 100)}{', log scale' * log}"
-    x_axis: dict[str, Any] = {"title": title}
-    if log:
-        x_axis |= {"tickformat": "~g", **_log_range(scale * low / 1.1, scale * high * 1.1, 120)}
-    else:
-        margin = 0.05 * (high - low) or 0.5 * (high or 1.0)
-        x_axis["range"] = [scale * (low - margin), scale * (high + margin)]
-
+    x_axis, high = _strip_axis(summary, scale, [value for value in found.values() if value < math.inf] or [0.0])
     marks, notes, bars = [], [], []
     seeds = 1 + max(seed for _, seed in found)
     for place, row in enumerate(summary.rows):
@@ -357,6 +345,19 @@ def _strip(
             "annotations": notes,
         },
     }
+
+
+def _strip_axis(summary: DatasetSummary, scale: float, values: Sequence[float]) -> tuple[dict[str, Any], float]:
+    """Return the axis of the metric and the largest value that it shows."""
+    low, high = min(values), max(values)
+    # A run that diverged to a finite value must not push all others to one side.
+    high = min(high, 1e3 * low) if low > 0 else high
+    log = low > 0 and high > 8 * low
+    title = f"{summary.short_metric_name}{' (%)' * (scale == 100)}{', log scale' * log}"
+    if log:
+        return {"title": title, "tickformat": "~g", **_log_range(scale * low / 1.1, scale * high * 1.1, 120)}, high
+    margin = 0.05 * (high - low) or 0.5 * (high or 1.0)
+    return {"title": title, "range": [scale * (low - margin), scale * (high + margin)]}, high
 
 
 def _json(values: Iterable[float]) -> list[float | None]:
