@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from scipy import sparse, special
 
 import popgrad as pg
-from popgrad.models.mlp import ACTIVATIONS, INITS, LOSSES, METRICS, SCORES
+from popgrad.models.measures import METRICS, score_of
+from popgrad.models.mlp import ACTIVATIONS, INITS, LOSSES, SCORES
 
 DIFFERENTIABLE = [name for name, has_gradient in ACTIVATIONS.items() if has_gradient]
 NUMERIC_LOSSES = [name for name in LOSSES if not SCORES[name][0]]
@@ -68,7 +69,7 @@ def hidden_and_outputs(model, params, X):
 
 def reference(model, population, X, y, metric="loss", weight=None):
     """`MLP.evaluate` as a loop."""
-    score = REFERENCE_SCORES[model.score_name("test", metric)]
+    score = REFERENCE_SCORES[score_of("test", metric, model.loss_name)]
     y = np.asarray(y) if SCORES[model.loss_name][0] else np.reshape(y, (len(X), -1))
     return np.array(
         [np.average(score(hidden_and_outputs(model, params, X)[1], y), weights=weight) for params in population]
