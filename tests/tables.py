@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,16 +30,3 @@ def write(folder: Path, text: str, name: str = "t.csv") -> Path:
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
-
-
-SOURCES: dict[str, tuple[str, dict[str, Any], str]] = {
-    "no target": ("good.csv", {}, "class"),
-    "target": ("good.csv", {"target": "member"}, "member"),
-    "behind a colon": ("good.csv:member", {}, "member"),
-    "twice the same": ("good.csv:member", {"target": "member"}, "member"),
-    "a colon in the column": ("colon.csv:a:b", {}, "a:b"),
-    "a colon in the file": ("odd:age.csv", {}, "class"),
-    "both": ("odd:age.csv:member", {}, "member"),
-    "bundled": ("diabetes:bmi", {}, "bmi"),
-    "npz": ("good.npz:y", {}, "y"),
-}

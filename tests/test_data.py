@@ -16,7 +16,7 @@ import sklearn.datasets
 
 from popgrad import data
 from popgrad.checks import InputError
-from tables import SOURCES, table, write
+from tables import table, write
 
 PARTS = ("train", "val", "test")
 
@@ -327,15 +327,6 @@ def test_nothing_given_is_modified(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(frame, frame_copy)
     X[:] = 0
     assert dataset.frame["x0"].tolist() == X_copy[:, 0].tolist()
-
-
-@pytest.mark.parametrize("case", SOURCES.values(), ids=SOURCES)
-@pytest.mark.usefixtures("sources")
-def test_a_source_may_name_its_target(case: tuple[str, dict[str, Any], str]) -> None:
-    source, options, target = case
-    dataset = data.load(source, **options)
-    assert dataset.target == target
-    assert dataset.name in ("good", "colon", "odd_age", "diabetes")
 
 
 def test_options_may_be_positional_and_the_module_is_an_attribute(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""popgrad.data: bad tables, sources, arrays and splits are refused before any work."""
+"""popgrad.data: sources that name their target, and bad tables, sources, arrays and splits, which it refuses."""
 
 from __future__ import annotations
 
@@ -199,3 +199,25 @@ def test_a_dataset_made_by_hand_is_checked(change: dict[str, Any], message: str)
     assert make(**good, classes=("0", "1")).y.dtype == np.int64
     with pytest.raises(InputError, match=message):
         make(**{**good, "classes": ("0", "1"), **change})
+
+
+SOURCES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "no target": ("good.csv", {}, "class"),
+    "target": ("good.csv", {"target": "member"}, "member"),
+    "behind a colon": ("good.csv:member", {}, "member"),
+    "twice the same": ("good.csv:member", {"target": "member"}, "member"),
+    "a colon in the column": ("colon.csv:a:b", {}, "a:b"),
+    "a colon in the file": ("odd:age.csv", {}, "class"),
+    "both": ("odd:age.csv:member", {}, "member"),
+    "bundled": ("diabetes:bmi", {}, "bmi"),
+    "npz": ("good.npz:y", {}, "y"),
+}
+
+
+@pytest.mark.parametrize("case", SOURCES.values(), ids=SOURCES)
+@pytest.mark.usefixtures("sources")
+def test_a_source_may_name_its_target(case: tuple[str, dict[str, Any], str]) -> None:
+    source, options, target = case
+    dataset = data.load(source, **options)
+    assert dataset.target == target
+    assert dataset.name in ("good", "colon", "odd_age", "diabetes")
