@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from popgrad.compare.report import write_report
-from test_report import DIGITS, evil_study, full_study, make_config, one_run, own_part, write_study
+from studies import DIGITS, full_study, make_config, one_run, write_study
+from test_report import evil_study, own_part
 
 
 def in_browser(page: Path, profile: Path, *options: str) -> str:

@@ -1,0 +1,90 @@
+"""A multilayer perceptron and its losses in NumPy, and problems to compare it on."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy import special
+
+from popgrad.models.mlp import ACTIVATIONS, LOSSES, SCORES
+
+NUMERIC_LOSSES = [name for name in LOSSES if not SCORES[name][0]]
+
+DTYPES = ("float32", "float64")
+
+every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
+
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+# --- The model in NumPy, float64 ----------------------------------------------------------------------------------
+
+REFERENCE = {
+    "identity": lambda z: z,
+    "relu": lambda z: np.maximum(z, 0),
+    "leaky_relu": lambda z: np.where(z > 0, z, 0.01 * z),
+    "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
+    "gelu": lambda z: z * special.ndtr(z),
+    "silu": lambda z: z * special.expit(z),
+    "tanh": np.tanh,
+    "sigmoid": special.expit,
+    "softplus": lambda z: np.logaddexp(z, 0),
+    "sin": np.sin,
+    "step": lambda z: (z > 0).astype(float),
+}
+
+
+def hidden_and_outputs(model, params, X):
+    """What goes into each activation, and the raw outputs, in float64."""
+    layers = list(model.views(params).values())
+    before, a = [], np.asarray(X, np.float64)
+    for number, (weight, bias) in enumerate(zip(layers[::2], layers[1::2], strict=True)):
+        z = a @ weight.T.astype(np.float64) + bias
+        if 2 * number + 2 == len(layers):
+            return before, z
+        before.append(z)
+        a = REFERENCE[model.activation](z)
+    raise AssertionError("a model has at least one layer")
+
+
+def targets(loss, samples, outputs, rng):
+    if SCORES[loss][0]:
+        return rng.integers(outputs, size=samples)
+    spread = 1 if loss == "binary_cross_entropy" else 4
+    return spread * (rng.random((samples, outputs)) - 0.5) + (0.5 if spread == 1 else 0)
+
+
+def problem(model, samples, seed=0, members=3):
+    """(population, X, y, weight) of a size that fits the model; the weights hold zeros."""
+    rng = np.random.default_rng(seed)
+    population = rng.normal(scale=0.7, size=(members, len(model.params))).astype(model.dtype)
+    X = rng.normal(size=(samples, model.sizes[0]))
+    weight = rng.integers(0, 4, samples) + (np.arange(samples) == 0)
+    if model.activation == "step":  # sums without rounding, so that a unit cannot tip over
+        population, X = np.round(4 * population) / 4, np.round(4 * X) / 4
+        population = population.astype(model.dtype)
+    return population, X.astype(model.dtype), targets(model.loss_name, samples, model.sizes[-1], rng), weight
+
+
+def metrics_of(loss):
+    fits = {"cross_entropy": ("loss", "error_rate"), "binary_cross_entropy": ("loss", "error_rate")}
+    return fits.get(loss, ("loss", "mse", "mae"))
+
+
+def sequential(torch, model):
+    """The same network as a PyTorch Sequential, with weights of its own."""
+
+    class Sin(torch.nn.Module):
+        def forward(self, x):
+            return torch.sin(x)
+
+    names = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU", "gelu": "GELU", "silu": "SiLU"}
+    names |= {"identity": "Identity", "tanh": "Tanh", "sigmoid": "Sigmoid", "softplus": "Softplus"}
+    unit = Sin if model.activation == "sin" else getattr(torch.nn, names[model.activation])
+    modules = []
+    for inputs, outputs in itertools.pairwise(model.sizes):
+        modules += [torch.nn.Linear(inputs, outputs), unit()]
+        modules += [torch.nn.Dropout(model.dropout)] if model.dropout else []
+    return torch.nn.Sequential(*modules[: -2 if model.dropout else -1]).to(getattr(torch, model.dtype.name)).eval()
