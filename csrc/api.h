@@ -23,18 +23,23 @@ const char* bfloat16_name();
 void step(const StepRule&, const double* fields, const StepArgs<float>* tensors, size_t count);
 void step(const StepRule&, const double* fields, const StepArgs<double>* tensors, size_t count);
 
-void move(const MoveRule&, const MoveArgs<float>&, size_t members);
-void move(const MoveRule&, const MoveArgs<double>&, size_t members);
+// One move of a population of `popsize` rows.
+void move(const MoveRule&, const MoveArgs<float>&, size_t popsize);
+void move(const MoveRule&, const MoveArgs<double>&, size_t popsize);
 
-void combine(const double* weights, const float* rows, const float* centre, size_t count, size_t n, float* out);
-void combine(const double* weights, const double* rows, const double* centre, size_t count, size_t n, double* out);
+// out = sum over rows of weights[p] * (rows[p] - center).
+void combine_rows(const double* weights, const float* rows, const float* center, size_t count, size_t n, float* out);
+void combine_rows(const double* weights, const double* rows, const double* center, size_t count, size_t n, double* out);
 
+// out[k] = mean over the other rows of |row - rows[which[k]]|, by coordinate.
 void spread(const float* rows, size_t count, const int64_t* which, size_t wanted, size_t n, float* out);
 void spread(const double* rows, size_t count, const int64_t* which, size_t wanted, size_t n, double* out);
 
 double sum_squares(const float* x, size_t n);
 double sum_squares(const double* x, size_t n);
 
+// Fully connected layers of these sizes, inputs first, with the activation between them.
+std::vector<Layer> dense_layers(const std::vector<int64_t>& sizes, int activation);
 int64_t parameter_count(const Shape&);
 
 // A batch in the layout of the population kernels, made once and evaluated many times.
@@ -49,23 +54,23 @@ PackedData<double> pack(const Batch<double>&);
 // For evaluation in bfloat16, where bfloat16_kernels() are.
 PackedData<float> pack_bfloat16(const Batch<float>&);
 
-// out[p] = weighted mean of the score of the network whose parameters are row p of (members, parameter_count).
-void evaluate(const Shape&, int score, const float* population, size_t members, const PackedData<float>&, double* out);
-void evaluate(const Shape&, int score, const double* population, size_t members, const PackedData<double>&,
+// out[p] = weighted mean of the score of the network whose parameters are row p of (popsize, parameter_count).
+void evaluate(const Shape&, int score, const float* population, size_t popsize, const PackedData<float>&, double* out);
+void evaluate(const Shape&, int score, const double* population, size_t popsize, const PackedData<double>&,
               double* out);
 
-// A population that is not stored: member p is centre + sigma * noise(p), a pure function of (seed, stream, p).
-// Mirrored, member p + members / 2 has the noise of member p, negated.
+// A population that is not stored: member p is center + sigma * noise(p), a pure function of (seed, stream, p).
+// If it is antithetic, member p + popsize / 2 has the noise of member p, negated.
 struct NoisePart {
   int64_t rows,
       columns;  // a matrix whose noise is A B^T / sqrt(rank); or, with no rows, numbers with noise of their own
 };
 template <class T>
 struct Perturbations {
-  const T* centre;
+  const T* center;
   double sigma;
-  size_t members;
-  bool mirrored;
+  size_t popsize;
+  bool antithetic;
   uint64_t seed;
   uint32_t stream;
   int rank;  // of the matrices
@@ -86,13 +91,13 @@ void rows(const Perturbations<float>&, size_t first, size_t count, float* out);
 void rows(const Perturbations<double>&, size_t first, size_t count, double* out);
 
 // out = sum over members of weights[p] * noise(p).
-void combine(const Perturbations<float>&, const double* weights, float* out);
-void combine(const Perturbations<double>&, const double* weights, double* out);
+void combine_noise(const Perturbations<float>&, const double* weights, float* out);
+void combine_noise(const Perturbations<double>&, const double* weights, double* out);
 
-// Raw outputs (members, samples, outputs) of the networks whose parameters are the rows of (members, parameter_count).
-void forward(const Shape&, const float* population, size_t members, const Batch<float>&, float* out);
-void forward(const Shape&, const double* population, size_t members, const Batch<double>&, double* out);
-void forward_bfloat16(const Shape&, const float* population, size_t members, const Batch<float>&, float* out);
+// Raw outputs (popsize, samples, outputs) of the networks whose parameters are the rows of (popsize, parameter_count).
+void forward(const Shape&, const float* population, size_t popsize, const Batch<float>&, float* out);
+void forward(const Shape&, const double* population, size_t popsize, const Batch<double>&, double* out);
+void forward_bfloat16(const Shape&, const float* population, size_t popsize, const Batch<float>&, float* out);
 
 // The weighted mean loss; its gradient is written to out (parameter_count).
 double gradient(const Shape&, int score, const float* w, const Batch<float>&, const Dropout&, float* out);

@@ -15,8 +15,8 @@ from scipy import sparse, special
 import popgrad as pg
 from popgrad.model import ACTIVATIONS, INITS, LOSSES, METRICS, SCORES
 
-DIFFERENTIABLE = [name for name, has_gradient in ACTIVATIONS.items() if has_gradient]
-NUMERIC_LOSSES = [name for name in LOSSES if not SCORES[name][0]]
+DIFFERENTIABLE = [name for name, activation in ACTIVATIONS.items() if activation.differentiable]
+NUMERIC_LOSSES = [name for name in LOSSES if not SCORES[name].labels]
 DTYPES = ("float32", "float64")
 
 every_activation = pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -69,14 +69,14 @@ def hidden_and_outputs(model, params, X):
 def reference(model, population, X, y, metric="loss", weight=None):
     """`MLP.evaluate` as a loop."""
     score = REFERENCE_SCORES[model.score_name("test", metric)]
-    y = np.asarray(y) if SCORES[model.loss_name][0] else np.reshape(y, (len(X), -1))
+    y = np.asarray(y) if SCORES[model.loss_name].labels else np.reshape(y, (len(X), -1))
     return np.array(
         [np.average(score(hidden_and_outputs(model, params, X)[1], y), weights=weight) for params in population]
     )
 
 
 def targets(loss, samples, outputs, rng):
-    if SCORES[loss][0]:
+    if SCORES[loss].labels:
         return rng.integers(outputs, size=samples)
     spread = 1 if loss == "binary_cross_entropy" else 4
     return spread * (rng.random((samples, outputs)) - 0.5) + (0.5 if spread == 1 else 0)
@@ -119,7 +119,7 @@ def smooth_case(activation, loss, margin=1e-3):
         model.params = population[0]
         before, z = hidden_and_outputs(model, model.params, X)
         distances = [np.abs(z).min() for z in before]
-        if not SCORES[loss][0]:
+        if not SCORES[loss].labels:
             distances += [np.abs(z - y).min(), np.abs(np.abs(z - y) - 1).min()]
         if min(distances) > margin:
             return model, X, y, weight
@@ -177,7 +177,7 @@ def test_loss_and_gradient_equal_pytorch(activation, loss, dtype, weighted):
     module = sequential(torch, model)
     module.load_state_dict({name: torch.tensor(view) for name, view in model.views().items()})
     z = module(torch.tensor(X))
-    target = torch.tensor(y) if SCORES[loss][0] else torch.tensor(y.astype(dtype))
+    target = torch.tensor(y) if SCORES[loss].labels else torch.tensor(y.astype(dtype))
     each = torch_loss(torch, loss)(z, target)
     each = each if each.ndim == 1 else each.mean(dim=1)
     w = torch.tensor(weight if weighted else np.ones(len(X))).to(z.dtype)

@@ -75,12 +75,14 @@ template <class T>
 constexpr ScoreFn<T> score_fns[] = {SCORES(X)};
 #undef X
 
+int64_t outputs_of(const Shape& shape) { return shape.layers[shape.count - 1].outputs; }
+
 // The sum of weight * score over one block, whose raw outputs are z.
 template <class T>
 double block_sum(const Shape& shape, int score, const T* z, const Packed<T>& packed, int64_t b) {
   const int64_t begin = b * block_samples, lanes = lanes_of(packed, b), count = samples_in(packed.samples, b);
   alignas(64) T value[block_samples];
-  score_fns<T>[score](z, packed.y + begin * packed.y_width, int(shape.sizes[shape.layers]), int(lanes), value, nullptr);
+  score_fns<T>[score](z, packed.y + begin * packed.y_width, int(outputs_of(shape)), int(lanes), value, nullptr);
   for (int64_t s = 0; s < lanes; ++s) value[s] = s < count ? packed.weight[begin + s] * value[s] : T(0);
   return double(sum_lanes(value, lanes));
 }

@@ -261,7 +261,7 @@ double sum_squares(const T* x, size_t begin, size_t end) {
 }
 
 template <class T>
-void combine(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out, size_t begin,
+void combine(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out, size_t begin,
              size_t end) {
   for (size_t i = begin; i < end; ++i) out[i] = T(0);
   for (size_t p = 0; p < count; ++p) {
@@ -269,7 +269,7 @@ void combine(const double* weights, const T* rows, const T* centre, size_t count
     if (weight == T(0)) continue;  // a member whose fitness is not finite takes no part, whatever its row holds
     const T* const row = rows + p * n;
 #pragma GCC ivdep
-    for (size_t i = begin; i < end; ++i) out[i] += weight * (row[i] - centre[i]);
+    for (size_t i = begin; i < end; ++i) out[i] += weight * (row[i] - center[i]);
   }
 }
 

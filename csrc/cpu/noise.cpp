@@ -102,9 +102,9 @@ void expand(const T* left, const T* right, int rank, int64_t rows, int64_t colum
 }
 
 template <class T>
-void perturb(const T* centre, T sigma, const T* noise, size_t n, T* out) {
+void perturb(const T* center, T sigma, const T* noise, size_t n, T* out) {
 #pragma GCC ivdep
-  for (size_t i = 0; i < n; ++i) out[i] = centre[i] + sigma * noise[i];
+  for (size_t i = 0; i < n; ++i) out[i] = center[i] + sigma * noise[i];
 }
 
 template <class T>
@@ -115,15 +115,15 @@ template <class T>
 
 // Sums of a few members are added in double: millions of members lose no digits.
 template <class T>
-void combine(uint64_t seed, uint32_t stream, const double* weights, size_t members, size_t begin, size_t end, T* out) {
+void combine(uint64_t seed, uint32_t stream, const double* weights, size_t popsize, size_t begin, size_t end, T* out) {
   constexpr size_t together = 64;
   alignas(64) T z[noise_piece], part[noise_piece];
   alignas(64) double sum[noise_piece];
   for (; begin < end; begin += noise_piece, out += noise_piece) {
     for (size_t i = 0; i < noise_piece; ++i) sum[i] = 0;
-    for (size_t first = 0; first < members; first += together) {
+    for (size_t first = 0; first < popsize; first += together) {
       for (size_t i = 0; i < noise_piece; ++i) part[i] = T(0);
-      for (size_t p = first; p < first + together && p < members; ++p) {
+      for (size_t p = first; p < first + together && p < popsize; ++p) {
         if (weights[p] == 0) continue;
         draw_piece(seed, stream, uint32_t(p), uint32_t(begin / noise_piece), z);
         add_scaled(T(weights[p]), z, noise_piece, part);

@@ -28,8 +28,8 @@ __all__ = ["MLP"]
 
 Array = NDArray[Any]
 
-ACTIVATIONS = _core.activations()  # name: has a gradient
-LOSSES = tuple(name for name, (_, differentiable) in SCORES.items() if differentiable)
+ACTIVATIONS = _core.activations()
+LOSSES = tuple(name for name, score in SCORES.items() if score.differentiable)
 METRICS = ("loss", "error_rate", "mse", "mae")  # the native ones; `popgrad.metrics` has the others
 
 _DTYPES = ("float32", "float64")
@@ -226,7 +226,7 @@ class MLP:
                 outputs, inputs = view.shape
                 variance = {"he": 2 / inputs, "glorot": 2 / (inputs + outputs), "lecun": 1 / inputs}[scheme]
                 view[:] = math.sqrt(variance if shape == "normal" else 3 * variance)
-        out, stream = self._params[None], Stream.INITIALISE
+        out, stream = self._params[None], Stream.INITIALIZE
         if shape == "normal":
             zero = np.zeros_like(width)
             move("SpreadGaussian", out, [zero, width], seed=seed, generation=0, stream=stream, width=1.0)
@@ -261,7 +261,7 @@ class MLP:
         if classes is not None:
             y = labels.encode(operation, y, classes)
         y = real(operation, "y", y, f"; {_ENCODE}" if self.takes_classes else "")
-        if SCORES[self.loss_name][0]:
+        if SCORES[self.loss_name].labels:
             if y.shape not in ((samples,), (samples, 1)):
                 fail(operation, f"y must be class labels of shape ({samples},), got {y.shape}")
             whole = y.reshape(-1).astype(np.float64)
@@ -431,7 +431,7 @@ class MLP:
 
     def check_gradient(self, operation: str) -> None:
         """Fail if the network has no gradient."""
-        if not ACTIVATIONS[self.activation]:
+        if not ACTIVATIONS[self.activation].differentiable:
             fail(
                 operation,
                 f"activation {self.activation!r} has no gradient. Train it with a search (popgrad.search), "

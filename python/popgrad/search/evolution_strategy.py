@@ -85,7 +85,7 @@ class OpenAIES(Search):
         sigma, spread = self._sigma(run)
         # (x_k - centre) / sigma is z_k: the steps need not be drawn again, and bounds are taken into account.
         weights = utility / (max(int(finite.sum()), 1) * sigma**2)
-        _core.combine(weights, population, state["centre"], gradient)
+        _core.combine_rows(weights, population, state["centre"], gradient)
         gradient = gradient / spread * (unit / spread)  # of x / unit
         named = {name.removeprefix("optimizer."): v for name, v in state.items() if name.startswith("optimizer.")}
         inner, scaled = State.from_dict(named), state["centre"] / unit
