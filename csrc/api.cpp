@@ -109,7 +109,7 @@ void move_any(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) {
 
 template <class T>
 void combine_rows_any(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {
-  // Narrow columns, so that the running sums stay in the first cache level while the rows stream by.
+  // Columns are narrow, so that the running sums stay in the first-level cache while the rows stream by.
   constexpr size_t columns = 1024;
   parallel(int64_t((n + columns - 1) / columns), 2.0 * double(count) * double(n), [&](int64_t i) {
     const size_t begin = size_t(i) * columns;
@@ -188,8 +188,7 @@ void forward_any(const Fns& fns, const Shape& shape, const T* population, size_t
 
 template <class T>
 double gradient_any(const Shape& shape, int score, const T* w, const Batch<T>& batch, const Dropout& dropout, T* out) {
-  // Parts of the batch, as many as the batch is long but at most sixteen: each sums into a gradient of its
-  // own, and those are added in order.
+  // The batch is cut into parts, at most sixteen. Each part has its own gradient, and these are added in order.
   const int64_t n = parameter_count(shape), blocks = block_count(batch.samples);
   const int64_t part_blocks = std::max<int64_t>(4, (blocks + 15) / 16);
   const int64_t parts = (blocks + part_blocks - 1) / part_blocks, length = part_blocks * block_samples;
@@ -197,7 +196,7 @@ double gradient_any(const Shape& shape, int score, const T* w, const Batch<T>& b
   const size_t need = network<T>().gradient_scratch(shape);
   double sums[16] = {};
   const auto own = allocate<T>(size_t(n) * size_t(parts - 1));
-  // Of long parts a piece at a time, so that the call can be ended.
+  // Long parts are processed in pieces, so that a signal can end the call.
   const double each = 6.0 * double(n) * block_samples;
   const int64_t step = std::min(length, std::max<int64_t>(1, int64_t(5e8 / each)) * block_samples);
   for (int64_t at = 0; at < length; at += step)

@@ -1,6 +1,6 @@
 // The narrow waist: every native operation, once for float and once for double. It checks sizes, picks the
-// table of the instruction set in use and splits the work over threads. Pointers are trusted: their shapes,
-// types and alignment are the bindings' affair. Everything here may be called without the GIL.
+// table of the instruction set in use and splits the work over threads. Pointers are trusted: the
+// bindings check shapes, types and alignment. Every function may be called without the GIL.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@
 
 namespace popgrad {
 
-// The table in use, products of bfloat16 numbers and the name of what makes them (null where there are none). Picked at
-// the first call; throws std::runtime_error for a POPGRAD_ISA that cannot be had.
+// The table in use, the functions that multiply bfloat16 numbers, and the name of their instruction set (null if there
+// are none). The first call picks them; it throws std::runtime_error if POPGRAD_ISA is not available.
 const Kernels& kernels();
 const Bfloat16Fns* bfloat16_kernels();
 const char* bfloat16_name();
@@ -51,7 +51,7 @@ struct PackedData {
 };
 PackedData<float> pack(const Batch<float>&);
 PackedData<double> pack(const Batch<double>&);
-// For evaluation in bfloat16, where bfloat16_kernels() are.
+// For evaluation in bfloat16. Needs bfloat16_kernels().
 PackedData<float> pack_bfloat16(const Batch<float>&);
 
 // out[p] = weighted mean of the score of the network whose parameters are row p of (popsize, parameter_count).
@@ -63,7 +63,7 @@ void evaluate(const Shape&, int score, const double* population, size_t popsize,
 // If it is antithetic, member p + popsize / 2 has the noise of member p, negated.
 struct NoisePart {
   int64_t rows,
-      columns;  // a matrix whose noise is A B^T / sqrt(rank); or, with no rows, numbers with noise of their own
+      columns;  // a matrix whose noise is A B^T / sqrt(rank); without rows, numbers with independent noise
 };
 template <class T>
 struct Perturbations {
@@ -81,8 +81,8 @@ size_t parameter_count(const std::vector<NoisePart>&);
 // How many normal numbers a member takes: of a matrix A (rows, rank) and B (columns, rank), each column by column.
 size_t drawn_count(const std::vector<NoisePart>&, int rank);
 
-// As above; where there are matrices, the parts are a weight and a bias for each layer of the network, and the data are
-// not those of pack_bfloat16.
+// Evaluates such a population. If it has matrices, the parts must be a weight and a bias for each layer of the network,
+// and the data must not come from pack_bfloat16.
 void evaluate(const Shape&, int score, const Perturbations<float>&, const PackedData<float>&, double* out);
 void evaluate(const Shape&, int score, const Perturbations<double>&, const PackedData<double>&, double* out);
 

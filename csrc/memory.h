@@ -18,7 +18,7 @@ std::unique_ptr<T[], void (*)(T*)> allocate(size_t count) {
           [](T* p) { ::operator delete(p, line); }};
 }
 
-// This thread's scratch memory, which grows and is kept: a step on a small network must not pay for it.
+// This thread's scratch memory. It grows and is kept, so that a step on a small network does not pay for an allocation.
 template <class T>
 T* scratch(size_t count) {
   static thread_local auto memory = allocate<T>(0);
@@ -30,7 +30,7 @@ T* scratch(size_t count) {
   return memory.get();
 }
 
-// Of a pair of functions or tables, the one for T.
+// Returns the one of a pair of functions or tables that is for T.
 template <class T, class F32, class F64>
 inline auto of_type(F32 f32, F64 f64) {
   if constexpr (sizeof(T) == sizeof(float))

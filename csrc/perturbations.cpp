@@ -1,4 +1,4 @@
-// Populations that are never stored: each thread makes a member's parameters where it needs them.
+// Populations that are never stored: each thread draws a member's parameters when it needs them.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -41,7 +41,7 @@ size_t drawn_in(const NoisePart& part, int rank) {
 
 size_t numbers_in(const NoisePart& part) { return size_t(std::max<int64_t>(part.rows, 1) * part.columns); }
 
-// The noise of the parts from `first_part` on as numbers; `drawn` is what the member drew for those.
+// Expands the noise of the parts from `first_part` on; `drawn` holds the numbers that the member drew for them.
 template <class T>
 void expand(const Perturbations<T>& p, size_t first_part, const T* drawn, T* out) {
   for (size_t k = first_part; k < p.parts.size(); ++k) {
@@ -102,7 +102,7 @@ template <class T>
 void evaluate_low_rank(const Shape& shape, int score, const Perturbations<T>& p, const PackedData<T>& data,
                        double* out) {
   const size_t n = parameter_count(p.parts), drawn = drawn_count(p.parts, p.rank), half = drawn_members(p);
-  const size_t together = std::clamp<size_t>(half / 64, 1, 12);  // no more than leaves work for all threads
+  const size_t together = std::clamp<size_t>(half / 64, 1, 12);  // few enough that all threads have work
   const size_t images = p.popsize / half, first_n = numbers_in(p.parts[0]) + numbers_in(p.parts[1]), rest = n - first_n;
   const size_t first_drawn = drawn_in(p.parts[0], p.rank) + drawn_in(p.parts[1], p.rank);
   const int64_t hidden = shape.layers[0].outputs, blocks = block_count(data.view.samples);

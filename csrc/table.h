@@ -1,4 +1,4 @@
-// What a backend offers: one constant table of function pointers, filled from the lists in csrc/kernels.
+// The interface of a backend: one constant table of function pointers, filled from the lists in csrc/kernels.
 // Only plain pointers and plain structs cross this boundary.
 #pragma once
 
@@ -68,7 +68,7 @@ struct MoveArgs {
   const double* fields;
   size_t field_stride;       // fields per member, or 0 where all share them
   const int64_t* chosen;     // one coordinate per member, or null
-  const uint32_t* identity;  // what stands for the member in the random numbers; null: its own number
+  const uint32_t* identity;  // the number of the member in the random numbers; null: its own number
   uint64_t seed;
   uint32_t stream, generation;
   size_t n;
@@ -126,7 +126,7 @@ struct Packed {
   int64_t samples, inputs, y_width;
 };
 
-// One candidate whose first layer is not stored: that of the center, and a matrix of low rank added to it.
+// One candidate whose first layer is not stored: it is the layer of the center plus a matrix of low rank.
 template <class T>
 struct Moved {
   const T* start;      // (blocks, outputs of the layer, lanes): the layer at the center
@@ -141,13 +141,13 @@ struct Moved {
 
 template <class T>
 struct NetworkFns {
-  // Elements of scratch, aligned to 64 bytes, that all calls but the last need.
+  // Elements of scratch memory, aligned to 64 bytes, that every function except gradient needs.
   size_t (*scratch)(const Shape&);
   // X may be null.
   void (*pack)(const Batch<T>&, int64_t block, T* X, T* y, T* weight);
   // Sum of weight * score over the blocks [first, last).
   double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
-  // The same in three parts for many candidates near a center w. The first layer at the center, one block of samples:
+  // The next three functions evaluate many candidates near a center w. The first layer at the center, for one block:
   void (*first_layer)(const Shape&, const T* w, const Packed<T>&, int64_t block, T* z);
   // out[b][q][k] (block_samples) = the product of row q of candidate k, at right + k * stride + q * inputs, with the
   // inputs.
@@ -189,7 +189,7 @@ struct RowFns {
                  size_t end);
 };
 
-// The noise of members that are not stored (kernels/random.h), bit-equal on every instruction set.
+// The noise of candidates that are not stored (kernels/random.h), bit-equal on every instruction set.
 template <class T>
 struct NoiseFns {
   // out[i - begin] = coordinate i of a member's noise; begin is a multiple of noise_piece.
@@ -198,13 +198,13 @@ struct NoiseFns {
   void (*expand)(const T* left, const T* right, int rank, int64_t rows, int64_t columns, T scale, T* out);
   // out = center + sigma * noise; out may be the noise itself.
   void (*perturb)(const T* center, T sigma, const T* noise, size_t n, T* out);
-  // out[i] = sum over members of weights[p] * noise, in order; members that weigh nothing are not drawn.
+  // out[i] = sum over members of weights[p] * noise, in order; members of weight zero are not drawn.
   void (*combine)(uint64_t seed, uint32_t stream, const double* weights, size_t popsize, size_t begin, size_t end,
                   T* out);
 };
 
-// The same for products of bfloat16 numbers summed in float, of a processor that has instructions for them. Weights,
-// inputs and what hidden layers pass on are rounded to bfloat16, to the nearest; all else is float.
+// Evaluation with products of bfloat16 numbers summed in float, for processors with instructions for them. Weights,
+// inputs and hidden values are rounded to the nearest bfloat16 number; everything else is float.
 struct Bfloat16Fns {
   bool (*works)();                   // whether a product comes out right on this processor
   int64_t (*words)(int64_t inputs);  // of one sample, padding included

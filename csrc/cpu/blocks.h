@@ -16,7 +16,8 @@ constexpr int64_t pad(int64_t count) {
   return (count + width - 1) / width * width;
 }
 
-// Samples of a block, and the lanes that hold them side by side: of the last block, no more than whole vectors.
+// The samples of a block, and the lanes that hold them side by side; the last block has no more than whole vectors
+// need.
 int64_t samples_in(int64_t samples, int64_t block) {
   const int64_t left = samples - block * block_samples;
   return left < block_samples ? left : block_samples;
@@ -60,7 +61,7 @@ T sum_lanes(const T* values, int64_t lanes) {
 
 template <template <class> class F, class T>
 void score(const T* z, const T* y, int outputs, int lanes, T* value, T* slope) {
-  // Two calls, so that each inlined copy knows whether it has slopes to write.
+  // Two calls, so that each inlined copy knows at compile time whether to write slopes.
   if (slope && F<T>::differentiable)
     F<T>::score(z, y, outputs, lanes, value, slope);
   else

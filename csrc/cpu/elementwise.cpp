@@ -1,5 +1,5 @@
 // Update steps and moves. Compiled once per instruction set, without contraction: a rule made of + - * / sqrt
-// gives the same bits on every one. Plain loops on purpose: the compiler vectorises them.
+// gives the same bits on every one. Plain loops on purpose: the compiler vectorizes them.
 // No standard headers with inline bodies here, see ARCHITECTURE.md.
 #include "../kernels/fields.h"
 #include "../kernels/packing.h"
@@ -24,7 +24,8 @@ template <class Rule, class T, Extent extent>
     T local[slots], value = w[i];
     for (int k = 0; k < states; ++k) local[k] = s[k][i];
     update<extent>(own, extras, g[i], value, local);
-    for (int k = 0; k < states; ++k) s[k][i] = local[k];  // before w: states that a rule leaves alone are not written
+    for (int k = 0; k < states; ++k)
+      s[k][i] = local[k];  // before w: a state that the rule does not change is not written
     w[i] = value;
   }
 }

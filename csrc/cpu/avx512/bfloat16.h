@@ -1,8 +1,8 @@
-// Population sums with products of bfloat16 numbers. A Unit is what multiplies them:
+// Population sums with products of bfloat16 numbers. A Unit multiplies them:
 //   depth_step, row_step: inputs and outputs of a layer are padded with zeros to multiples of these
 //   layer(W, bias, words, outputs, x, lanes, z): z (outputs, lanes) = bias + W x, where W is (outputs, words) and x
 //     (words, lanes), each word two inputs that follow one another; z has room for the padding
-//   Unit(): what a thread needs before the first layer; ~Unit(): after the last
+//   Unit() prepares a thread before the first layer; ~Unit() cleans up after the last
 #pragma once
 
 #include <immintrin.h>
@@ -92,7 +92,7 @@ struct Bfloat16Network {
       }
   }
 
-  // Every matrix of w, row by row, each from a multiple of 64 bytes on.
+  // Rounds every matrix of w, row by row. Each matrix begins at a multiple of 64 bytes.
   static void round_weights(const Shape& shape, const float* w, uint32_t* to) {
     for (int l = 0; l < shape.count; ++l) {
       const int64_t inputs = shape.layers[l].inputs, outputs = shape.layers[l].outputs, words = words_of(inputs);
@@ -134,8 +134,8 @@ struct Bfloat16Network {
     }
   }
 
-  // A layer of small whole numbers, which every order of sums gets right; few machines that have a unit are at hand
-  // when it is changed.
+  // Computes a layer of small whole numbers, whose sums are exact in every order. Few machines have such a unit, so a
+  // wrong one must be noticed at run time.
   static bool works() {
     constexpr int64_t outputs = 33, words = 32, lanes = 48;  // whole tiles, and more
     alignas(64) uint32_t W[48 * words] = {}, x[words * lanes];
