@@ -1,12 +1,14 @@
 #include "api.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <stdexcept>
 
 #include "cpu/detect.h"
 #include "cpu/threads.h"
 #include "memory.h"
+#include "scores.h"
 
 namespace popgrad {
 namespace {
@@ -97,21 +99,21 @@ void step_any(const StepRule& rule, const double* fields, const StepArgs<T>* ten
 }
 
 template <class T>
-void move_any(const MoveRule& rule, const MoveArgs<T>& args, size_t members) {
+void move_any(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) {
   const size_t pieces = (args.n + piece - 1) / piece;
-  parallel(int64_t(members * pieces), double(members) * double(args.n) * 10, [&](int64_t item) {
+  parallel(int64_t(popsize * pieces), double(popsize) * double(args.n) * 10, [&](int64_t item) {
     const size_t member = size_t(item) / pieces, begin = size_t(item) % pieces * piece;
     fn<T>(rule)(args, member, begin, std::min(args.n, begin + piece));
   });
 }
 
 template <class T>
-void combine_any(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out) {
-  // Narrow columns, so that the running sums stay in the first cache level while the rows stream by.
+void combine_rows_any(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {
+  // Columns are narrow, so that the running sums stay in the first-level cache while the rows stream by.
   constexpr size_t columns = 1024;
   parallel(int64_t((n + columns - 1) / columns), 2.0 * double(count) * double(n), [&](int64_t i) {
     const size_t begin = size_t(i) * columns;
-    row_fns<T>().combine(weights, rows, centre, count, n, out, begin, std::min(n, begin + columns));
+    row_fns<T>().combine(weights, rows, center, count, n, out, begin, std::min(n, begin + columns));
   });
 }
 
@@ -161,44 +163,32 @@ PackedData<T> pack_any(const Batch<T>& batch, const Bfloat16Fns* bfloat16) {
 }
 
 template <class T>
-void evaluate_any(const Shape& shape, int score, const T* population, size_t members, const PackedData<T>& data,
+void evaluate_any(const Shape& shape, int score, const T* population, size_t popsize, const PackedData<T>& data,
                   double* out) {
-  const int64_t n = parameter_count(shape), blocks = block_count(data.view.samples);
-  const int64_t parts = (blocks + part_blocks - 1) / part_blocks;
-  std::vector<double> sums(size_t(parts) * members);
-  const Evaluator<T> network = evaluator(data.view);
-  const size_t need = network.scratch(shape);
-  parallel(int64_t(sums.size()), double(members) * double(n) * double(data.view.samples), [&](int64_t item) {
-    const int64_t member = item / parts, first = item % parts * part_blocks;
-    sums[size_t(item)] = network.evaluate(shape, score, population + member * n, data.view, first,
-                                          std::min(blocks, first + part_blocks), scratch<T>(need));
+  const int64_t n = parameter_count(shape);
+  mean_scores(shape, score, data, {.count = popsize, .images = 1, .cut = true, .room = 0}, out, [&](size_t p, T*) {
+    return std::array<const T*, 2>{population + int64_t(p) * n, nullptr};
   });
-  for (size_t p = 0; p < members; ++p) {
-    double total = 0;
-    for (int64_t k = 0; k < parts; ++k) total += sums[p * size_t(parts) + size_t(k)];
-    out[p] = total / data.total_weight;
-  }
 }
 
 template <class T, class Fns>
-void forward_any(const Fns& fns, const Shape& shape, const T* population, size_t members, const Batch<T>& batch,
+void forward_any(const Fns& fns, const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch,
                  T* out) {
-  // Some members together, for which a block of samples is laid out once.
+  // Some candidates together, for which a block of samples is laid out once.
   constexpr int64_t together = 16;
-  const int64_t n = parameter_count(shape), blocks = block_count(batch.samples), all = int64_t(members);
+  const int64_t n = parameter_count(shape), blocks = block_count(batch.samples), all = int64_t(popsize);
   const size_t need = fns.scratch(shape);
   parallel((all + together - 1) / together * blocks, double(n) * double(batch.samples) * double(all),
            [&](int64_t item) {
              const int64_t first = item / blocks * together, b = item % blocks;
              fns.forward(shape, population + first * n, std::min(together, all - first), n, batch, b,
-                         out + first * batch.samples * shape.sizes[shape.layers], scratch<T>(need));
+                         out + first * batch.samples * shape.layers[shape.count - 1].outputs, scratch<T>(need));
            });
 }
 
 template <class T>
 double gradient_any(const Shape& shape, int score, const T* w, const Batch<T>& batch, const Dropout& dropout, T* out) {
-  // Parts of the batch, as many as the batch is long but at most sixteen: each sums into a gradient of its
-  // own, and those are added in order.
+  // The batch is cut into parts, at most sixteen. Each part has its own gradient, and these are added in order.
   const int64_t n = parameter_count(shape), blocks = block_count(batch.samples);
   const int64_t part_blocks = std::max<int64_t>(4, (blocks + 15) / 16);
   const int64_t parts = (blocks + part_blocks - 1) / part_blocks, length = part_blocks * block_samples;
@@ -206,7 +196,7 @@ double gradient_any(const Shape& shape, int score, const T* w, const Batch<T>& b
   const size_t need = network<T>().gradient_scratch(shape);
   double sums[16] = {};
   const auto own = allocate<T>(size_t(n) * size_t(parts - 1));
-  // Of long parts a piece at a time, so that the call can be ended.
+  // Long parts are processed in pieces, so that a signal can end the call.
   const double each = 6.0 * double(n) * block_samples;
   const int64_t step = std::min(length, std::max<int64_t>(1, int64_t(5e8 / each)) * block_samples);
   for (int64_t at = 0; at < length; at += step)
@@ -238,9 +228,16 @@ const Kernels& kernels() { return *picked().kernels; }
 const Bfloat16Fns* bfloat16_kernels() { return picked().bfloat16; }
 const char* bfloat16_name() { return picked().bfloat16 ? picked().name : nullptr; }
 
+std::vector<Layer> dense_layers(const std::vector<int64_t>& sizes, int activation) {
+  std::vector<Layer> layers;
+  for (size_t l = 0; l + 1 < sizes.size(); ++l)
+    layers.push_back({sizes[l], sizes[l + 1], l + 2 < sizes.size() ? activation : no_activation});
+  return layers;
+}
+
 int64_t parameter_count(const Shape& shape) {
   int64_t n = 0;
-  for (int l = 0; l < shape.layers; ++l) n += (shape.sizes[l] + 1) * shape.sizes[l + 1];
+  for (int l = 0; l < shape.count; ++l) n += (shape.layers[l].inputs + 1) * shape.layers[l].outputs;
   return n;
 }
 
@@ -248,21 +245,21 @@ int64_t parameter_count(const Shape& shape) {
   void step(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {                   \
     step_any(rule, fields, tensors, count);                                                                           \
   }                                                                                                                   \
-  void move(const MoveRule& rule, const MoveArgs<T>& args, size_t members) { move_any(rule, args, members); }         \
-  void combine(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out) {               \
-    combine_any(weights, rows, centre, count, n, out);                                                                \
+  void move(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) { move_any(rule, args, popsize); }         \
+  void combine_rows(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {          \
+    combine_rows_any(weights, rows, center, count, n, out);                                                           \
   }                                                                                                                   \
   void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out) {                   \
     spread_any(rows, count, which, wanted, n, out);                                                                   \
   }                                                                                                                   \
   double sum_squares(const T* x, size_t n) { return sum_squares_any(x, n); }                                          \
   PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch, nullptr); }                                      \
-  void evaluate(const Shape& shape, int score, const T* population, size_t members, const PackedData<T>& data,        \
+  void evaluate(const Shape& shape, int score, const T* population, size_t popsize, const PackedData<T>& data,        \
                 double* out) {                                                                                        \
-    evaluate_any(shape, score, population, members, data, out);                                                       \
+    evaluate_any(shape, score, population, popsize, data, out);                                                       \
   }                                                                                                                   \
-  void forward(const Shape& shape, const T* population, size_t members, const Batch<T>& batch, T* out) {              \
-    forward_any(network<T>(), shape, population, members, batch, out);                                                \
+  void forward(const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch, T* out) {              \
+    forward_any(network<T>(), shape, population, popsize, batch, out);                                                \
   }                                                                                                                   \
   double gradient(const Shape& shape, int score, const T* w, const Batch<T>& batch, const Dropout& dropout, T* out) { \
     return gradient_any(shape, score, w, batch, dropout, out);                                                        \
@@ -272,9 +269,9 @@ POPGRAD_BOTH(double)
 #undef POPGRAD_BOTH
 
 PackedData<float> pack_bfloat16(const Batch<float>& batch) { return pack_any(batch, bfloat16_kernels()); }
-void forward_bfloat16(const Shape& shape, const float* population, size_t members, const Batch<float>& batch,
+void forward_bfloat16(const Shape& shape, const float* population, size_t popsize, const Batch<float>& batch,
                       float* out) {
-  forward_any(*bfloat16_kernels(), shape, population, members, batch, out);
+  forward_any(*bfloat16_kernels(), shape, population, popsize, batch, out);
 }
 
 }  // namespace popgrad

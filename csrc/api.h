@@ -1,6 +1,6 @@
 // The narrow waist: every native operation, once for float and once for double. It checks sizes, picks the
-// table of the instruction set in use and splits the work over threads. Pointers are trusted: their shapes,
-// types and alignment are the bindings' affair. Everything here may be called without the GIL.
+// table of the instruction set in use and splits the work over threads. Pointers are trusted: the
+// bindings check shapes, types and alignment. Every function may be called without the GIL.
 #pragma once
 
 #include <cstddef>
@@ -12,8 +12,8 @@
 
 namespace popgrad {
 
-// The table in use, products of bfloat16 numbers and the name of what makes them (null where there are none). Picked at
-// the first call; throws std::runtime_error for a POPGRAD_ISA that cannot be had.
+// The table in use, the functions that multiply bfloat16 numbers, and the name of their instruction set (null if there
+// are none). The first call picks them; it throws std::runtime_error if POPGRAD_ISA is not available.
 const Kernels& kernels();
 const Bfloat16Fns* bfloat16_kernels();
 const char* bfloat16_name();
@@ -23,18 +23,23 @@ const char* bfloat16_name();
 void step(const StepRule&, const double* fields, const StepArgs<float>* tensors, size_t count);
 void step(const StepRule&, const double* fields, const StepArgs<double>* tensors, size_t count);
 
-void move(const MoveRule&, const MoveArgs<float>&, size_t members);
-void move(const MoveRule&, const MoveArgs<double>&, size_t members);
+// One move of a population of `popsize` rows.
+void move(const MoveRule&, const MoveArgs<float>&, size_t popsize);
+void move(const MoveRule&, const MoveArgs<double>&, size_t popsize);
 
-void combine(const double* weights, const float* rows, const float* centre, size_t count, size_t n, float* out);
-void combine(const double* weights, const double* rows, const double* centre, size_t count, size_t n, double* out);
+// out = sum over rows of weights[p] * (rows[p] - center).
+void combine_rows(const double* weights, const float* rows, const float* center, size_t count, size_t n, float* out);
+void combine_rows(const double* weights, const double* rows, const double* center, size_t count, size_t n, double* out);
 
+// out[k] = mean over the other rows of |row - rows[which[k]]|, by coordinate.
 void spread(const float* rows, size_t count, const int64_t* which, size_t wanted, size_t n, float* out);
 void spread(const double* rows, size_t count, const int64_t* which, size_t wanted, size_t n, double* out);
 
 double sum_squares(const float* x, size_t n);
 double sum_squares(const double* x, size_t n);
 
+// Fully connected layers of these sizes, inputs first, with the activation between them.
+std::vector<Layer> dense_layers(const std::vector<int64_t>& sizes, int activation);
 int64_t parameter_count(const Shape&);
 
 // A batch in the layout of the population kernels, made once and evaluated many times.
@@ -46,26 +51,26 @@ struct PackedData {
 };
 PackedData<float> pack(const Batch<float>&);
 PackedData<double> pack(const Batch<double>&);
-// For evaluation in bfloat16, where bfloat16_kernels() are.
+// For evaluation in bfloat16. Needs bfloat16_kernels().
 PackedData<float> pack_bfloat16(const Batch<float>&);
 
-// out[p] = weighted mean of the score of the network whose parameters are row p of (members, parameter_count).
-void evaluate(const Shape&, int score, const float* population, size_t members, const PackedData<float>&, double* out);
-void evaluate(const Shape&, int score, const double* population, size_t members, const PackedData<double>&,
+// out[p] = weighted mean of the score of the network whose parameters are row p of (popsize, parameter_count).
+void evaluate(const Shape&, int score, const float* population, size_t popsize, const PackedData<float>&, double* out);
+void evaluate(const Shape&, int score, const double* population, size_t popsize, const PackedData<double>&,
               double* out);
 
-// A population that is not stored: member p is centre + sigma * noise(p), a pure function of (seed, stream, p).
-// Mirrored, member p + members / 2 has the noise of member p, negated.
+// A population that is not stored: member p is center + sigma * noise(p), a pure function of (seed, stream, p).
+// If it is antithetic, member p + popsize / 2 has the noise of member p, negated.
 struct NoisePart {
   int64_t rows,
-      columns;  // a matrix whose noise is A B^T / sqrt(rank); or, with no rows, numbers with noise of their own
+      columns;  // a matrix whose noise is A B^T / sqrt(rank); without rows, numbers with independent noise
 };
 template <class T>
 struct Perturbations {
-  const T* centre;
+  const T* center;
   double sigma;
-  size_t members;
-  bool mirrored;
+  size_t popsize;
+  bool antithetic;
   uint64_t seed;
   uint32_t stream;
   int rank;  // of the matrices
@@ -76,8 +81,8 @@ size_t parameter_count(const std::vector<NoisePart>&);
 // How many normal numbers a member takes: of a matrix A (rows, rank) and B (columns, rank), each column by column.
 size_t drawn_count(const std::vector<NoisePart>&, int rank);
 
-// As above; where there are matrices, the parts are a weight and a bias for each layer of the network, and the data are
-// not those of pack_bfloat16.
+// Evaluates such a population. If it has matrices, the parts must be a weight and a bias for each layer of the network,
+// and the data must not come from pack_bfloat16.
 void evaluate(const Shape&, int score, const Perturbations<float>&, const PackedData<float>&, double* out);
 void evaluate(const Shape&, int score, const Perturbations<double>&, const PackedData<double>&, double* out);
 
@@ -86,13 +91,13 @@ void rows(const Perturbations<float>&, size_t first, size_t count, float* out);
 void rows(const Perturbations<double>&, size_t first, size_t count, double* out);
 
 // out = sum over members of weights[p] * noise(p).
-void combine(const Perturbations<float>&, const double* weights, float* out);
-void combine(const Perturbations<double>&, const double* weights, double* out);
+void combine_noise(const Perturbations<float>&, const double* weights, float* out);
+void combine_noise(const Perturbations<double>&, const double* weights, double* out);
 
-// Raw outputs (members, samples, outputs) of the networks whose parameters are the rows of (members, parameter_count).
-void forward(const Shape&, const float* population, size_t members, const Batch<float>&, float* out);
-void forward(const Shape&, const double* population, size_t members, const Batch<double>&, double* out);
-void forward_bfloat16(const Shape&, const float* population, size_t members, const Batch<float>&, float* out);
+// Raw outputs (popsize, samples, outputs) of the networks whose parameters are the rows of (popsize, parameter_count).
+void forward(const Shape&, const float* population, size_t popsize, const Batch<float>&, float* out);
+void forward(const Shape&, const double* population, size_t popsize, const Batch<double>&, double* out);
+void forward_bfloat16(const Shape&, const float* population, size_t popsize, const Batch<float>&, float* out);
 
 // The weighted mean loss; its gradient is written to out (parameter_count).
 double gradient(const Shape&, int score, const float* w, const Batch<float>&, const Dropout&, float* out);

@@ -1,4 +1,4 @@
-// What the sources of the narrow waist share: memory, and the network's kernels by type.
+// Shared by the sources of the narrow waist: memory, kernels by type, and how samples are cut.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@ std::unique_ptr<T[], void (*)(T*)> allocate(size_t count) {
           [](T* p) { ::operator delete(p, line); }};
 }
 
-// This thread's scratch memory, which grows and is kept: a step on a small network must not pay for it.
+// This thread's scratch memory. It grows and is kept, so that a step on a small network does not pay for an allocation.
 template <class T>
 T* scratch(size_t count) {
   static thread_local auto memory = allocate<T>(0);
@@ -30,7 +30,7 @@ T* scratch(size_t count) {
   return memory.get();
 }
 
-// Of a pair of functions or tables, the one for T.
+// Returns the one of a pair of functions or tables that is for T.
 template <class T, class F32, class F64>
 inline auto of_type(F32 f32, F64 f64) {
   if constexpr (sizeof(T) == sizeof(float))
@@ -44,23 +44,14 @@ inline const NetworkFns<T>& network() {
   return *of_type<T>(kernels().network_f32, kernels().network_f64);
 }
 
-// What sums up the score of one candidate, in the precision that the data were packed for.
-template <class T>
-struct Evaluator {
-  size_t (*scratch)(const Shape&);
-  double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
-};
-template <class T>
-inline Evaluator<T> evaluator([[maybe_unused]] const Packed<T>& packed) {
-  if constexpr (sizeof(T) == sizeof(float))
-    if (packed.words) return {bfloat16_kernels()->scratch, bfloat16_kernels()->evaluate};
-  return {network<T>().scratch, network<T>().evaluate};
-}
-
-// Blocks of samples whose scores are summed in one go; the sums of longer data are added in order, wherever the
-// parameters come from.
+// A part of the samples: blocks whose scores are summed in one go. The sums of the parts are added in order, wherever
+// the parameters come from.
 inline constexpr int64_t part_blocks = 16;
 
 inline int64_t block_count(int64_t samples) { return (samples + block_samples - 1) / block_samples; }
+inline int64_t part_count(int64_t blocks) { return (blocks + part_blocks - 1) / part_blocks; }
+
+// Elements of an array that fills whole cache lines and leaves a vector past its end, which matrix products may read.
+inline size_t padded(size_t count) { return (count + 31) / 16 * 16; }
 
 }  // namespace popgrad

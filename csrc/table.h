@@ -1,4 +1,4 @@
-// What a backend offers: one constant table of function pointers, filled from the lists in csrc/kernels.
+// The interface of a backend: one constant table of function pointers, filled from the lists in csrc/kernels.
 // Only plain pointers and plain structs cross this boundary.
 #pragma once
 
@@ -58,7 +58,7 @@ struct StepRule {
 
 inline constexpr int most_fields = 32, most_sums = 2;
 
-// One move of a population of `members` rows with n coordinates.
+// One move of a population with n coordinates.
 template <class T>
 struct MoveArgs {
   T* out[2];
@@ -68,7 +68,7 @@ struct MoveArgs {
   const double* fields;
   size_t field_stride;       // fields per member, or 0 where all share them
   const int64_t* chosen;     // one coordinate per member, or null
-  const uint32_t* identity;  // what stands for the member in the random numbers; null: its own number
+  const uint32_t* identity;  // the number of the member in the random numbers; null: its own number
   uint64_t seed;
   uint32_t stream, generation;
   size_t n;
@@ -85,11 +85,17 @@ struct MoveRule {
   MoveFn<double> f64;
 };
 
-// A multilayer perceptron: sizes[0] inputs, ..., sizes[layers] raw outputs; activation between them.
+// One layer of a network: activation(W x + b).
+struct Layer {
+  int64_t inputs, outputs;
+  int activation;  // index into Kernels::activations, or no_activation
+};
+inline constexpr int no_activation = -1;
+
+// The layers from the inputs to the raw outputs. Their parameters follow one another in the same order.
 struct Shape {
-  const int64_t* sizes;
-  int layers;
-  int activation;  // index into Kernels::activations
+  const Layer* layers;
+  int count;
 };
 
 // Samples, read where they lie: sample i is row rows[i] (or i, where rows is null) of X and y.
@@ -120,10 +126,10 @@ struct Packed {
   int64_t samples, inputs, y_width;
 };
 
-// One candidate whose first layer is not stored: that of the centre, and a matrix of low rank added to it.
+// One candidate whose first layer is not stored: it is the layer of the center plus a matrix of low rank.
 template <class T>
 struct Moved {
-  const T* start;      // (blocks, outputs of the layer, lanes): the layer at the centre
+  const T* start;      // (blocks, outputs of the layer, lanes): the layer at the center
   const T* projected;  // sample block b, column q: `projected + b * block_stride + q * column_stride`, one per lane
   int64_t block_stride, column_stride;
   const T* left;  // (rank, outputs)
@@ -135,13 +141,13 @@ struct Moved {
 
 template <class T>
 struct NetworkFns {
-  // Elements of scratch, aligned to 64 bytes, that all calls but the last need.
+  // Elements of scratch memory, aligned to 64 bytes, that every function except gradient needs.
   size_t (*scratch)(const Shape&);
   // X may be null.
   void (*pack)(const Batch<T>&, int64_t block, T* X, T* y, T* weight);
   // Sum of weight * score over the blocks [first, last).
   double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
-  // The same in three parts for many candidates near a centre w. The first layer at the centre, one block of samples:
+  // The next three functions evaluate many candidates near a center w. The first layer at the center, for one block:
   void (*first_layer)(const Shape&, const T* w, const Packed<T>&, int64_t block, T* z);
   // out[b][q][k] (block_samples) = the product of row q of candidate k, at right + k * stride + q * inputs, with the
   // inputs.
@@ -153,8 +159,8 @@ struct NetworkFns {
   // past the end of B's last row is read.
   void (*add_product)(const T* A, int64_t a_stride, const T* B, int64_t b_stride, T* C, int64_t rows, int64_t depth,
                       int64_t columns);
-  // Raw outputs of one block of samples, written into out (members, samples, sizes[layers]); population (members, n).
-  void (*forward)(const Shape&, const T* population, int64_t members, int64_t n, const Batch<T>&, int64_t block, T* out,
+  // Raw outputs of one block of samples, written into out (popsize, samples, outputs); population (popsize, n).
+  void (*forward)(const Shape&, const T* population, int64_t popsize, int64_t n, const Batch<T>&, int64_t block, T* out,
                   T* scratch);
   size_t (*gradient_scratch)(const Shape&);
   // Adds d(scale * sum of weight * loss) / d w over the samples [begin, end); returns the sum, not scaled.
@@ -175,30 +181,30 @@ struct Score {
 template <class T>
 struct RowFns {
   double (*sum_squares)(const T* x, size_t begin, size_t end);
-  // out[i] = sum over rows of weights[p] * (rows[p][i] - centre[i]), in the order of the rows.
-  void (*combine)(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out, size_t begin,
+  // out[i] = sum over rows of weights[p] * (rows[p][i] - center[i]), in the order of the rows.
+  void (*combine)(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out, size_t begin,
                   size_t end);
   // out[k][i] = mean over the other rows e of |rows[e][i] - rows[which[k]][i]|.
   void (*spread)(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out, size_t begin,
                  size_t end);
 };
 
-// The noise of members that are not stored (kernels/random.h), bit-equal on every instruction set.
+// The noise of candidates that are not stored (kernels/random.h), bit-equal on every instruction set.
 template <class T>
 struct NoiseFns {
   // out[i - begin] = coordinate i of a member's noise; begin is a multiple of noise_piece.
   void (*draw)(uint64_t seed, uint32_t stream, uint32_t member, size_t begin, size_t end, T* out);
   // out (rows, columns) = scale * sum over q of left[q * rows + .] right[q * columns + .].
   void (*expand)(const T* left, const T* right, int rank, int64_t rows, int64_t columns, T scale, T* out);
-  // out = centre + sigma * noise; out may be the noise itself.
-  void (*perturb)(const T* centre, T sigma, const T* noise, size_t n, T* out);
-  // out[i] = sum over members of weights[p] * noise, in order; members that weigh nothing are not drawn.
-  void (*combine)(uint64_t seed, uint32_t stream, const double* weights, size_t members, size_t begin, size_t end,
+  // out = center + sigma * noise; out may be the noise itself.
+  void (*perturb)(const T* center, T sigma, const T* noise, size_t n, T* out);
+  // out[i] = sum over members of weights[p] * noise, in order; members of weight zero are not drawn.
+  void (*combine)(uint64_t seed, uint32_t stream, const double* weights, size_t popsize, size_t begin, size_t end,
                   T* out);
 };
 
-// The same for products of bfloat16 numbers summed in float, of a processor that has instructions for them. Weights,
-// inputs and what hidden layers pass on are rounded to bfloat16, to the nearest; all else is float.
+// Evaluation with products of bfloat16 numbers summed in float, for processors with instructions for them. Weights,
+// inputs and hidden values are rounded to the nearest bfloat16 number; everything else is float.
 struct Bfloat16Fns {
   bool (*works)();                   // whether a product comes out right on this processor
   int64_t (*words)(int64_t inputs);  // of one sample, padding included
@@ -206,7 +212,7 @@ struct Bfloat16Fns {
   void (*pack)(const Batch<float>&, int64_t block, uint32_t* words);
   double (*evaluate)(const Shape&, int score, const float* w, const Packed<float>&, int64_t first, int64_t last,
                      float* scratch);
-  void (*forward)(const Shape&, const float* population, int64_t members, int64_t n, const Batch<float>&, int64_t block,
+  void (*forward)(const Shape&, const float* population, int64_t popsize, int64_t n, const Batch<float>&, int64_t block,
                   float* out, float* scratch);
 };
 

@@ -10,7 +10,7 @@ from scipy import special
 
 from popgrad.models.mlp import ACTIVATIONS, LOSSES, SCORES
 
-NUMERIC_LOSSES = [name for name in LOSSES if not SCORES[name][0]]
+NUMERIC_LOSSES = [name for name in LOSSES if not SCORES[name].labels]
 
 DTYPES = ("float32", "float64")
 
@@ -50,7 +50,7 @@ def hidden_and_outputs(model, params, X):
 
 
 def targets(loss, samples, outputs, rng):
-    if SCORES[loss][0]:
+    if SCORES[loss].labels:
         return rng.integers(outputs, size=samples)
     spread = 1 if loss == "binary_cross_entropy" else 4
     return spread * (rng.random((samples, outputs)) - 0.5) + (0.5 if spread == 1 else 0)

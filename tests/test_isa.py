@@ -315,17 +315,17 @@ for dtype in (np.float32, np.float64):
                 core.step(core.StepPlan(rule, fields, around), w, g, state, t)
             scales = [] if state.scales is None else [state.scales]
             print(name, stored.__name__, digest(w, average, state.slots, state.kept, *scales))
-    for name, (index, outputs, sources, fields) in core.move_rules().items():
-        out = [random.normal(size=(7, 20_011)).astype(dtype) for _ in range(outputs)]
-        sources = [random.normal(size=(7, 20_011)).astype(dtype) for _ in range(sources)]
-        core.move(index, random.uniform(0.1, 0.9, len(fields)), out, sources, 123, 4, 5,
+    for name, rule in core.move_rules().items():
+        out = [random.normal(size=(7, 20_011)).astype(dtype) for _ in range(rule.outputs)]
+        sources = [random.normal(size=(7, 20_011)).astype(dtype) for _ in range(rule.sources)]
+        core.move(rule, random.uniform(0.1, 0.9, len(rule.fields)), out, sources, 123, 4, 5,
                   chosen=random.integers(0, 20_011, 7))
         print(name, dtype.__name__, digest(*out))
-    centre = random.normal(size=20_011).astype(dtype)
+    center = random.normal(size=20_011).astype(dtype)
     for rank, parts in (0, [[0, 20_011]]), (3, [[100, 200], [0, 11]]):
         noise = core.Noise(0.3, 70, True, 2**40 + 5, 8, rank, np.array(parts))
         rows, total = np.empty((70, 20_011), dtype), np.empty(20_011, dtype)
-        noise.rows(centre, 0, rows)
+        noise.rows(center, 0, rows)
         noise.combine(random.normal(size=70), total)
         # Sums of low rank are products, which are contracted.
         print("noise of rank", rank, dtype.__name__, digest(rows, *([] if rank else [total])))

@@ -25,7 +25,7 @@ from networks import (
 from popgrad.models.measures import METRICS, score_of
 from popgrad.models.mlp import ACTIVATIONS, LOSSES, SCORES
 
-DIFFERENTIABLE = [name for name, has_gradient in ACTIVATIONS.items() if has_gradient]
+DIFFERENTIABLE = [name for name, activation in ACTIVATIONS.items() if activation.differentiable]
 
 every_differentiable = pytest.mark.parametrize("activation", DIFFERENTIABLE)
 
@@ -47,7 +47,7 @@ REFERENCE_SCORES = {  # (z, y) to one value a sample
 def reference(model, population, X, y, metric="loss", weight=None):
     """`MLP.evaluate` as a loop."""
     score = REFERENCE_SCORES[score_of("test", metric, model.loss_name)]
-    y = np.asarray(y) if SCORES[model.loss_name][0] else np.reshape(y, (len(X), -1))
+    y = np.asarray(y) if SCORES[model.loss_name].labels else np.reshape(y, (len(X), -1))
     return np.array(
         [np.average(score(hidden_and_outputs(model, params, X)[1], y), weights=weight) for params in population]
     )
@@ -73,7 +73,7 @@ def smooth_case(activation, loss, margin=1e-3):
         model.params = population[0]
         before, z = hidden_and_outputs(model, model.params, X)
         distances = [np.abs(z).min() for z in before]
-        if not SCORES[loss][0]:
+        if not SCORES[loss].labels:
             distances += [np.abs(z - y).min(), np.abs(np.abs(z - y) - 1).min()]
         if min(distances) > margin:
             return model, X, y, weight
@@ -131,7 +131,7 @@ def test_loss_and_gradient_equal_pytorch(activation, loss, dtype, weighted):
     module = sequential(torch, model)
     module.load_state_dict({name: torch.tensor(view) for name, view in model.views().items()})
     z = module(torch.tensor(X))
-    target = torch.tensor(y) if SCORES[loss][0] else torch.tensor(y.astype(dtype))
+    target = torch.tensor(y) if SCORES[loss].labels else torch.tensor(y.astype(dtype))
     each = torch_loss(torch, loss)(z, target)
     each = each if each.ndim == 1 else each.mean(dim=1)
     w = torch.tensor(weight if weighted else np.ones(len(X))).to(z.dtype)

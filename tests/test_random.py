@@ -16,15 +16,15 @@ BOUND = 5.0  # standard errors
 FARTHEST = np.sqrt(2 * 33 * np.log(2))  # the longest radius that 32 bits can give: 6.76
 
 
-def draw(kind, members, n, *, dtype=np.float32, seed=1, stream=0, generation=0, identity=None):
-    """(members, n) numbers: standard normal, or uniform in [0, 1)."""
-    out = np.full((members, n), np.nan, dtype)
+def draw(kind, popsize, n, *, dtype=np.float32, seed=1, stream=0, generation=0, identity=None):
+    """(popsize, n) numbers: standard normal, or uniform in [0, 1)."""
+    out = np.full((popsize, n), np.nan, dtype)
     zero, one = np.zeros(n, dtype), np.ones(n, dtype)
     fields, sources = {"Gaussian": ([1.0], [zero]), "Uniform": ([], [zero, one])}[kind]
     if identity is not None:
         identity = np.asarray(identity, np.uint32)
     fields = np.asarray(fields, np.float64)
-    core.move(RULES[kind][0], fields, [out], sources, seed, stream, generation, identity=identity)
+    core.move(RULES[kind], fields, [out], sources, seed, stream, generation, identity=identity)
     return out
 
 
@@ -72,21 +72,21 @@ class TestNormal:
         assert stats.kstest(normals[:500_000], "norm").pvalue > 1e-4
 
     @pytest.mark.parametrize("dtype", DTYPES)
-    def test_a_negative_sigma_mirrors(self, dtype):
+    def test_a_negative_sigma_takes_the_antithetic_step(self, dtype):
         n = 1000
-        rule, centre = RULES["Gaussian"][0], np.linspace(-1, 1, n).astype(dtype)
+        rule, center = RULES["Gaussian"], np.linspace(-1, 1, n).astype(dtype)
         up, down = np.empty((3, n), dtype), np.empty((3, n), dtype)
         core.move(rule, np.array([0.25]), [up], [np.zeros(n, dtype)], 7, 0, 0)
         core.move(rule, np.array([-0.25]), [down], [np.zeros(n, dtype)], 7, 0, 0)
         assert np.array_equal(up, -down)
         assert np.array_equal(up / dtype(0.25), draw("Gaussian", 3, n, dtype=dtype, seed=7))
-        core.move(rule, np.array([0.25]), [down], [centre], 7, 0, 0)
-        assert np.allclose(down - centre, up, atol=2e-7)
+        core.move(rule, np.array([0.25]), [down], [center], 7, 0, 0)
+        assert np.allclose(down - center, up, atol=2e-7)
 
     def test_a_sigma_for_each_member(self):
         n, sigmas = 1000, np.array([[0.5], [2.0], [0.0]])
         out = np.empty((3, n), np.float32)
-        core.move(RULES["Gaussian"][0], sigmas, [out], [np.zeros(n, np.float32)], 1, 0, 0)
+        core.move(RULES["Gaussian"], sigmas, [out], [np.zeros(n, np.float32)], 1, 0, 0)
         assert np.array_equal(out, draw("Gaussian", 3, n) * sigmas.astype(np.float32))
 
 
@@ -119,7 +119,7 @@ class TestUniform:
         n = 100_000
         lower, upper = np.linspace(-3, 3, n).astype(dtype), np.linspace(-2, 9, n).astype(dtype)
         out = np.empty((2, n), dtype)
-        core.move(RULES["Uniform"][0], np.empty(0), [out], [lower, upper], 1, 0, 0)
+        core.move(RULES["Uniform"], np.empty(0), [out], [lower, upper], 1, 0, 0)
         assert (out >= lower).all()
         assert (out <= upper).all()
         u = draw("Uniform", 2, n, dtype=dtype)

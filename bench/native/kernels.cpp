@@ -82,8 +82,9 @@ BENCHMARK_CAPTURE(step_of, Adan, "Adan")->SIZES;
 
 // The digits network: 64 inputs, 32 hidden units, 10 classes.
 struct Digits {
-  std::vector<int64_t> sizes = {64, 32, 10};
-  Shape shape = {sizes.data(), 2, find(kernels().activations, kernels().activation_count, "relu")};
+  std::vector<Layer> layers =
+      dense_layers({64, 32, 10}, find(kernels().activations, kernels().activation_count, "relu"));
+  Shape shape = {layers.data(), int(layers.size())};
   int score = find(kernels().scores, kernels().score_count, "cross_entropy");
   int64_t n = parameter_count(shape);
   std::vector<float> X, y;

@@ -1,5 +1,5 @@
-// The only checks of arrays: element type, shape, contiguity, writability. Nothing is ever converted: a copy
-// made in silence would swallow an in-place update.
+// The only checks of arrays: element type, shape, contiguity, writability. Nothing is ever converted: a silent
+// copy would lose an in-place update.
 #pragma once
 
 #include <pybind11/numpy.h>
@@ -12,7 +12,7 @@ namespace popgrad::bindings {
 
 namespace py = pybind11;
 
-// A size that a shape check takes as it comes.
+// Matches any size in a shape check.
 inline constexpr py::ssize_t any = -1;
 
 inline std::string shape_text(const py::ssize_t* shape, py::ssize_t dimensions) {

@@ -1,5 +1,5 @@
 // Network(sizes, activation): forward, gradient and population sums of a multilayer perceptron.
-// activations(): {name: has a gradient}; scores(): {name: (targets are labels, has a gradient)}
+// activations(): {name: Activation}; scores(): {name: Score}
 //   X: (rows, inputs)   y: (rows, y_width), labels as whole numbers   all float32 or all float64
 #include "../api.h"
 #include "arrays.h"
@@ -19,16 +19,18 @@ struct AnyPacked {
 
 class Network {
  public:
-  Network(std::vector<int64_t> sizes, const std::string& activation) : sizes_(std::move(sizes)) {
-    if (sizes_.size() < 2) throw py::value_error("[_core.Network] expected at least two sizes");
-    for (const int64_t size : sizes_)
+  Network(const std::vector<int64_t>& sizes, const std::string& activation) {
+    if (sizes.size() < 2) throw py::value_error("[_core.Network] expected at least two sizes");
+    for (const int64_t size : sizes)
       if (size < 1 || size > int64_t(1) << 24) throw py::value_error("[_core.Network] a size is not in [1, 2^24]");
-    for (int k = 0; k < kernels().activation_count; ++k)
-      if (activation == kernels().activations[k].name) activation_ = k;
-    if (activation_ < 0) throw py::value_error("[_core.Network] unknown activation " + activation);
+    const int hidden = activation_index(activation);
+    layers_ = dense_layers(sizes, hidden);
+    differentiable_ = kernels().activations[hidden].differentiable;
   }
 
-  Shape shape() const { return {sizes_.data(), int(sizes_.size()) - 1, activation_}; }
+  Shape shape() const { return {layers_.data(), int(layers_.size())}; }
+  int64_t inputs() const { return layers_.front().inputs; }
+  int64_t outputs() const { return layers_.back().outputs; }
   int64_t n() const { return parameter_count(shape()); }
 
   AnyPacked pack(const py::object& X, const py::object& y, const py::object& weight, const py::object& rows,
@@ -54,31 +56,31 @@ class Network {
                 const py::object& out) const {
     const int index = score_index(score);
     check_targets(index, packed.y_width);
-    if (packed.inputs != sizes_.front()) throw py::value_error("[_core.evaluate] packed for other inputs");
+    if (packed.inputs != inputs()) throw py::value_error("[_core.evaluate] packed for other inputs");
     with_type("population", population, [&](auto type) {
       using T = decltype(type);
-      const py::ssize_t members = length("population", population);
-      const T* const p = input<T>("population", population, {members, n()});
-      double* const o = output<double>("out", out, {members});
+      const py::ssize_t popsize = length("population", population);
+      const T* const p = input<T>("population", population, {popsize, n()});
+      double* const o = output<double>("out", out, {popsize});
       const PackedData<T>& data = data_of<T>(packed);
       const Interruptible release;
-      popgrad::evaluate(shape(), index, p, size_t(members), data, o);
+      popgrad::evaluate(shape(), index, p, size_t(popsize), data, o);
     });
   }
 
-  void evaluate_noise(const std::string& score, const Noise& noise, const py::object& centre, const AnyPacked& packed,
+  void evaluate_noise(const std::string& score, const Noise& noise, const py::object& center, const AnyPacked& packed,
                       const py::object& out) const {
     const int index = score_index(score);
     check_targets(index, packed.y_width);
-    if (packed.inputs != sizes_.front()) throw py::value_error("[_core.evaluate] packed for other inputs");
+    if (packed.inputs != inputs()) throw py::value_error("[_core.evaluate] packed for other inputs");
     if (noise.n() != n() || (noise.rank > 0 && !fits(noise)))
       throw py::value_error("[_core.evaluate] the noise has other shapes than the network");
     if (noise.rank > 0 && packed.f32 && packed.f32->view.words)
       throw py::value_error("[_core.evaluate] noise of low rank is not evaluated in bfloat16");
-    with_type("centre", centre, [&](auto type) {
+    with_type("center", center, [&](auto type) {
       using T = decltype(type);
-      const T* const c = input<T>("centre", centre, {n()});
-      double* const o = output<double>("out", out, {py::ssize_t(noise.members)});
+      const T* const c = input<T>("center", center, {n()});
+      double* const o = output<double>("out", out, {py::ssize_t(noise.popsize)});
       const PackedData<T>& data = data_of<T>(packed);
       const Interruptible release;
       popgrad::evaluate(shape(), index, noise.around(c), data, o);
@@ -89,21 +91,20 @@ class Network {
     check_bfloat16("forward", bfloat16);
     with_type("population", population, [&](auto type) {
       using T = decltype(type);
-      const py::ssize_t samples = length("X", X), members = length("population", population);
-      const T* const p = input<T>("population", population, {members, n()});
-      const Batch<T> batch{
-          input<T>("X", X, {samples, sizes_.front()}), nullptr, nullptr, nullptr, samples, sizes_.front(), 0};
-      T* const o = output<T>("out", out, {members, samples, sizes_.back()});
+      const py::ssize_t samples = length("X", X), popsize = length("population", population);
+      const T* const p = input<T>("population", population, {popsize, n()});
+      const Batch<T> batch{input<T>("X", X, {samples, inputs()}), nullptr, nullptr, nullptr, samples, inputs(), 0};
+      T* const o = output<T>("out", out, {popsize, samples, outputs()});
       if constexpr (sizeof(T) == sizeof(float)) {
         const Interruptible release;
         if (bfloat16)
-          forward_bfloat16(shape(), p, size_t(members), batch, o);
+          forward_bfloat16(shape(), p, size_t(popsize), batch, o);
         else
-          popgrad::forward(shape(), p, size_t(members), batch, o);
+          popgrad::forward(shape(), p, size_t(popsize), batch, o);
       } else {
         if (bfloat16) throw py::type_error("[_core.forward] bfloat16 needs float32 data");
         const Interruptible release;
-        popgrad::forward(shape(), p, size_t(members), batch, o);
+        popgrad::forward(shape(), p, size_t(popsize), batch, o);
       }
     });
   }
@@ -112,7 +113,7 @@ class Network {
                   const py::object& weight, const py::object& rows, const py::object& out, double dropout,
                   uint64_t seed, uint32_t step) const {
     const int index = score_index(score);
-    if (!kernels().scores[index].differentiable || !kernels().activations[activation_].differentiable)
+    if (!kernels().scores[index].differentiable || !differentiable_)
       throw py::value_error("[_core.gradient] this network or loss has no gradient");
     return with_type("w", w, [&](auto type) {
       using T = decltype(type);
@@ -131,6 +132,12 @@ class Network {
       throw py::value_error("[_core." + operation + "] no instructions for bfloat16 are in use");
   }
 
+  static int activation_index(const std::string& name) {
+    for (int k = 0; k < kernels().activation_count; ++k)
+      if (name == kernels().activations[k].name) return k;
+    throw py::value_error("[_core.Network] unknown activation " + name);
+  }
+
   static int score_index(const std::string& name) {
     for (int k = 0; k < kernels().score_count; ++k)
       if (name == kernels().scores[k].name) return k;
@@ -139,11 +146,11 @@ class Network {
 
   // Whether the parts are a weight and a bias for each layer.
   bool fits(const Noise& noise) const {
-    bool same = noise.parts.size() == 2 * (sizes_.size() - 1);
-    for (size_t l = 0; same && l + 1 < sizes_.size(); ++l) {
+    bool same = noise.parts.size() == 2 * layers_.size();
+    for (size_t l = 0; same && l < layers_.size(); ++l) {
       const NoisePart &weight = noise.parts[2 * l], &bias = noise.parts[2 * l + 1];
-      same = weight.rows == sizes_[l + 1] && weight.columns == sizes_[l] && bias.rows == 0 &&
-             bias.columns == sizes_[l + 1];
+      same = weight.rows == layers_[l].outputs && weight.columns == layers_[l].inputs && bias.rows == 0 &&
+             bias.columns == layers_[l].outputs;
     }
     return same;
   }
@@ -160,7 +167,7 @@ class Network {
   }
 
   void check_targets(int score, int64_t y_width) const {
-    const int64_t wanted = kernels().scores[score].labels ? 1 : sizes_.back();
+    const int64_t wanted = kernels().scores[score].labels ? 1 : outputs();
     if (y_width != wanted)
       throw py::value_error("[_core.Network] y must have " + std::to_string(wanted) + " columns, got " +
                             std::to_string(y_width));
@@ -169,12 +176,12 @@ class Network {
   template <class T>
   Batch<T> batch_of(const py::object& X, const py::object& y, const py::object& weight, const py::object& rows) const {
     const py::ssize_t have = length("X", X);
-    Batch<T> batch{input<T>("X", X, {have, sizes_.front()}),
+    Batch<T> batch{input<T>("X", X, {have, inputs()}),
                    input<T>("y", y, {have, any}),
                    optional_input<T>("weight", weight, {have}),
                    nullptr,
                    have,
-                   sizes_.front(),
+                   inputs(),
                    length("y", y, 1)};
     if (!rows.is_none()) {
       batch.samples = length("rows", rows);
@@ -186,40 +193,44 @@ class Network {
     return batch;
   }
 
-  std::vector<int64_t> sizes_;
-  int activation_ = -1;
+  std::vector<Layer> layers_;
+  bool differentiable_;
 };
+
+template <class Entry>
+py::dict by_name(const Entry* entries, int count) {
+  py::dict all;
+  for (int k = 0; k < count; ++k) all[entries[k].name] = py::cast(&entries[k], py::return_value_policy::reference);
+  return all;
+}
 
 }  // namespace
 
 void bind_network(py::module_& m) {
-  m.def("activations", [] {
-    py::dict all;
-    for (int k = 0; k < kernels().activation_count; ++k)
-      all[kernels().activations[k].name] = kernels().activations[k].differentiable;
-    return all;
-  });
-  m.def("scores", [] {
-    py::dict all;
-    for (int k = 0; k < kernels().score_count; ++k) {
-      const Score& score = kernels().scores[k];
-      all[score.name] = py::make_tuple(score.labels, score.differentiable);
-    }
-    return all;
-  });
+  py::class_<Activation>(m, "Activation")
+      .def_readonly("name", &Activation::name)
+      .def_readonly("differentiable", &Activation::differentiable)
+      .def("__repr__", [](const Activation& a) { return std::string("<Activation ") + a.name + ">"; });
+  py::class_<Score>(m, "Score")
+      .def_readonly("name", &Score::name)
+      .def_readonly("labels", &Score::labels)
+      .def_readonly("differentiable", &Score::differentiable)
+      .def("__repr__", [](const Score& score) { return std::string("<Score ") + score.name + ">"; });
+  m.def("activations", [] { return by_name(kernels().activations, kernels().activation_count); });
+  m.def("scores", [] { return by_name(kernels().scores, kernels().score_count); });
   py::class_<AnyPacked>(m, "Packed").def_readonly("samples", &AnyPacked::samples);
   py::class_<Network>(m, "Network")
       .def(py::init([](const py::sequence& sizes, const std::string& activation) {
              std::vector<int64_t> values;
              for (const py::handle size : sizes) values.push_back(size.cast<int64_t>());
-             return Network(std::move(values), activation);
+             return Network(values, activation);
            }),
            py::arg("sizes"), py::arg("activation"))
       .def_property_readonly("n", &Network::n)
       .def("pack", &Network::pack, py::arg("X"), py::arg("y"), py::arg("weight") = py::none(),
            py::arg("rows") = py::none(), py::arg("bfloat16") = false)
       .def("evaluate", &Network::evaluate, py::arg("score"), py::arg("population"), py::arg("packed"), py::arg("out"))
-      .def("evaluate_noise", &Network::evaluate_noise, py::arg("score"), py::arg("noise"), py::arg("centre"),
+      .def("evaluate_noise", &Network::evaluate_noise, py::arg("score"), py::arg("noise"), py::arg("center"),
            py::arg("packed"), py::arg("out"))
       .def("forward", &Network::forward, py::arg("population"), py::arg("X"), py::arg("out"),
            py::arg("bfloat16") = false)

@@ -1,5 +1,5 @@
-// Noise(sigma, members, mirrored, seed, stream, rank, parts): a population around a centre, which is never stored.
-//   rows(centre, first, out): members [first, first + len(out));   combine(weights, out): the weighted sum of the noise
+// Noise(sigma, popsize, antithetic, seed, stream, rank, parts): a population around a center that is never stored.
+//   rows(center, first, out): members [first, first + len(out));   combine(weights, out): the weighted sum of the noise
 //   parts: (k, 2) int64, for each tensor (rows, columns) of a matrix whose noise is of low rank, or (0, numbers)
 #include "perturbations.h"
 
@@ -10,15 +10,15 @@ namespace popgrad::bindings {
 
 namespace {
 
-Noise noise_of(double sigma, py::ssize_t members, bool mirrored, uint64_t seed, uint32_t stream, int rank,
+Noise noise_of(double sigma, py::ssize_t popsize, bool antithetic, uint64_t seed, uint32_t stream, int rank,
                const py::object& parts) {
-  if (members < 1 || members > py::ssize_t(UINT32_MAX) || (mirrored && members % 2))
-    throw py::value_error("[_core.Noise] members must be in [1, 2^32), and even where they are mirrored");
+  if (popsize < 1 || popsize > py::ssize_t(UINT32_MAX) || (antithetic && popsize % 2))
+    throw py::value_error("[_core.Noise] popsize must be in [1, 2^32), and even if the population is antithetic");
   if (rank < 0 || rank > 1 << 16) throw py::value_error("[_core.Noise] rank must be in [0, 2^16]");
   const py::ssize_t count = length("parts", parts);
   const int64_t* const part = input<int64_t>("parts", parts, {count, 2});
   constexpr int64_t most = int64_t(1) << 32;
-  Noise noise{sigma, size_t(members), mirrored, seed, stream, rank, {}};
+  Noise noise{sigma, size_t(popsize), antithetic, seed, stream, rank, {}};
   for (py::ssize_t k = 0; k < count; ++k) {
     const int64_t rows = part[2 * k], columns = part[2 * k + 1];
     if (rows < 0 || columns < 0 || columns > most || rows > most / std::max<int64_t>(columns, 1) ||
@@ -31,13 +31,13 @@ Noise noise_of(double sigma, py::ssize_t members, bool mirrored, uint64_t seed, 
   return noise;
 }
 
-void rows_bound(const Noise& noise, const py::object& centre, py::ssize_t first, const py::object& out) {
-  with_type("centre", centre, [&](auto type) {
+void rows_bound(const Noise& noise, const py::object& center, py::ssize_t first, const py::object& out) {
+  with_type("center", center, [&](auto type) {
     using T = decltype(type);
-    const T* const c = input<T>("centre", centre, {noise.n()});
+    const T* const c = input<T>("center", center, {noise.n()});
     const py::ssize_t count = length("out", out);
     T* const o = output<T>("out", out, {count, noise.n()});
-    if (first < 0 || first > py::ssize_t(noise.members) - count)
+    if (first < 0 || first > py::ssize_t(noise.popsize) - count)
       throw py::index_error("[_core.Noise.rows] member out of range");
     const Interruptible release;
     rows(noise.around(c), size_t(first), size_t(count), o);
@@ -47,10 +47,10 @@ void rows_bound(const Noise& noise, const py::object& centre, py::ssize_t first,
 void combine_bound(const Noise& noise, const py::object& weights, const py::object& out) {
   with_type("out", out, [&](auto type) {
     using T = decltype(type);
-    const double* const w = input<double>("weights", weights, {py::ssize_t(noise.members)});
+    const double* const w = input<double>("weights", weights, {py::ssize_t(noise.popsize)});
     T* const o = output<T>("out", out, {noise.n()});
     const Interruptible release;
-    combine(noise.around<T>(nullptr), w, o);
+    combine_noise(noise.around<T>(nullptr), w, o);
   });
 }
 
@@ -58,9 +58,9 @@ void combine_bound(const Noise& noise, const py::object& weights, const py::obje
 
 void bind_perturbations(py::module_& m) {
   py::class_<Noise>(m, "Noise")
-      .def(py::init(&noise_of), py::arg("sigma"), py::arg("members"), py::arg("mirrored"), py::arg("seed"),
+      .def(py::init(&noise_of), py::arg("sigma"), py::arg("popsize"), py::arg("antithetic"), py::arg("seed"),
            py::arg("stream"), py::arg("rank"), py::arg("parts"))
-      .def("rows", &rows_bound, py::arg("centre"), py::arg("first"), py::arg("out"))
+      .def("rows", &rows_bound, py::arg("center"), py::arg("first"), py::arg("out"))
       .def("combine", &combine_bound, py::arg("weights"), py::arg("out"));
 }
 

@@ -1,4 +1,4 @@
-// What Network and the functions of perturbations.cpp are given: a population but for its centre.
+// A population that is not stored, without its center. Network and Noise share it.
 #pragma once
 
 #include "../api.h"
@@ -8,16 +8,16 @@ namespace popgrad::bindings {
 
 struct Noise {
   double sigma;
-  size_t members;
-  bool mirrored;
+  size_t popsize;
+  bool antithetic;
   uint64_t seed;
   uint32_t stream;
   int rank;
   std::vector<NoisePart> parts;
 
   template <class T>
-  Perturbations<T> around(const T* centre) const {
-    return {centre, sigma, members, mirrored, seed, stream, rank, parts};
+  Perturbations<T> around(const T* center) const {
+    return {center, sigma, popsize, antithetic, seed, stream, rank, parts};
   }
   py::ssize_t n() const { return py::ssize_t(parameter_count(parts)); }
 };

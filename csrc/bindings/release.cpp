@@ -9,7 +9,7 @@ namespace popgrad::bindings {
 
 namespace {
 
-constexpr auto patience = std::chrono::milliseconds(50);  // to take the lock may take 5, beside a busy thread
+constexpr auto patience = std::chrono::milliseconds(50);  // to take the lock may take 5 ms if another thread is busy
 constinit thread_local Interruptible* current = nullptr;
 
 }  // namespace
@@ -17,7 +17,7 @@ constinit thread_local Interruptible* current = nullptr;
 void Released::take() const {
   try {
     PyEval_RestoreThread(state_);
-  } catch (...) {  // pthread_exit, which no destructor survives, and which must not be held up either
+  } catch (...) {  // pthread_exit unwinds the thread, which no destructor here survives
     for (;;) pause();
   }
 }
@@ -37,7 +37,7 @@ void Interruptible::look() {
   current->take();
   const bool raised = PyErr_CheckSignals() != 0;
   if (raised) {
-    const pybind11::error_already_set error;  // takes what was raised, for which it needs the lock
+    const pybind11::error_already_set error;  // fetches the exception, which needs the lock
     current->give();
     throw error;
   }

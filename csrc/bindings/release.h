@@ -7,8 +7,8 @@
 
 namespace popgrad::bindings {
 
-// For as long as this lives. Where Python ends meanwhile, which it does beside threads that are daemons, the thread
-// stops here for good, as it would in Python 3.14 by itself; before, it would be unwound, and that ends the process.
+// Releases the GIL for its lifetime. If Python shuts down meanwhile, as it does with daemon threads, the thread stops
+// here forever. Python 3.14 does this itself; earlier versions unwind the thread, which ends the process.
 class Released {
  public:
   Released() : state_(PyEval_SaveThread()) {}
@@ -23,8 +23,8 @@ class Released {
   PyThreadState* state_;
 };
 
-// The same, and what a handler of a signal raises, KeyboardInterrupt most of all, ends the kernel: for kernels that
-// change nothing but their output. Handlers run in Python's main thread only.
+// The same, and an exception raised by a signal handler, such as KeyboardInterrupt, ends the kernel. For kernels that
+// change only their output. Handlers run in Python's main thread only.
 class Interruptible : Released {
  public:
   Interruptible();

@@ -16,7 +16,8 @@ constexpr int64_t pad(int64_t count) {
   return (count + width - 1) / width * width;
 }
 
-// Samples of a block, and the lanes that hold them side by side: of the last block, no more than whole vectors.
+// The samples of a block, and the lanes that hold them side by side; the last block has no more than whole vectors
+// need.
 int64_t samples_in(int64_t samples, int64_t block) {
   const int64_t left = samples - block * block_samples;
   return left < block_samples ? left : block_samples;
@@ -60,7 +61,7 @@ T sum_lanes(const T* values, int64_t lanes) {
 
 template <template <class> class F, class T>
 void score(const T* z, const T* y, int outputs, int lanes, T* value, T* slope) {
-  // Two calls, so that each inlined copy knows whether it has slopes to write.
+  // Two calls, so that each inlined copy knows at compile time whether to write slopes.
   if (slope && F<T>::differentiable)
     F<T>::score(z, y, outputs, lanes, value, slope);
   else
@@ -75,12 +76,14 @@ template <class T>
 constexpr ScoreFn<T> score_fns[] = {SCORES(X)};
 #undef X
 
+int64_t outputs_of(const Shape& shape) { return shape.layers[shape.count - 1].outputs; }
+
 // The sum of weight * score over one block, whose raw outputs are z.
 template <class T>
 double block_sum(const Shape& shape, int score, const T* z, const Packed<T>& packed, int64_t b) {
   const int64_t begin = b * block_samples, lanes = lanes_of(packed, b), count = samples_in(packed.samples, b);
   alignas(64) T value[block_samples];
-  score_fns<T>[score](z, packed.y + begin * packed.y_width, int(shape.sizes[shape.layers]), int(lanes), value, nullptr);
+  score_fns<T>[score](z, packed.y + begin * packed.y_width, int(outputs_of(shape)), int(lanes), value, nullptr);
   for (int64_t s = 0; s < lanes; ++s) value[s] = s < count ? packed.weight[begin + s] * value[s] : T(0);
   return double(sum_lanes(value, lanes));
 }

@@ -39,7 +39,7 @@ namespace {
 }
 [[maybe_unused]] bool runs_avx512bf16() { return runs_avx512() && __builtin_cpu_supports("avx512bf16"); }
 
-// Linux (5.16) gives tiles to a process that asks for them, for its threads of now and later; nobody else does.
+// Linux, from 5.16 on, grants tiles to all threads of a process that asks for them; other systems do not.
 constexpr int tile_data = 18;
 [[maybe_unused]] bool runs_amx() {
 #if defined(__linux__)
@@ -71,8 +71,8 @@ std::vector<Target>& all_targets() {
   return made;
 }
 
-// Whether a target that is supported can be used now: the system may refuse tiles (it does where a thread has too small
-// a stack for signals).
+// Whether a supported target can be used now: the system may refuse tiles, for example if a thread's signal stack is
+// too small.
 bool usable(const Target& target) {
 #if defined(__x86_64__) && defined(__linux__)
   constexpr long request_permission = 0x1023;

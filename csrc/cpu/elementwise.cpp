@@ -1,5 +1,5 @@
 // Update steps and moves. Compiled once per instruction set, without contraction: a rule made of + - * / sqrt
-// gives the same bits on every one. Plain loops on purpose: the compiler vectorises them.
+// gives the same bits on every one. Plain loops on purpose: the compiler vectorizes them.
 // No standard headers with inline bodies here, see ARCHITECTURE.md.
 #include "../kernels/fields.h"
 #include "../kernels/packing.h"
@@ -24,7 +24,8 @@ template <class Rule, class T, Extent extent>
     T local[slots], value = w[i];
     for (int k = 0; k < states; ++k) local[k] = s[k][i];
     update<extent>(own, extras, g[i], value, local);
-    for (int k = 0; k < states; ++k) s[k][i] = local[k];  // before w: states that a rule leaves alone are not written
+    for (int k = 0; k < states; ++k)
+      s[k][i] = local[k];  // before w: a state that the rule does not change is not written
     w[i] = value;
   }
 }
@@ -261,7 +262,7 @@ double sum_squares(const T* x, size_t begin, size_t end) {
 }
 
 template <class T>
-void combine(const double* weights, const T* rows, const T* centre, size_t count, size_t n, T* out, size_t begin,
+void combine(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out, size_t begin,
              size_t end) {
   for (size_t i = begin; i < end; ++i) out[i] = T(0);
   for (size_t p = 0; p < count; ++p) {
@@ -269,7 +270,7 @@ void combine(const double* weights, const T* rows, const T* centre, size_t count
     if (weight == T(0)) continue;  // a member whose fitness is not finite takes no part, whatever its row holds
     const T* const row = rows + p * n;
 #pragma GCC ivdep
-    for (size_t i = begin; i < end; ++i) out[i] += weight * (row[i] - centre[i]);
+    for (size_t i = begin; i < end; ++i) out[i] += weight * (row[i] - center[i]);
   }
 }
 

@@ -1,5 +1,5 @@
-// How a thread rounds, and what it makes of denormal numbers. Without names that a linker could merge between
-// instruction sets, see ARCHITECTURE.md.
+// A thread's rounding mode and its treatment of denormal numbers. Everything has internal linkage, so that the linker
+// cannot merge code between instruction sets, see ARCHITECTURE.md.
 #pragma once
 
 namespace popgrad {
@@ -26,7 +26,7 @@ inline void set_float_mode(FloatMode) {}
 constexpr FloatMode plain_floats = 0, no_denormals = 0;
 #endif
 
-// A mode that lasts as long as this lives.
+// Sets a mode for the lifetime of the object.
 class WithFloatMode {
  public:
   explicit WithFloatMode(FloatMode mode) { set_float_mode(mode); }

@@ -1,58 +1,20 @@
-// Forward, backward and population sums of a multilayer perceptron. Compiled once per instruction set, with
-// contraction: products and activations promise the same bits per instruction set only.
+// Population sums, outputs and gradients of a network, whose layers are those of layers.h. Compiled once per
+// instruction set, with contraction: products and activations promise the same bits per instruction set only.
 //
 // Samples lie side by side, `lanes` of them to a block, so a layer with three outputs fills a vector as well
 // as one with three hundred. No standard headers with inline bodies here, see ARCHITECTURE.md.
-#include "../kernels/random.h"
-#include "blocks.h"
+#include "layers.h"
 #include "tables.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {
 
-template <template <class> class F, class T>
-void activate(const T* z, T* a, int64_t count) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < count; ++i) a[i] = F<T>::value(z[i]);
-}
+int64_t inputs_of(const Shape& shape) { return shape.layers[0].inputs; }
 
-template <template <class> class F, class T>
-void chain(const T* z, const T* a, T* delta, int64_t count) {
-#pragma GCC ivdep
-  for (int64_t i = 0; i < count; ++i) delta[i] *= F<T>::slope(z[i], a[i]);
-}
-
-template <class T>
-struct ActivationFns {
-  void (*activate)(const T*, T*, int64_t);
-  void (*chain)(const T*, const T*, T*, int64_t);
-};
-
-#define X(F, name, differentiable) {activate<F, T>, chain<F, T>},
-template <class T>
-constexpr ActivationFns<T> activation_fns[] = {ACTIVATIONS(X)};
-#undef X
 int64_t widest(const Shape& shape) {
-  int64_t widest = 0;
-  for (int l = 0; l <= shape.layers; ++l) widest = widest < shape.sizes[l] ? shape.sizes[l] : widest;
+  int64_t widest = inputs_of(shape);
+  for (int l = 0; l < shape.count; ++l) widest = widest < shape.layers[l].outputs ? shape.layers[l].outputs : widest;
   return widest;
-}
-
-// One layer for a block: z (outputs, lanes) = W x + b, weights and bias at w.
-template <class T>
-void layer(const T* w, int64_t inputs, int64_t outputs, const T* x, int64_t lanes, T* z) {
-  product(Product<T>{.A = w,
-                     .row_stride = inputs,
-                     .depth_stride = 1,
-                     .B = x,
-                     .b_stride = lanes,
-                     .C = z,
-                     .c_stride = lanes,
-                     .start = w + inputs * outputs,
-                     .add = false,
-                     .rows = outputs,
-                     .depth = inputs,
-                     .columns = lanes});
 }
 
 template <class T>
@@ -70,19 +32,10 @@ void pack(const Batch<T>& batch, int64_t block, T* X, T* y, T* weight) {
   pack_weight(batch, begin, count, lanes, weight + begin);
 }
 
-// Two layers' outputs, that take turns, and a block's inputs.
+// The outputs of two layers, which take turns, and a block's inputs.
 template <class T>
 size_t scratch(const Shape& shape) {
-  return size_t(block_samples) * size_t(2 * widest(shape) + shape.sizes[0]);
-}
-
-// Every layer's z and a, one layer with dropout, rows of one layer, two deltas.
-template <class T>
-size_t gradient_scratch(const Shape& shape) {
-  int64_t units = 0;
-  for (int l = 0; l <= shape.layers; ++l) units += shape.sizes[l];
-  const int64_t wide = pad<T>(widest(shape));
-  return size_t(block_samples) * size_t(3 * units + 3 * wide + shape.sizes[shape.layers] + 4);
+  return size_t(block_samples) * size_t(2 * widest(shape) + inputs_of(shape));
 }
 
 // Raw outputs of one block, through two buffers that take turns: the layers from `first` on, whose inputs are x and
@@ -90,12 +43,11 @@ size_t gradient_scratch(const Shape& shape) {
 template <class T>
 const T* outputs_of(const Shape& shape, int first, const T* w, const T* x, int64_t lanes, T* buffer) {
   T* turn[2] = {buffer, buffer + widest(shape) * lanes};
-  for (int l = first; l < shape.layers; ++l) {
-    const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1];
+  for (int l = first; l < shape.count; ++l) {
+    const Dense<T> dense{shape.layers[l]};
     T* const z = turn[l % 2];
-    layer(w, inputs, outputs, x, lanes, z);
-    if (l + 1 < shape.layers) activation_fns<T>[shape.activation].activate(z, z, outputs * lanes);
-    w += (inputs + 1) * outputs;
+    dense.forward(w, x, lanes, z, z);
+    w += dense.parameters();
     x = z;
   }
   return x;
@@ -114,14 +66,13 @@ double evaluate(const Shape& shape, int score, const T* w, const Packed<T>& pack
 
 template <class T>
 void first_layer(const Shape& shape, const T* w, const Packed<T>& packed, int64_t block, T* z) {
-  layer(w, shape.sizes[0], shape.sizes[1], packed.X + block * block_samples * packed.inputs, lanes_of(packed, block),
-        z);
+  Dense<T>{shape.layers[0]}.affine(w, packed.X + block * block_samples * packed.inputs, lanes_of(packed, block), z);
 }
 
 template <class T>
 void project(const Shape& shape, const T* right, int64_t stride, int64_t candidates, int rank, const Packed<T>& packed,
              int64_t first, int64_t last, T* out) {
-  const int64_t inputs = shape.sizes[0];
+  const int64_t inputs = inputs_of(shape);
   for (int64_t b = first; b < last; ++b) {
     const int64_t lanes = lanes_of(packed, b);
     for (int q = 0; q < rank; ++q, out += candidates * block_samples)
@@ -140,9 +91,9 @@ void project(const Shape& shape, const T* right, int64_t stride, int64_t candida
   }
 }
 
-// The first layer of one block at a candidate.
+// The first layer of one block at a candidate, before its activation.
 template <class T>
-void move_layer(const Moved<T>& moved, int64_t outputs, int64_t block, int64_t lanes, T* z) {
+void moved_affine(const Moved<T>& moved, int64_t outputs, int64_t block, int64_t lanes, T* z) {
   const T* const start = moved.start + block * outputs * block_samples;
   const T* const projected = moved.projected + block * moved.block_stride;
   for (int64_t o = 0; o < outputs; ++o) {
@@ -161,12 +112,12 @@ void move_layer(const Moved<T>& moved, int64_t outputs, int64_t block, int64_t l
 template <class T>
 double evaluate_moved(const Shape& shape, int score, const Moved<T>& moved, const Packed<T>& packed, int64_t first,
                       int64_t last, T* scratch) {
-  const int64_t hidden = shape.sizes[1];
+  const Dense<T> dense{shape.layers[0]};
   double total = 0;
   for (int64_t b = first; b < last; ++b) {
     const int64_t lanes = lanes_of(packed, b);
-    move_layer(moved, hidden, b - first, lanes, scratch);
-    if (shape.layers > 1) activation_fns<T>[shape.activation].activate(scratch, scratch, hidden * lanes);
+    moved_affine(moved, dense.layer.outputs, b - first, lanes, scratch);
+    dense.activate(scratch, lanes, scratch);
     total += block_sum(shape, score, outputs_of(shape, 1, moved.rest, scratch, lanes, scratch), packed, b);
   }
   return total;
@@ -190,135 +141,126 @@ void add_product(const T* A, int64_t a_stride, const T* B, int64_t b_stride, T* 
 }
 
 template <class T>
-void forward(const Shape& shape, const T* population, int64_t members, int64_t n, const Batch<T>& batch, int64_t block,
+void forward(const Shape& shape, const T* population, int64_t popsize, int64_t n, const Batch<T>& batch, int64_t block,
              T* out, T* scratch) {
-  const int64_t inputs = shape.sizes[0], outputs = shape.sizes[shape.layers], begin = block * block_samples;
+  const int64_t inputs = inputs_of(shape), outputs = outputs_of(shape), begin = block * block_samples;
   const int64_t count = samples_in(batch.samples, block), lanes = pad<T>(count);
   pack_lanes(batch.X, batch.rows, inputs, begin, count, lanes, scratch);
-  for (int64_t k = 0; k < members; ++k, population += n)
+  for (int64_t k = 0; k < popsize; ++k, population += n)
     write_rows(outputs_of(shape, 0, population, scratch, lanes, scratch + inputs * lanes), outputs, count, lanes,
                out + (k * batch.samples + begin) * outputs);
 }
 
-// Rows (lanes, pad(units)) from columns (units, lanes): the right-hand side of a weight gradient.
+// The tape of all layers, the data of a block, the inputs of one layer as rows, and two deltas.
 template <class T>
-void to_rows(const T* columns, int64_t units, int64_t lanes, T* rows) {
-  const int64_t stride = pad<T>(units);
-  for (int64_t i = 0; i < units; ++i)
-    for (int64_t s = 0; s < lanes; ++s) rows[s * stride + i] = columns[i * lanes + s];
-  for (int64_t s = 0; s < lanes; ++s)
-    for (int64_t i = units; i < stride; ++i) rows[s * stride + i] = T(0);
+size_t gradient_scratch(const Shape& shape) {
+  int64_t units = inputs_of(shape);
+  for (int l = 0; l < shape.count; ++l) units += shape.layers[l].outputs;
+  const int64_t wide = pad<T>(widest(shape));
+  return size_t(block_samples) * size_t(Taped<T>::arrays * units + 3 * wide + outputs_of(shape) + 4);
 }
 
-// Inverted dropout: the mask of unit u of sample s is a function of (seed, step, layer, s, u) alone.
+// One block of samples on its way through the network and back, in the scratch memory of a thread.
 template <class T>
-void drop(const Dropout& dropout, int l, int64_t begin, int64_t units, int64_t lanes, T* a) {
-  const float rate = float(dropout.rate);
-  const T keep = T(1 / (1 - dropout.rate));
-  for (int64_t u = 0; u < units; ++u)
-#pragma GCC ivdep
-    for (int64_t s = 0; s < lanes; ++s) {
-      const Draws draws(dropout.seed, 0xD0000000u + uint32_t(l), dropout.step, uint32_t(begin + s), uint32_t(u));
-      a[u * lanes + s] *= draws.uniform(0) < rate ? T(0) : keep;
+class Pass {
+ public:
+  // The samples [begin, begin + count) of the batch.
+  Pass(const Shape& shape, const Dropout& dropout, const Batch<T>& batch, int64_t begin, int64_t count, T* scratch)
+      : shape_(shape), dropout_(dropout), begin_(begin), samples_{count, pad<T>(count)} {
+    const int64_t lanes = samples_.lanes, wide = pad<T>(widest(shape));
+    const auto take = [&scratch, lanes](int64_t rows) { return scratch += rows * lanes, scratch - rows * lanes; };
+    value_ = take(1);
+    weight_ = take(1);
+    y_ = take(batch.y_width);
+    x_ = take(batch.inputs);
+    rows_ = take(wide);
+    delta_ = take(wide);
+    next_ = take(wide);
+    tape_ = scratch;
+    pack_lanes(batch.X, batch.rows, batch.inputs, begin, count, lanes, x_);
+    pack_lanes(batch.y, batch.rows, batch.y_width, begin, count, lanes, y_);
+    pack_weight(batch, begin, count, lanes, weight_);
+  }
+
+  void forward(const T* w) {
+    const T* x = x_;
+    for (int l = 0; l < shape_.count; ++l) {
+      const Dense<T> dense{shape_.layers[l]};
+      const Taped<T> at = taped(l);
+      const int64_t size = dense.layer.outputs * samples_.lanes;
+      dense.forward(w, x, samples_.lanes, at.z, at.a);
+      if (drops(l)) {
+        for (int64_t i = 0; i < size; ++i) at.out[i] = at.a[i];
+        drop(dropout_, l, begin_, dense.layer.outputs, samples_.lanes, at.out);
+      }
+      w += dense.parameters();
+      if (l + 1 < shape_.count) tape_ += Taped<T>::arrays * size;
+      x = at.out;
     }
-}
+    outputs_ = x;
+  }
+
+  // The sum of weight * loss. Leaves scale times its derivative by the raw outputs in delta.
+  double loss(int score, double scale) {
+    const int64_t lanes = samples_.lanes, count = samples_.count, outputs = outputs_of(shape_);
+    score_fns<T>[score](outputs_, y_, int(outputs), int(lanes), value_, delta_);
+    for (int64_t s = 0; s < lanes; ++s) value_[s] = s < count ? value_[s] * weight_[s] : T(0);
+    for (int64_t s = 0; s < lanes; ++s) weight_[s] *= T(scale);
+    for (int64_t o = 0; o < outputs; ++o)
+      for (int64_t s = 0; s < lanes; ++s) {
+        T& delta = delta_[o * lanes + s];
+        delta = s < count ? delta * weight_[s] : T(0);
+      }
+    return double(sum_lanes(value_, lanes));
+  }
+
+  // Adds the derivative by the parameters to `gradient`. `end` is their number.
+  void backward(const T* w, int64_t end, T* gradient) {
+    for (int l = shape_.count - 1; l >= 0; --l) {
+      const Dense<T> dense{shape_.layers[l]};
+      end -= dense.parameters();
+      const Taped<T> at = taped(l);
+      if (drops(l)) drop(dropout_, l, begin_, dense.layer.outputs, samples_.lanes, delta_);
+      if (l > 0) tape_ -= Taped<T>::arrays * dense.layer.inputs * samples_.lanes;
+      const T* const x = l > 0 ? taped(l - 1).out : x_;
+      dense.backward(w + end, x, at, samples_, {delta_, l > 0 ? next_ : nullptr, rows_}, gradient + end);
+      T* const done = delta_;
+      delta_ = next_;
+      next_ = done;
+    }
+  }
+
+ private:
+  bool drops(int l) const { return dropout_.rate > 0 && l + 1 < shape_.count; }
+
+  // The arrays of layer l, at which the tape stands.
+  Taped<T> taped(int l) const {
+    const Layer& layer = shape_.layers[l];
+    const int64_t size = layer.outputs * samples_.lanes;
+    T* const a = layer.activation == no_activation ? tape_ : tape_ + size;
+    return {tape_, a, drops(l) ? a + size : a};
+  }
+
+  const Shape& shape_;
+  const Dropout& dropout_;
+  const int64_t begin_;
+  const Samples samples_;
+  T *value_, *weight_, *y_, *x_, *rows_, *delta_, *next_;
+  T* tape_;  // of all layers, one after the other; stands at one of them
+  const T* outputs_ = nullptr;
+};
 
 template <class T>
 double gradient(const Shape& shape, int score, const T* w, const Batch<T>& batch, int64_t begin, int64_t end,
                 double scale, const Dropout& dropout, T* gradient, T* scratch) {
-  const int layers = shape.layers;
-  const int64_t* const sizes = shape.sizes;
-  const ActivationFns<T>& act = activation_fns<T>[shape.activation];
-  const int64_t wide = pad<T>(widest(shape));
+  int64_t n = 0;
+  for (int l = 0; l < shape.count; ++l) n += Dense<T>{shape.layers[l]}.parameters();
   double total = 0;
   for (int64_t b = begin; b < end; b += block_samples) {
-    const int64_t count = end - b < block_samples ? end - b : block_samples, lanes = pad<T>(count);
-    // Forward. z[l] and a[l] of all layers follow one another; a[0] is the batch itself.
-    T* free = scratch;
-    const auto take = [&free, lanes](int64_t rows) { return free += rows * lanes, free - rows * lanes; };
-    T* const value = take(1);
-    T* const weight = take(1);
-    T* const y = take(batch.y_width);
-    T* const x = take(sizes[0]);
-    pack_lanes(batch.X, batch.rows, batch.inputs, b, count, lanes, x);
-    pack_lanes(batch.y, batch.rows, batch.y_width, b, count, lanes, y);
-    pack_weight(batch, b, count, lanes, weight);
-    T* const z0 = free;  // z, a and (with dropout) the masked a of layer l begin at 3 * (units before it)
-    const T* in = x;
-    const T* wl = w;
-    int64_t before = 0;
-    for (int l = 0; l < layers; ++l) {
-      T* const z = z0 + 3 * before * lanes;
-      const int64_t units = sizes[l + 1];
-      layer(wl, sizes[l], units, in, lanes, z);
-      if (l + 1 == layers) break;
-      T* const a = z + units * lanes;
-      act.activate(z, a, units * lanes);
-      in = a;
-      if (dropout.rate > 0) {
-        T* const masked = a + units * lanes;
-        for (int64_t i = 0; i < units * lanes; ++i) masked[i] = a[i];
-        drop(dropout, l, b, units, lanes, masked);
-        in = masked;
-      }
-      wl += (sizes[l] + 1) * units;
-      before += units;
-    }
-    const T* const z = z0 + 3 * before * lanes;
-    free = z0 + 3 * (before + sizes[layers]) * lanes;
-    T* const rows = take(wide);
-    T* delta = take(wide);
-    T* next = take(wide);
-    score_fns<T>[score](z, y, int(sizes[layers]), int(lanes), value, delta);
-    for (int64_t s = 0; s < lanes; ++s) value[s] = s < count ? value[s] * weight[s] : T(0);
-    total += double(sum_lanes(value, lanes));
-    for (int64_t s = 0; s < lanes; ++s) weight[s] *= T(scale);
-    for (int64_t o = 0; o < sizes[layers]; ++o)
-      for (int64_t s = 0; s < lanes; ++s) delta[o * lanes + s] = s < count ? delta[o * lanes + s] * weight[s] : T(0);
-    // Backward, from the last layer to the first; wl is at the last layer's weights.
-    for (int l = layers - 1;; --l) {
-      const int64_t inputs = sizes[l], outputs = sizes[l + 1];
-      T* const gl = gradient + (wl - w);
-      const T* const zl = l > 0 ? z0 + 3 * (before - inputs) * lanes : nullptr;
-      const T* const al = l > 0 ? zl + inputs * lanes : x;
-      to_rows(l > 0 && dropout.rate > 0 ? al + inputs * lanes : al, inputs, lanes, rows);
-      product(Product<T>{.A = delta,
-                         .row_stride = lanes,
-                         .depth_stride = 1,
-                         .B = rows,
-                         .b_stride = pad<T>(inputs),
-                         .C = gl,
-                         .c_stride = inputs,
-                         .start = nullptr,
-                         .add = true,
-                         .rows = outputs,
-                         .depth = count,
-                         .columns = inputs});
-      for (int64_t o = 0; o < outputs; ++o) gl[inputs * outputs + o] += sum_lanes(delta + o * lanes, lanes);
-      if (l == 0) break;
-      product(Product<T>{.A = wl,
-                         .row_stride = 1,
-                         .depth_stride = inputs,
-                         .B = delta,
-                         .b_stride = lanes,
-                         .C = next,
-                         .c_stride = lanes,
-                         .start = nullptr,
-                         .add = false,
-                         .rows = inputs,
-                         .depth = outputs,
-                         .columns = lanes});
-      if (dropout.rate > 0) drop(dropout, l - 1, b, inputs, lanes, next);
-      act.chain(zl, al, next, inputs * lanes);
-      // A sample of zeros may be infinite where no real one is, and its slope no number.
-      for (int64_t i = 0; count < lanes && i < inputs; ++i)
-        for (int64_t s = count; s < lanes; ++s) next[i * lanes + s] = T(0);
-      T* const done = delta;
-      delta = next;
-      next = done;
-      before -= inputs;
-      wl -= (sizes[l - 1] + 1) * inputs;
-    }
+    Pass<T> pass(shape, dropout, batch, b, end - b < block_samples ? end - b : block_samples, scratch);
+    pass.forward(w);
+    total += pass.loss(score, scale);
+    pass.backward(w, n, gradient);
   }
   return total;
 }

@@ -1,5 +1,5 @@
-// The noise of members that are not stored. Compiled once per instruction set, without contraction: the same bits on
-// every one. No standard headers with inline bodies here, see ARCHITECTURE.md.
+// The noise of candidates that are not stored. Compiled once per instruction set, without contraction, so that all of
+// them give the same bits. No standard headers with inline bodies here, see ARCHITECTURE.md.
 #include "../kernels/random.h"
 #include "tables.h"
 
@@ -13,8 +13,8 @@ struct Words {
 };
 
 #if defined(__SSE2__) && !defined(__clang__)
-// Processors multiply 32 bits by 32 in every second lane of a vector. Compilers do not find a way to keep the words
-// there, which takes two thirds of the time: even and odd lanes in vectors of their own, joined at the end.
+// Processors multiply 32 by 32 bits in every second lane of a vector. Compilers do not keep the words in those lanes,
+// and shuffles then take two thirds of the time. So even and odd lanes have vectors of their own, joined at the end.
 typedef uint64_t Wide __attribute__((vector_size(POPGRAD_VECTOR_BYTES), may_alias));
 
 struct WideProduct {
@@ -57,7 +57,7 @@ struct WideProduct {
 }
 #endif
 
-// One piece of a member's noise, of which the caller may need the beginning only.
+// One piece of a member's noise.
 template <class T>
 [[gnu::noinline]] void draw_piece(uint64_t seed, uint32_t stream, uint32_t member, uint32_t piece, T* z) {
   Words words;
@@ -102,9 +102,9 @@ void expand(const T* left, const T* right, int rank, int64_t rows, int64_t colum
 }
 
 template <class T>
-void perturb(const T* centre, T sigma, const T* noise, size_t n, T* out) {
+void perturb(const T* center, T sigma, const T* noise, size_t n, T* out) {
 #pragma GCC ivdep
-  for (size_t i = 0; i < n; ++i) out[i] = centre[i] + sigma * noise[i];
+  for (size_t i = 0; i < n; ++i) out[i] = center[i] + sigma * noise[i];
 }
 
 template <class T>
@@ -113,17 +113,17 @@ template <class T>
   for (size_t i = 0; i < n; ++i) sum[i] += factor * x[i];
 }
 
-// Sums of a few members are added in double: millions of members lose no digits.
+// The sums of every 64 members are added in double, so that a sum over millions of members loses no digits.
 template <class T>
-void combine(uint64_t seed, uint32_t stream, const double* weights, size_t members, size_t begin, size_t end, T* out) {
+void combine(uint64_t seed, uint32_t stream, const double* weights, size_t popsize, size_t begin, size_t end, T* out) {
   constexpr size_t together = 64;
   alignas(64) T z[noise_piece], part[noise_piece];
   alignas(64) double sum[noise_piece];
   for (; begin < end; begin += noise_piece, out += noise_piece) {
     for (size_t i = 0; i < noise_piece; ++i) sum[i] = 0;
-    for (size_t first = 0; first < members; first += together) {
+    for (size_t first = 0; first < popsize; first += together) {
       for (size_t i = 0; i < noise_piece; ++i) part[i] = T(0);
-      for (size_t p = first; p < first + together && p < members; ++p) {
+      for (size_t p = first; p < first + together && p < popsize; ++p) {
         if (weights[p] == 0) continue;
         draw_piece(seed, stream, uint32_t(p), uint32_t(begin / noise_piece), z);
         add_scaled(T(weights[p]), z, noise_piece, part);

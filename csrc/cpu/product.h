@@ -28,7 +28,7 @@ struct Vectors {
   }
 };
 
-// What is multiplied: numbers of the type that is summed, or something else with an `add` of its own.
+// The kind of the factors: here numbers of the type of the sums; other kinds define another `add`.
 template <class T>
 struct Numbers {
   using In = T;
@@ -57,7 +57,7 @@ POPGRAD_HD void product_tile(const Product<T, Kind>& p, int64_t r0, int64_t j) {
   using V = Vectors<T>;
   typename V::Vec sum[R][C];
   T* const to = p.C + r0 * p.c_stride + j;
-  // A last vector that is not whole: B is padded, C is not.
+  // The last vector may be partial: B is padded, C is not.
   const bool whole = j + C * V::width <= p.columns;
   if (p.start) {
     for (int r = 0; r < R; ++r) {
@@ -116,7 +116,7 @@ POPGRAD_HD void product_height(const Product<T, Kind>& p, int64_t r0, int64_t ro
 
 template <class T, class Kind>
 void product_section(const Product<T, Kind>& p) {
-  // Tiles of nearly the same height: a low one waits for its loads.
+  // The tiles have nearly the same height, because a low tile waits for its loads.
   const int64_t tiles = (p.rows + POPGRAD_TILE_ROWS - 1) / POPGRAD_TILE_ROWS;
   for (int64_t t = 0, r = 0; t < tiles; ++t) {
     const int64_t rows = (p.rows - r) / (tiles - t);
@@ -127,7 +127,7 @@ void product_section(const Product<T, Kind>& p) {
 
 template <class T, class Kind>
 void product(const Product<T, Kind>& p) {
-  // So much of B stays in the second cache level while the rows of A pass by.
+  // A section of B stays in the second-level cache while the rows of A pass by.
   constexpr int64_t section = 512;
   if (p.depth <= section) {
     product_section(p);

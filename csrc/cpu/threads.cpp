@@ -43,8 +43,8 @@ int available_cores() {
   return cores;
 }
 
-// Process pools such as joblib's share the cores out between their workers by OMP_NUM_THREADS. It may list one number
-// for each level of nested parallelism; the first counts. Whatever else it holds is not for us to judge.
+// Process pools such as joblib's divide the cores among their workers through OMP_NUM_THREADS. It may list one number
+// for each level of nested parallelism; the first one counts. Any other value is ignored.
 int shared_out_cores() {
   const int cores = available_cores();
   const char* const text = std::getenv("OMP_NUM_THREADS");
@@ -88,10 +88,10 @@ class Look {
 };
 constinit thread_local double Look::unseen_ = 0;
 
-// Items are dealt out in shares that lie side by side, one for each thread, so that the same call finds the same memory
-// near the same thread; who is done with its own share takes from the others'.
+// Each thread has a contiguous share of the items, so that repeated calls find the same memory in the same thread's
+// cache. A thread that has finished its share takes items from the others.
 struct Job {
-  static constexpr int most_shares = 64;  // more threads begin with another's share
+  static constexpr int most_shares = 64;  // threads beyond this number begin with another thread's share
   struct alignas(64) Next {
     std::atomic<int64_t> item;
   };
@@ -128,10 +128,10 @@ struct Job {
   }
 };
 
-thread_local bool inside = false;     // a body that calls run_items again finds itself here
+thread_local bool inside = false;     // whether this thread runs an item, whose nested calls stay on this thread
 thread_local bool borrowing = false;  // see Borrowing
 
-// How many forks lie between this process and the one that loaded the library.
+// Forks between this process and the process that loaded the library.
 std::atomic<int> forks = 0;
 
 class Pool {
@@ -149,7 +149,7 @@ class Pool {
         }
       } catch (const std::system_error&) {
         helpers_.pop_back();
-        helpers = int(helpers_.size());  // the system has no more threads to give: fewer do the work
+        helpers = int(helpers_.size());  // the system has no more threads: continue with fewer
       }
       job_ = &job;
       call_ = ++ticket_ * most_helpers + uint64_t(helpers);
@@ -157,11 +157,12 @@ class Pool {
     for (int k = 0; k < helpers; ++k)
       if (helpers_[size_t(k)].asleep) helpers_[size_t(k)].wake.notify_one();
     job.work(0, look);
-    if (forks != generation)  // by what looked between items; the helpers, and what they had begun, are not here
+    if (forks !=
+        generation)  // by a signal handler between two items; the helpers and their items do not exist in the child
       throw std::runtime_error("[popgrad] this process was forked in the middle of a call, and cannot go on with it");
     {
       const std::lock_guard lock(mutex_);
-      call_ = ticket_ * most_helpers;  // all is done or being done: who has not come may have no processor to run on
+      call_ = ticket_ * most_helpers;  // all items are taken: do not wait for helpers that have not started
     }
     if (soon([this] { return busy_ == 0; })) return;
     std::unique_lock lock(mutex_);
@@ -169,8 +170,8 @@ class Pool {
   }
 
  private:
-  // Whether it comes true within some fifty microseconds: to sleep and to be woken takes as long, and in training the
-  // next call is often that near. Threads that yield meanwhile end up on one processor, on which they take turns.
+  // Waits about fifty microseconds for the condition to come true. To sleep and to be woken takes as long, and in
+  // training the next call is often that near. It does not yield: threads that yield end up sharing one processor.
   template <class F>
   static bool soon(const F& condition) {
     using Clock = std::chrono::steady_clock;
@@ -213,20 +214,20 @@ class Pool {
         own->wake.wait(lock, called);
         own->asleep = false;
       }
-      if (!called()) continue;  // called off meanwhile
+      if (!called()) continue;  // the call ended meanwhile
       seen = ticket_;
-      Job* const job = job_;  // there until every thread that came has gone
+      Job* const job = job_;  // valid until every helper that joined has left
       ++busy_;
       lock.unlock();
       job->work(number + 1, nullptr);
       if (--busy_ == 0) {
-        lock.lock();  // so that it cannot fall between the other's look and its sleep
+        lock.lock();  // so that the notification cannot fall between the caller's check and its sleep
         done_.notify_one();
       }
     }
   }
 
-  // Each sleeps by itself: a job for two threads wakes one, however many there are.
+  // Each helper sleeps on a condition of its own: a job for two threads wakes one helper only.
   struct Helper {
     std::condition_variable wake{};
     std::atomic<bool> asleep = false;
@@ -238,7 +239,7 @@ class Pool {
   std::deque<Helper> helpers_;
   Job* job_ = nullptr;
   uint64_t ticket_ = 0;
-  std::atomic<uint64_t> call_ = 0;  // ticket_ * most_helpers + the helpers that are called, the first ones
+  std::atomic<uint64_t> call_ = 0;  // ticket_ * most_helpers + the number of helpers that are called
   std::atomic<int> busy_ = 0;
 };
 

@@ -14,17 +14,17 @@ void set_thread_count(int count);  // throws std::invalid_argument unless 1 <= c
 using Body = void (*)(const void* context, int64_t item);
 void run_items(int64_t items, double operations, Body body, const void* context);
 
-// Calls body(item) for every item in [0, items), on several threads when `operations` in all are worth waking
-// them for. A call from inside a body, or beside another call, runs on its own thread alone.
-// Arithmetic rounds to the nearest and knows denormal numbers, whatever the caller has set: all threads do the same.
+// Calls body(item) for every item in [0, items), on several threads if `operations` in all are worth waking them for. A
+// call from inside a body, or concurrent with another call, runs on the calling thread alone. All threads round to the
+// nearest and keep denormal numbers, whatever mode the caller has set.
 template <class F>
 void parallel(int64_t items, double operations, const F& body) {
   run_items(
       items, operations, [](const void* context, int64_t item) { (*static_cast<const F*>(context))(item); }, &body);
 }
 
-// What a thread that called parallel() does now and then between two items, every millisecond or so; null: nothing. It
-// may throw, which ends the call. Other threads' items, and those inside of items, go on to their ends.
+// A function that the thread that called parallel() calls between two items, about once a millisecond, or null. It may
+// throw, which ends the call. Items that other threads have begun, and nested calls, run to completion.
 using BetweenItems = void (*)();
 extern constinit thread_local BetweenItems between_items;
 

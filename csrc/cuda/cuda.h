@@ -1,4 +1,4 @@
-// What the rest of the library knows of CUDA; kernels.cu or, in a build without it, none.cpp.
+// The interface to CUDA, implemented by kernels.cu or, in a build without CUDA, by none.cpp.
 #pragma once
 
 #include <memory>

@@ -32,7 +32,7 @@ void check(cudaError_t status, const char* what) {
     throw std::runtime_error(std::string("[cuda] ") + what + ": " + cudaGetErrorString(status));
 }
 
-// What a launch is told of the tensors; all of it lies on the device.
+// The arguments of a launch, all in device memory.
 template <class T>
 struct List {
   const StepArgs<T>* tensors;
@@ -97,7 +97,7 @@ __global__ void sweep(List<T> list, Fields shared, Around<T> around, bool with_e
   });
 }
 
-// Adds what the threads of a block hold, two by two; the first thread gets the sums. Once in a kernel.
+// Adds the values of a block's threads pairwise; the first thread gets the sums. Call it once in a kernel.
 template <int count>
 __device__ void add_up(double* sum) {
   __shared__ double all[count][threads];

@@ -1,4 +1,4 @@
-// exp, log, tanh, ... in float as straight-line arithmetic, so that the compiler vectorises the loops around
+// exp, log, tanh, ... in float as straight-line arithmetic, so that the compiler vectorizes the loops around
 // them; in double as the mathematical library's own (exact to the last place, one at a time).
 //
 // The float versions are within a few units in the last place over the whole range, pass NaN through, and use
@@ -24,12 +24,12 @@ POPGRAD_HD T sign(T x) {
 POPGRAD_HD float float_from_bits(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 POPGRAD_HD uint32_t bits_from_float(float x) { return __builtin_bit_cast(uint32_t, x); }
 
-// Zero where a float is denormal: for what decays on and on, because denormal numbers take some processors many times
-// as long, and rounding keeps the last of them from ever becoming zero. Doubles would take too long to get there.
+// Replaces denormal floats by zero, for values that decay forever: some processors are many times slower with denormal
+// numbers, and rounding keeps the last of them from becoming zero. Doubles would take too long to become denormal.
 inline constexpr float least_normal = 1.17549435e-38f;
 POPGRAD_HD float without_denormals(float x) { return abs(x) < least_normal ? 0.0f : x; }
 POPGRAD_HD double without_denormals(double x) { return x; }
-// The same for a running average, unless something has joined it. By bits, which every loop is vectorised with.
+// The same for a running average, unless a gradient has just been added. Uses bits, so that every loop vectorizes.
 POPGRAD_HD float faded(float average, float joined) {
   const uint32_t keep = uint32_t(!(abs(average) < least_normal)) | uint32_t(joined != 0.0f);
   return float_from_bits(bits_from_float(average) & (0u - keep));
@@ -54,7 +54,7 @@ POPGRAD_HD float exp(float x) {
   const float above = x < -87.3f ? -87.3f : x, limited = above > 89.0f ? 89.0f : above;
   const float t = limited * 1.44269504089f + round_shift, n = t - round_shift;
   const float r = (limited - n * 0.693359375f) + n * 2.12194440e-4f;  // log(2) in two parts (Cody & Waite)
-  // 2^n in two factors: n = 128 alone would be no finite number.
+  // 2^n in two factors: 2^128 alone is not a finite float.
   const float result = (expm1_reduced(r) * 2.0f + 2.0f) * float_from_bits((bits_from_float(t) + 126u) << 23);
   return x < -87.3f ? 0.0f : result;
 }
@@ -73,7 +73,7 @@ POPGRAD_HD float twice_atanh(float z) {
   return 2.0f * z + 2.0f * z * s * p;
 }
 
-// log(x) for normal x > 0 and +infinity; NaN stays NaN. (Zero, negative and denormal numbers are no caller's.)
+// log(x) for normal x > 0 and +infinity; NaN stays NaN. No caller passes zero, negative or denormal numbers.
 POPGRAD_HD float log(float x) {
   // x = 2^n m with m in [sqrt(1/2), sqrt(2)), so that log(m) loses nothing near x = 1.
   const int32_t shifted = int32_t(bits_from_float(x) - 0x3F3504F3u);

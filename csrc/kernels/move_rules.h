@@ -1,6 +1,6 @@
 // Moves of a population, in order of increasing complexity. One struct is one elementwise move.
 //   x[k]     coordinate of the k-th array that the move writes (x[0] is the member itself)
-//   s[k]     the same coordinate of the k-th source: another member's row, a centre, a bound
+//   s[k]     the same coordinate of the k-th source: another member's row, a center, a bound
 //   draws    the random numbers of this coordinate of this member in this generation
 //   chosen   whether this is the coordinate that was picked for this member
 // The members are the words of `fields`, in that order, the same for all or one row of them per member.
@@ -36,15 +36,15 @@ struct Reflect {
   static constexpr int outputs = 1, sources = 2;
   static constexpr const char* fields = "";
   POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
-    const T mirrored = x[0] < s[0] ? s[0] + (s[0] - x[0]) : x[0] > s[1] ? s[1] - (x[0] - s[1]) : x[0];
+    const T reflected = x[0] < s[0] ? s[0] + (s[0] - x[0]) : x[0] > s[1] ? s[1] - (x[0] - s[1]) : x[0];
     const T drawn = between(s[0], s[1], T(draws.uniform(0)));
     const T kept = drawn > s[1] ? s[1] : drawn;  // rounding may have passed the bound
-    const bool inside = mirrored >= s[0] && mirrored <= s[1];
-    x[0] = inside || kept - kept != T(0) ? mirrored : kept;
+    const bool inside = reflected >= s[0] && reflected <= s[1];
+    x[0] = inside || kept - kept != T(0) ? reflected : kept;
   }
 };
 
-// An isotropic normal step from a centre; a negative sigma mirrors the same step. s = {centre}.
+// An isotropic normal step from a center; a negative sigma takes the antithetic step. s = {center}.
 template <class T>
 struct Gaussian {
   static constexpr int outputs = 1, sources = 1;
@@ -55,7 +55,7 @@ struct Gaussian {
   }
 };
 
-// A normal step whose width differs by coordinate. s = {centre, spread}.
+// A normal step whose width differs by coordinate. s = {center, spread}.
 // Socha & Dorigo 2008, "Ant colony optimization for continuous domains", eq. 5 and 7 (width is xi).
 template <class T>
 struct SpreadGaussian {
@@ -67,7 +67,7 @@ struct SpreadGaussian {
   }
 };
 
-// A point of the crown inner < |x - centre| <= outer in the maximum norm: all coordinates are uniform within
+// A point of the crown inner < |x - center| <= outer in the maximum norm: all coordinates are uniform within
 // outer, and the chosen one is put between the two radii, so that the point is never in the inner box.
 // Radii are in units of the scale, which may differ by coordinate. s = {center, scale}.
 // Chelouah & Siarry 2000, "Tabu search applied to global optimization", section 3.2.

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popgrad import _core
+from popgrad._core import Stream
 from popgrad.checks import fail, positive_int
 
 __all__ = ["Stream", "aligned", "get_num_threads", "move", "set_num_threads"]
@@ -16,21 +17,6 @@ __all__ = ["Stream", "aligned", "get_num_threads", "move", "set_num_threads"]
 Array = NDArray[Any]
 
 _MOVES = _core.move_rules()
-
-
-class Stream:
-    """First word of what tells random numbers apart: two purposes never share a stream."""
-
-    INITIALISE = 1  # the weights of a model
-    START = 2  # the first population of a search
-    MOVE = 3  # every later one
-    SHUFFLE = 4  # the order of samples; drawn by NumPy's Philox
-    CHOOSE = 5  # O(P) decisions of a search; drawn by NumPy's Philox
-    LABELS = 7  # drawn from a model's own predictions; by NumPy's Philox
-    PERTURB = 8  # members of a population that is not stored
-    RACE = 9  # the order of samples in a race; drawn by NumPy's Philox
-    BOUNDS = 10  # where candidates go that a reflection does not bring back within their bounds
-    DIVIDE = 6  # which samples are held back; drawn by NumPy's Philox
 
 
 def set_num_threads(count: int) -> None:
@@ -94,14 +80,23 @@ def move(
         identity: the number that stands for each member in the random numbers, (P,) uint32; default 0..P-1.
         **fields: the members of the rule, each a number or one per member (P,).
     """
-    index, _, _, names = _MOVES[name]
-    if set(fields) != set(names):
-        fail(f"move {name}", f"expected the fields {', '.join(names)}, got {', '.join(fields)}")
-    columns = [fields[field] for field in names]
+    rule = _MOVES[name]
+    if set(fields) != set(rule.fields):
+        fail(f"move {name}", f"expected the fields {', '.join(rule.fields)}, got {', '.join(fields)}")
+    columns = [fields[field] for field in rule.fields]
     if any(np.ndim(column) for column in columns):
         values = np.ascontiguousarray(np.stack(np.broadcast_arrays(*columns), axis=1), np.float64)
     else:
         values = np.array(columns, np.float64)
-    outputs = [out] if isinstance(out, np.ndarray) else list(out)
-    row_list = None if rows is None else list(rows)
-    _core.move(index, values, outputs, list(sources), seed, stream, generation, row_list, chosen, identity)
+    _core.move(
+        rule,
+        values,
+        out=[out] if isinstance(out, np.ndarray) else list(out),
+        sources=list(sources),
+        seed=seed,
+        stream=stream,
+        generation=generation,
+        rows=None if rows is None else list(rows),
+        chosen=chosen,
+        identity=identity,
+    )

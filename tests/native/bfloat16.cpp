@@ -16,15 +16,17 @@ double rounded(double value) { return double(test_target::from_bfloat16(test_tar
 
 struct Problem {
   std::vector<int64_t> sizes;
+  std::vector<Layer> layers;
   int64_t samples;
   Exact<float> X, y, w;
-  Problem(std::vector<int64_t> layers, int64_t count, Rng& rng)
-      : sizes(std::move(layers)),
+  Problem(std::vector<int64_t> layer_sizes, int64_t count, Rng& rng)
+      : sizes(std::move(layer_sizes)),
+        layers(dense_layers(sizes, 1)),  // relu
         samples(count),
         X(size_t(count * sizes.front()), rng, -1.5, 1.5),
         y(size_t(count * sizes.back()), rng, -2, 2),
         w(size_t(parameter_count(shape())), rng, -0.8, 0.8) {}
-  Shape shape() const { return {sizes.data(), int(sizes.size()) - 1, 1}; }  // relu
+  Shape shape() const { return {layers.data(), int(layers.size())}; }
   Batch<float> batch() const { return {X.data(), y.data(), nullptr, nullptr, samples, sizes.front(), sizes.back()}; }
 
   std::vector<double> outputs(int64_t sample) const {

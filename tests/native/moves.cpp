@@ -219,11 +219,11 @@ const RowFns<T>& row_fns(const Kernels& kernels) {
     return *kernels.rows_f64;
 }
 
-// combine and spread: the sums in double, the same bits everywhere, and a row of weight zero is not read.
+// combine_rows and spread: the sums in double, the same bits everywhere, and a row of weight zero is not read.
 template <class T>
 void check_rows(const std::vector<const Kernels*>& all, size_t count, size_t n) {
   Rng rng{count * 7919 + n};
-  Exact<T> rows(count * n, rng, -2, 2), centre(n, rng, -1, 1);
+  Exact<T> rows(count * n, rng, -2, 2), center(n, rng, -1, 1);
   Exact<double> weights(count, rng, -1, 1);
   const double tolerance = 8 * double(count + 1) * double(std::numeric_limits<T>::epsilon());
   // The rows asked for: all but one, last first, and one twice.
@@ -258,22 +258,22 @@ void check_rows(const std::vector<const Kernels*>& all, size_t count, size_t n) 
     for (size_t i = 0; i < n; ++i) rows[n + i] = std::numeric_limits<T>::quiet_NaN();
   }
   Exact<T> sum(n);
-  combine(weights.data(), rows.data(), centre.data(), count, n, sum.data());
+  combine_rows(weights.data(), rows.data(), center.data(), count, n, sum.data());
   for (size_t i = 0; i < n; ++i) {
     double want = 0;
     for (size_t p = 0; p < count; ++p)
-      if (weights[p] != 0) want += weights[p] * (double(rows[p * n + i]) - double(centre[i]));
+      if (weights[p] != 0) want += weights[p] * (double(rows[p * n + i]) - double(center[i]));
     CHECK(std::abs(double(sum[i]) - want) <= tolerance, "combine", count, n, i, sum[i], want);
   }
   for (const Kernels* kernels : all) {
     Exact<T> other(n);
-    row_fns<T>(*kernels).combine(weights.data(), rows.data(), centre.data(), count, n, other.data(), 0, n);
+    row_fns<T>(*kernels).combine(weights.data(), rows.data(), center.data(), count, n, other.data(), 0, n);
     check_same(sum, other, "combine", kernels->name);
   }
   Exact<T> other(n);
   for (const int threads : {1, 2, 3, 8}) {
     set_thread_count(threads);
-    combine(weights.data(), rows.data(), centre.data(), count, n, other.data());
+    combine_rows(weights.data(), rows.data(), center.data(), count, n, other.data());
     check_same(sum, other, "combine", "threads");
   }
 }

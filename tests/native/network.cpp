@@ -6,6 +6,7 @@
 
 #include "api.h"
 #include "cpu/threads.h"
+#include "streams.h"
 #include "support.h"
 
 using namespace popgrad;
@@ -61,6 +62,7 @@ double score(const std::string& name, const std::vector<double>& z, const double
 // A network, its data and what is asked of it. Every number is one that float holds.
 struct Problem {
   std::vector<int64_t> sizes;
+  std::vector<Layer> layers;
   int activation, score;
   int64_t samples, have;  // have rows in X, of which `samples` take part
   Exact<double> X, y, weight, w;
@@ -71,6 +73,7 @@ struct Problem {
   Problem(std::vector<int64_t> layer_sizes, int activation, int score, int64_t samples, bool weighted, bool gathered,
           double rate, uint64_t seed = 1)
       : sizes(std::move(layer_sizes)),
+        layers(dense_layers(sizes, activation)),
         activation(activation),
         score(score),
         samples(samples),
@@ -99,7 +102,7 @@ struct Problem {
   }
 
   int64_t y_width() const { return kernels().scores[score].labels ? 1 : sizes.back(); }
-  Shape shape() const { return {sizes.data(), int(sizes.size()) - 1, activation}; }
+  Shape shape() const { return {layers.data(), int(layers.size())}; }
   int64_t n() const { return parameter_count(shape()); }
   template <class T>
   Batch<T> batch(const Exact<T>& x, const Exact<T>& t, const Exact<T>& u) const {
@@ -130,7 +133,8 @@ struct Problem {
         for (size_t u = 0; u < units; ++u) {
           z[u] = test_activation(z[u]);
           if (dropout.rate > 0) {
-            const ReferenceDraws draws(dropout.seed, 0xD0000000u + uint32_t(l), dropout.step, uint32_t(i), uint32_t(u));
+            const ReferenceDraws draws(dropout.seed, uint32_t(Stream::DROPOUT) + uint32_t(l), dropout.step, uint32_t(i),
+                                       uint32_t(u));
             z[u] *= draws.uniform(0) < double(float(dropout.rate)) ? 0 : 1 / (1 - dropout.rate);
           }
         }

@@ -70,25 +70,25 @@ void check_type(const Kernels& kernels) {
 // Rows, sums and values by way of api.h, whose last numbers end where their memory ends.
 template <class T>
 void check_api(int rank) {
-  const int64_t sizes[] = {9, 21, 5};
-  const Shape shape{sizes, 2, 1};
+  const std::vector<Layer> layers = dense_layers({9, 21, 5}, 1);
+  const Shape shape{layers.data(), int(layers.size())};
   std::vector<NoisePart> parts = {{21, 9}, {0, 21}, {5, 21}, {0, 5}};
-  const size_t n = parameter_count(parts), members = 30;
+  const size_t n = parameter_count(parts), popsize = 30;
   if (rank == 0) parts = {{0, int64_t(n)}};
   Rng rng{2};
-  const Exact<T> centre(n, rng, -1, 1);
-  const Perturbations<T> p{centre.data(), 0.25, members, true, seed, stream, rank, parts};
-  Exact<T> all(members * n), some(3 * n);
-  rows(p, 0, members, all.data());
+  const Exact<T> center(n, rng, -1, 1);
+  const Perturbations<T> p{center.data(), 0.25, popsize, true, seed, stream, rank, parts};
+  Exact<T> all(popsize * n), some(3 * n);
+  rows(p, 0, popsize, all.data());
   rows(p, 14, 3, some.data());
   for (size_t i = 0; i < some.size(); ++i) CHECK(some[i] == all[14 * n + i], rank, i);
 
-  const Exact<double> weights(members, rng, -1, 1);
+  const Exact<double> weights(popsize, rng, -1, 1);
   Exact<T> sum(n);
-  combine(p, weights.data(), sum.data());
+  combine_noise(p, weights.data(), sum.data());
   for (size_t i = 0; i < n; ++i) {
     double want = 0;
-    for (size_t k = 0; k < members; ++k) want += weights[k] * 4 * (double(all[k * n + i]) - double(centre[i]));
+    for (size_t k = 0; k < popsize; ++k) want += weights[k] * 4 * (double(all[k * n + i]) - double(center[i]));
     CHECK(std::abs(double(sum[i]) - want) <= (sizeof(T) == sizeof(float) ? 2e-5 : 1e-12), rank, i, double(sum[i]),
           want);
   }
@@ -97,10 +97,10 @@ void check_api(int rank) {
   const auto data = pack(Batch<T>{X.data(), y.data(), nullptr, nullptr, 100, 9, 5});
   int score = 0;
   while (kernels().scores[score].labels) ++score;
-  Exact<double> made(members), stored(members);
+  Exact<double> made(popsize), stored(popsize);
   evaluate(shape, score, p, data, made.data());
-  evaluate(shape, score, all.data(), members, data, stored.data());
-  for (size_t k = 0; k < members; ++k)
+  evaluate(shape, score, all.data(), popsize, data, stored.data());
+  for (size_t k = 0; k < popsize; ++k)
     CHECK(std::abs(made[k] - stored[k]) <= (sizeof(T) == sizeof(float) ? 1e-5 : 1e-12), rank, k, made[k], stored[k]);
 }
 

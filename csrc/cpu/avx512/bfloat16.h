@@ -1,8 +1,8 @@
-// Population sums with products of bfloat16 numbers. A Unit is what multiplies them:
+// Population sums with products of bfloat16 numbers. A Unit multiplies them:
 //   depth_step, row_step: inputs and outputs of a layer are padded with zeros to multiples of these
 //   layer(W, bias, words, outputs, x, lanes, z): z (outputs, lanes) = bias + W x, where W is (outputs, words) and x
 //     (words, lanes), each word two inputs that follow one another; z has room for the padding
-//   Unit(): what a thread needs before the first layer; ~Unit(): after the last
+//   Unit() prepares a thread before the first layer; ~Unit() cleans up after the last
 #pragma once
 
 #include <immintrin.h>
@@ -60,10 +60,11 @@ struct Bfloat16Network {
   };
   static Room room(const Shape& shape) {
     Room room{0, 0, 0};
-    for (int l = 0; l < shape.layers; ++l) {
-      const int64_t depth = depth_of(shape.sizes[l]), rows = rows_of(shape.sizes[l + 1]);
-      room.weights += matrix_words(shape.sizes[l], shape.sizes[l + 1]);
-      const int64_t padded = depth_of(shape.sizes[l + 1]), most = rows < padded ? padded : rows;
+    for (int l = 0; l < shape.count; ++l) {
+      const int64_t inputs = shape.layers[l].inputs, outputs = shape.layers[l].outputs;
+      const int64_t depth = depth_of(inputs), rows = rows_of(outputs);
+      room.weights += matrix_words(inputs, outputs);
+      const int64_t padded = depth_of(outputs), most = rows < padded ? padded : rows;
       room.z = room.z < most ? most : room.z;
       room.x = room.x < depth / 2 ? depth / 2 : room.x;
     }
@@ -91,10 +92,10 @@ struct Bfloat16Network {
       }
   }
 
-  // Every matrix of w, row by row, each from a multiple of 64 bytes on.
+  // Rounds every matrix of w, row by row. Each matrix begins at a multiple of 64 bytes.
   static void round_weights(const Shape& shape, const float* w, uint32_t* to) {
-    for (int l = 0; l < shape.layers; ++l) {
-      const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1], words = words_of(inputs);
+    for (int l = 0; l < shape.count; ++l) {
+      const int64_t inputs = shape.layers[l].inputs, outputs = shape.layers[l].outputs, words = words_of(inputs);
       for (int64_t r = 0; r < rows_of(outputs); ++r) {
         const float* const from = w + r * inputs;
         uint32_t* const row = to + r * words;
@@ -118,23 +119,23 @@ struct Bfloat16Network {
           x(reinterpret_cast<uint32_t*>(scratch + need.z)) {}
   };
 
-  // Raw outputs of a block at z: of inputs x, weights as rounded, biases as in w.
-  static void outputs_of(const Unit& unit, const Shape& shape, const float* w, const uint32_t* x, int64_t lanes,
-                         const Scratch& at) {
+  // Writes the raw outputs of a block to at.z: of inputs x, weights as rounded, biases as in w.
+  static void propagate(const Unit& unit, const Shape& shape, const float* w, const uint32_t* x, int64_t lanes,
+                        const Scratch& at) {
     const uint32_t* W = at.weights;
-    for (int l = 0; l < shape.layers; ++l) {
-      const int64_t inputs = shape.sizes[l], outputs = shape.sizes[l + 1];
+    for (int l = 0; l < shape.count; ++l) {
+      const auto [inputs, outputs, activation] = shape.layers[l];
       unit.layer(W, w + inputs * outputs, words_of(inputs), outputs, x, lanes, at.z);
-      if (l + 1 == shape.layers) break;
-      pass_on_fns[shape.activation](at.z, outputs, depth_of(outputs), lanes, at.x);
+      if (l + 1 == shape.count) break;
+      pass_on_fns[activation](at.z, outputs, depth_of(outputs), lanes, at.x);
       x = at.x;
       w += (inputs + 1) * outputs;
       W += matrix_words(inputs, outputs);
     }
   }
 
-  // A layer of small whole numbers, which every order of sums gets right; few machines that have a unit are at hand
-  // when it is changed.
+  // Computes a layer of small whole numbers, whose sums are exact in every order. Few machines have such a unit, so a
+  // wrong one must be noticed at run time.
   static bool works() {
     constexpr int64_t outputs = 33, words = 32, lanes = 48;  // whole tiles, and more
     alignas(64) uint32_t W[48 * words] = {}, x[words * lanes];
@@ -165,13 +166,13 @@ struct Bfloat16Network {
     double total = 0;
     for (int64_t b = first; b < last; ++b) {
       const uint32_t* const x = packed.words + b * block_samples * words_of(packed.inputs);
-      outputs_of(unit, shape, w, x, lanes_of(packed, b), at);
+      propagate(unit, shape, w, x, lanes_of(packed, b), at);
       total += block_sum(shape, score, at.z, packed, b);
     }
     return total;
   }
 
-  static void forward(const Shape& shape, const float* population, int64_t members, int64_t n,
+  static void forward(const Shape& shape, const float* population, int64_t popsize, int64_t n,
                       const Batch<float>& batch, int64_t block, float* out, float* scratch) {
     const Room need = room(shape);
     const Scratch at(need, scratch);
@@ -179,11 +180,10 @@ struct Bfloat16Network {
     const int64_t begin = block * block_samples, count = samples_in(batch.samples, block), lanes = pad<float>(count);
     pack_block(batch, block, x);
     const Unit unit;
-    for (int64_t k = 0; k < members; ++k, population += n) {
+    for (int64_t k = 0; k < popsize; ++k, population += n) {
       round_weights(shape, population, at.weights);
-      outputs_of(unit, shape, population, x, lanes, at);
-      write_rows(at.z, shape.sizes[shape.layers], count, lanes,
-                 out + (k * batch.samples + begin) * shape.sizes[shape.layers]);
+      propagate(unit, shape, population, x, lanes, at);
+      write_rows(at.z, outputs_of(shape), count, lanes, out + (k * batch.samples + begin) * outputs_of(shape));
     }
   }
 };

@@ -1,5 +1,5 @@
 // bfloat16 by AMX: products of tiles of 16 rows of 64 bytes. `Tiles` are the eight registers of a thread:
-//   Tiles(), ~Tiles(): makes them ready, gives them back
+//   Tiles() configures them; ~Tiles() releases them
 //   load<t>(from, stride), store<t>(to, stride): 16 rows, `stride` bytes apart
 //   dot<c, a, b>(): c(m, n) += a(m, 2k) b(k, 2n) + a(m, 2k + 1) b(k, 2n + 1), floats c, bfloat16 a and b
 #pragma once
@@ -14,7 +14,7 @@ struct TileUnit {
   static constexpr int64_t depth_step = 32, row_step = 16;
   Tiles tiles;
 
-  // z of `down` times `across` tiles (1 or 2 each); a tile that is loaded once is used as often.
+  // Computes `down` times `across` tiles of z (1 or 2 each), so that each loaded tile is used that many times.
   template <bool down, bool across>
   static void block(const Tiles& tiles, const uint32_t* W, int64_t words, const uint32_t* x, int64_t lanes, float* z) {
     const int64_t row = 4 * lanes, weights = 4 * words;

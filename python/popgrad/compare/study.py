@@ -115,7 +115,8 @@ class Study:
         one_of("compare", "activation", self.activation, ACTIVATIONS)
         if not self.sources or not self.entrants:
             fail("compare", "give at least one data set and one optimizer")
-        if not ACTIVATIONS[self.activation] and any(e.kind == "gradient" for e in self.entrants.values()):
+        by_gradient = any(entrant.kind == "gradient" for entrant in self.entrants.values())
+        if by_gradient and not ACTIVATIONS[self.activation].differentiable:
             fail("compare", f"activation {self.activation!r} has no gradient; name only searches with --optimizers")
         if self.name is not None:
             _check_name(self.name)

@@ -42,8 +42,8 @@ __all__ = ["MLP"]
 
 Array = NDArray[Any]
 
-ACTIVATIONS = _core.activations()  # name: has a gradient
-LOSSES = tuple(name for name, (_, differentiable) in SCORES.items() if differentiable)
+ACTIVATIONS = _core.activations()
+LOSSES = tuple(name for name, score in SCORES.items() if score.differentiable)
 
 _DTYPES = ("float32", "float64")
 PRECISIONS = (*_DTYPES, "bfloat16")
@@ -157,7 +157,7 @@ class MLP(Model):
     @property
     def has_gradient(self) -> bool:
         """Whether the activation has one."""
-        return ACTIVATIONS[self.activation]
+        return ACTIVATIONS[self.activation].differentiable
 
     @property
     def metric_name(self) -> str:
@@ -243,7 +243,7 @@ class MLP(Model):
                 outputs, inputs = tensor.shape
                 variance = {"he": 2 / inputs, "glorot": 2 / (inputs + outputs), "lecun": 1 / inputs}[scheme]
                 tensor.of(width)[:] = math.sqrt(variance if shape == "normal" else 3 * variance)
-        out, stream = self._params[None], Stream.INITIALISE
+        out, stream = self._params[None], Stream.INITIALIZE
         if shape == "normal":
             zero = np.zeros_like(width)
             move("SpreadGaussian", out, [zero, width], seed=seed, generation=0, stream=stream, width=1.0)
@@ -302,7 +302,7 @@ class MLP(Model):
     ) -> NetworkObjective:
         """As `objective`, with a measure and the classes of the labels."""
         inputs = checked_inputs(operation, X, self.sizes[0], self.dtype)
-        asked = Targets(self.loss_name, SCORES[self.loss_name][0], self.sizes[-1], self.takes_classes, classes)
+        asked = Targets(self.loss_name, SCORES[self.loss_name].labels, self.sizes[-1], self.takes_classes, classes)
         targets = checked_targets(operation, y, len(inputs), asked, self.dtype)
         weight = checked_weights(operation, sample_weight, len(inputs), self.dtype)
         return NetworkObjective(self, inputs, targets, weight, measure, classes)

@@ -25,7 +25,7 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Evaluator = Callable[[Population], Floats]
 
-SCORES = _core.scores()  # name: (targets are labels, has a gradient)
+SCORES = _core.scores()
 MEMORY_LIMIT = 64 << 20  # bytes that an evaluation may take beside its arguments and its result
 
 
@@ -108,7 +108,7 @@ class NetworkObjective(Objective):
         """Targets as metrics see them, labels (b,) int64 or numbers (b, outputs), and weights (b,) or None."""
         y, weight = (values if rows is None or values is None else values[rows] for values in (self.y, self.weight))
         assert y is not None
-        labels = SCORES[self.model.loss_name][0]
+        labels = SCORES[self.model.loss_name].labels
         return (y[:, 0].astype(np.int64) if labels else y), weight
 
     # --- Values -----------------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ class NetworkObjective(Objective):
     def constant_loss(self) -> float:
         """The loss of a network that ignores its inputs: its outputs are the mean target, or give its probability."""
         model, weight = self.model, self.weight
-        y = np.eye(model.sizes[-1])[self.y[:, 0].astype(np.int64)] if SCORES[model.loss_name][0] else self.y
+        y = np.eye(model.sizes[-1])[self.y[:, 0].astype(np.int64)] if SCORES[model.loss_name].labels else self.y
         mean = np.average(y.astype(np.float64), axis=0, weights=weight)
         if "cross_entropy" in model.loss_name:
             least = float(np.finfo(model.dtype).tiny)

@@ -118,7 +118,7 @@ class OpenAIES(Search):
         gradient, (sigma, spread) = np.empty_like(run.x0), self._sigma(run)
         # z_k = (x_k - center) / sigma. Unlike the drawn steps, it includes the reflections at bounds.
         weights = utility / (max(int(finite.sum()), 1) * sigma**2)
-        _core.combine(weights, population, center, gradient)
+        _core.combine_rows(weights, population, center, gradient)
         found: Array = gradient / spread * (self._optimizer(run)[1] / spread)  # of x / unit
         return found
 
