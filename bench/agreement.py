@@ -4,7 +4,7 @@ python bench/agreement.py [--csv FILE]
 
 A row for each optimizer with its options and each reference: the formula of the paper in float64, PyTorch, optax, Keras
 (``pip install torch optax keras jax``). Errors are max |w - w'| / max |w'|; gradients are of all sizes from 1e-8 to 1.
-The rows are those of the tests, tests/cases.py.
+The rows are those of the tests, tests/cases.py and tests/variants.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from cases import OPTIMIZERS, PRESETS, VARIANTS
+from cases import OPTIMIZERS
 from references import INSTALLED, STEPS, formula_gap, gap
+from variants import PRESETS, VARIANTS
 
 COLUMNS = ("optimizer", "reference", "steps", "float64", "float32")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import popgrad as pg
-from cases import PROBLEMS
 from popgrad import search
+from search_cases import PROBLEMS
 
 SPHERE = PROBLEMS["sphere"]
 DEFAULTS = pytest.mark.parametrize("name", search.REGISTRY)

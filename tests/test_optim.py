@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import popgrad as pg
-from cases import OPTIMIZERS, PROBLEMS, VARIANTS
+from cases import OPTIMIZERS
 from popgrad import _core, optim
+from search_cases import PROBLEMS
+from variants import VARIANTS
 
 RULES = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.id)
 WITH_OPTIONS = pytest.mark.parametrize("case", OPTIMIZERS + VARIANTS, ids=lambda case: case.label)

@@ -10,9 +10,10 @@ from typing import get_args
 import pytest
 
 import popgrad as pg
-from cases import OPTIMIZERS, PRESETS, VARIANTS
+from cases import OPTIMIZERS
 from popgrad import optim
 from references import INSTALLED, close, gap
+from variants import PRESETS, VARIANTS
 
 PAIRS = [
     pytest.param(case, library, reference, id=f"{library}-{case.label}")

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 import popgrad as pg
-from cases import PROBLEMS, SEARCHES, assert_same_run
 from popgrad import checkpoint, search
 from popgrad.search.differential_evolution import distinct_others
 from popgrad.search.evolution_strategy import centered_ranks
+from search_cases import PROBLEMS, SEARCHES, assert_same_run
 
 METHODS = pytest.mark.parametrize("case", SEARCHES, ids=lambda case: case.id)
 SPHERE = PROBLEMS["sphere"]

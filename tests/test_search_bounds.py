@@ -9,9 +9,9 @@ import pytest
 from scipy.optimize import Bounds
 
 import popgrad as pg
-from cases import PROBLEMS, SEARCHES
 from popgrad import search
 from popgrad.backends import move
+from search_cases import PROBLEMS, SEARCHES
 
 METHODS = pytest.mark.parametrize("case", SEARCHES, ids=lambda case: case.id)
 DEFAULTS = pytest.mark.parametrize("name", search.REGISTRY)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import popgrad as pg
-from cases import PROBLEMS, SEARCHES, assert_same_run
 from popgrad import checkpoint, search
+from search_cases import PROBLEMS, SEARCHES, assert_same_run
 
 METHODS = pytest.mark.parametrize("case", SEARCHES, ids=lambda case: case.id)
 SPHERE = PROBLEMS["sphere"]

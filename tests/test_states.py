@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import popgrad as pg
-from cases import OPTIMIZERS, VARIANTS
+from cases import OPTIMIZERS
 from popgrad import optim
+from variants import VARIANTS
 
 N = 10_007  # no whole number of blocks
 ELEMENTWISE = [case for case in OPTIMIZERS if case.optimizer.init(np.ones(3)).layers is None]

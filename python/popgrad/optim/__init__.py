@@ -3,6 +3,7 @@
 from popgrad.optim import adam, adam_variants, adaptive, layerwise, schedule_free, sgd, sophia, wrappers
 from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._optimizer import Descent, Optimizer, State
+from popgrad.optim._presets import TorchNames
 from popgrad.optim.adam import *  # noqa: F403
 from popgrad.optim.adam_variants import *  # noqa: F403
 from popgrad.optim.adaptive import *  # noqa: F403
@@ -21,7 +22,7 @@ REGISTRY: dict[str, type[NativeOptimizer]] = {
     if isinstance(kind, type) and issubclass(kind, NativeOptimizer) and kind.__name__ in module.__all__
 }
 
-__all__ = ["REGISTRY", "Descent", "NativeOptimizer", "Optimizer", "Schedule", "State"]
+__all__ = ["REGISTRY", "Descent", "NativeOptimizer", "Optimizer", "Schedule", "State", "TorchNames"]
 __all__ += adam.__all__
 __all__ += adam_variants.__all__
 __all__ += adaptive.__all__

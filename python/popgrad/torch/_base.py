@@ -115,8 +115,9 @@ class Optimizer(torch.optim.Optimizer):
 
     def _plan_step(self, rule: NativeOptimizer, group: Group, t: float, numbers: dict[str, float]) -> _core.StepPlan:
         """What step t is to do; what is to be carried on goes into `numbers`."""
-        # A state that was written by hand may count half steps.
-        return rule.plan(cast(int, t), numbers, learning_rate=float(group["lr"]), maximize=bool(group["maximize"]))
+        # A count of steps that was written by hand need not be whole.
+        given = float(group["lr"])
+        return rule.plan(t, numbers, learning_rate=given, maximize=group["maximize"])  # type: ignore[arg-type]
 
     def _first(self, name: str, group: Group) -> float:
         """What a state begins with."""
