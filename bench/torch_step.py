@@ -1,21 +1,22 @@
-"""Steps of popgrad.torch against PyTorch's own, side by side in one process: medians of alternating runs.
+"""Steps of popgrad.torch against PyTorch's own inside a training loop: forward, backward and step of a module.
 
-    python bench/torch_step.py [--repeats 11] [--threads 2] [--only Adam SGD] [--on sixty mlp large]
+    python bench/torch_step.py [--rounds 15] [--threads 2] [--only Adam SGD] [--on 784-128-10] [--against fused]
 
-Ratios above 1: popgrad is that many times faster. "fused", "foreach" and "plain" are PyTorch's three implementations
-of a class; where it has no fused one on the CPU, its default is the plain one. Gradients stay the same tensors, or are
-new ones at every step, as after `zero_grad()` and a backward pass.
+Each optimizer trains a copy of the same module. The optimizers take turns, some steps a round, in one process; only
+`step()` is timed. A figure is the median of its rounds. Ratios above 1: popgrad is that many times faster. "fused",
+"foreach" and "plain" are PyTorch's three implementations of a class; not all of them have a fused one on the CPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import torch
 
 import popgrad
@@ -36,52 +37,36 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("Rprop", {}),
     ("ASGD", {}),
 ]
+KINDS: dict[str, dict[str, Any]] = {"fused": {"fused": True}, "foreach": {"foreach": True}, "plain": {"foreach": False}}
 
-
-def sixty() -> list[torch.nn.Parameter]:
-    return [torch.nn.Parameter(torch.randn(int(n))) for n in np.geomspace(10, 100_000, 60)]
-
-
-def mlp() -> list[torch.nn.Parameter]:
-    layers = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Linear(32, 10))
-    return list(layers.parameters())
-
-
-def large() -> list[torch.nn.Parameter]:
-    return [torch.nn.Parameter(torch.randn(16_000_000))]
-
-
-# What is stepped, its name, and steps in one timing.
+# Sizes of the layers, the batch, and steps in a round.
 MODELS = {
-    "sixty": (sixty, "60 tensors, 10 to 100,000 elements", 50),
-    "mlp": (mlp, "MLP 64-32-10", 50),
-    "large": (large, "one tensor of 16 million elements", 2),
+    "64-32-10": ((64, 32, 10), 32, 100),
+    "784-128-10": ((784, 128, 10), 128, 50),
+    "256-256-10": ((256, 256, 10), 256, 50),
+    "784-512-512-10": ((784, 512, 512, 10), 128, 20),
+    "deep": ((128,) * 23, 128, 20),  # 22 layers
+    "4096-4096": ((4096, 4096), 16, 3),  # 16 million parameters
 }
 
 
-def medians(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
-    """Seconds for each, by turns, so that what else happens on the machine meets all alike."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(repeats):
-        for name, run in runs.items():
-            times[name].append(run())
-    return {name: statistics.median(found) for name, found in times.items()}
+def network(sizes: tuple[int, ...]) -> torch.nn.Sequential:
+    layers: list[torch.nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
+    return torch.nn.Sequential(*layers[:-1])
 
 
-def timed(optimizer: Any, params: list[Any], steps: int, fresh: bool) -> Callable[[], float]:
-    gradients = [torch.randn_like(p) * 1e-3 for p in params]
+def trained(make: Callable[[Any], Any], module: torch.nn.Module, X: Any, y: Any, steps: int) -> Callable[[], float]:
+    """Return a function that trains a copy of the module for some steps and returns the mean seconds of `step()`."""
+    module = copy.deepcopy(module)
+    optimizer, loss = make(module.parameters()), torch.nn.CrossEntropyLoss()
 
     def run() -> float:
-        time.sleep(0.01)  # the threads of the one before wait for more work, and would take a processor
         total = 0.0
-        for p, gradient in zip(params, gradients, strict=True):
-            p.grad = gradient
-        for _ in range(5):
-            optimizer.step()  # until parameters, states and threads are where they will be in training
         for _ in range(steps):
-            if fresh:
-                for p, gradient in zip(params, gradients, strict=True):
-                    p.grad = gradient.detach()
+            optimizer.zero_grad()
+            loss(module(X), y).backward()
             begin = time.perf_counter()
             optimizer.step()
             total += time.perf_counter() - begin
@@ -91,38 +76,50 @@ def timed(optimizer: Any, params: list[Any], steps: int, fresh: bool) -> Callabl
     return run
 
 
+def medians(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Seconds of a step for each run; the runs alternate, so that the machine's other load meets all of them."""
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(rounds):
+        for name, run in runs.items():
+            times[name].append(run())
+    return {name: statistics.median(found) for name, found in times.items()}
+
+
+def compare(name: str, arguments: dict[str, Any], model: str, kinds: list[str], rounds: int) -> dict[str, float]:
+    """Seconds of a step of one optimizer on one model, by popgrad and by PyTorch's implementations."""
+    sizes, batch, steps = MODELS[model]
+    torch.manual_seed(0)
+    module = network(sizes)
+    X, y = torch.randn(batch, sizes[0]), torch.randint(sizes[-1], (batch,))
+    runs = {"popgrad": trained(lambda p: getattr(popgrad.torch, name)(p, **arguments), module, X, y, steps)}
+    for kind in kinds:
+        if kind != "fused" or name in FUSED:
+            make = getattr(torch.optim, name)
+            runs[kind] = trained(lambda p, k=kind, f=make: f(p, **arguments, **KINDS[k]), module, X, y, steps)
+    return medians(runs, rounds)
+
+
 def main() -> None:
+    names = [name for name, _ in CASES]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", nargs="*", choices=[name for name, _ in CASES], default=[name for name, _ in CASES])
+    parser.add_argument("--only", nargs="*", choices=names, default=names)
     parser.add_argument("--on", nargs="*", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--against", nargs="*", choices=KINDS, default=list(KINDS))
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     popgrad.set_num_threads(options.threads)
-    torch.manual_seed(0)
     print(f"PyTorch {torch.__version__}, {options.threads} threads, {installation()['instruction sets']}")
-    for make, title, steps in (MODELS[name] for name in options.on):
-        for fresh in (False, True) if make is not large else (False,):
-            print(f"\n{title}, {'new gradients at every step' if fresh else 'gradients in place'}")
-            print(f"{'':10}{'popgrad':>12}{'fused':>9}{'foreach':>9}{'plain':>9}   times faster")
-            for name, arguments in CASES:
-                if name not in options.only:
-                    continue
-                params = make()
-                kinds: dict[str, dict[str, Any]] = {"foreach": {"foreach": True}, "plain": {"foreach": False}}
-                if name in FUSED:
-                    kinds = {"fused": {"fused": True}} | kinds
-                reference = getattr(torch.optim, name)
-                runs = {"popgrad": timed(getattr(popgrad.torch, name)(params, **arguments), params, steps, fresh)}
-                for kind, choice in kinds.items():
-                    runs[kind] = timed(reference(params, **arguments, **choice), params, steps, fresh)
-                found = medians(runs, options.repeats)
-                ratios = {kind: found[kind] / found["popgrad"] for kind in kinds}
-                cells = "".join(
-                    f"{ratios[k]:9.1f}" if k in ratios else f"{'-':>9}" for k in ("fused", "foreach", "plain")
-                )
-                print(f"{name:10}{found['popgrad'] * 1e6:9.1f} us{cells}")
+    for model in options.on:
+        print(f"\n{model}, batch {MODELS[model][1]}")
+        print(f"{'':10}{'popgrad':>12}{''.join(f'{kind:>9}' for kind in options.against)}   times faster")
+        for name, arguments in CASES:
+            if name in options.only:
+                found = compare(name, arguments, model, options.against, options.rounds)
+                ratios = {kind: f"{seconds / found['popgrad']:.2f}" for kind, seconds in found.items()}
+                cells = "".join(f"{ratios.get(kind, '-'):>9}" for kind in options.against)
+                print(f"{name:10}{found['popgrad'] * 1e6:9.1f} us{cells}", flush=True)
 
 
 if __name__ == "__main__":

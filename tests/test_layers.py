@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import popgrad
+from popgrad import optim, search
 
 PACKAGE = Path(popgrad.__file__).parent
 SOURCE = Path(__file__).parent.parent / "csrc"
@@ -197,3 +198,26 @@ def test_import_is_light():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
+
+
+def test_no_kind_of_model_or_method_is_singled_out():
+    """Above the models, optimizers and searches, `Model` and `Method` are all that there is."""
+    kinds = {name for module in (optim, search) for name, value in vars(module).items() if inspect.isclass(value)}
+    kinds = (kinds | {kind.__name__ for kind in subclasses(popgrad.Model)}) - {"Method"}
+    found = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path.relative_to(PACKAGE).parts[0] in ("models", "optim", "search", "torch"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in CHECKS:
+                names = {part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)}
+                names |= {part.attr for part in ast.walk(node.args[1]) if isinstance(part, ast.Attribute)}
+                found += [f"{path.name}:{node.lineno} {name}" for name in names & kinds]
+    assert not found
+
+
+CHECKS = ("isinstance", "issubclass")
+
+
+def subclasses(kind):
+    return {below for child in kind.__subclasses__() for below in (child, *subclasses(child))}

@@ -22,7 +22,8 @@ from networks import (
     problem,
     sequential,
 )
-from popgrad.models.mlp import ACTIVATIONS, LOSSES, METRICS, SCORES
+from popgrad.models.measures import METRICS, score_of
+from popgrad.models.mlp import ACTIVATIONS, LOSSES, SCORES
 
 DIFFERENTIABLE = [name for name, has_gradient in ACTIVATIONS.items() if has_gradient]
 
@@ -45,7 +46,7 @@ REFERENCE_SCORES = {  # (z, y) to one value a sample
 
 def reference(model, population, X, y, metric="loss", weight=None):
     """`MLP.evaluate` as a loop."""
-    score = REFERENCE_SCORES[model.score_name("test", metric)]
+    score = REFERENCE_SCORES[score_of("test", metric, model.loss_name)]
     y = np.asarray(y) if SCORES[model.loss_name][0] else np.reshape(y, (len(X), -1))
     return np.array(
         [np.average(score(hidden_and_outputs(model, params, X)[1], y), weights=weight) for params in population]

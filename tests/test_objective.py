@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -314,3 +315,27 @@ def test_perturbations_are_indexed_like_an_array(which):
 def test_a_member_that_is_not_there(which):
     with pytest.raises(IndexError, match="member out of range"):
         pg.Perturbations(np.zeros(5), 0.1, 10, 1)[which]
+
+
+@dataclass(frozen=True)
+class Seeds(search.Search):
+    """A search whose candidates are not stored: it moves to the best of a population around its center."""
+
+    def fill(self, run):
+        run.state["center"] = run.x0.copy()
+
+    def propose(self, run):
+        return pg.Perturbations(run.state["center"], 0.1, self.popsize, run.generation)
+
+    def learn(self, run, population, fitness):
+        run.state["center"] = population[int(fitness.argmin())]
+
+
+def test_a_search_may_propose_candidates_that_are_not_stored():
+    model, X, y = small()
+    history = pg.fit(model, X, y, optimizer=Seeds(), epochs=400)
+    assert history.loss[-1] < 0.5 * history.loss[0]
+    result = pg.minimize(lambda x: (x**2).sum(axis=1), np.ones(3), search=Seeds(), budget=pg.Budget(evaluations=3200))
+    assert result.f < 0.05
+    with pytest.raises(pg.InputError, match=r"\[Seeds\] candidates that are not stored cannot be kept within bounds"):
+        Seeds().start(np.ones(3), bounds=(-2, 2)).ask()

@@ -37,15 +37,19 @@ def test_names():
     assert {kind.__name__ for kind in search.REGISTRY.values()} <= set(search.__all__)
 
 
-def test_a_search_names_itself():
-    class HTTPSearch2(search.Search):
+def test_a_method_names_itself():
+    class HTTPSearch(search.Search):
         pass
 
-    class Other(search.Search):
-        name, label = "another", "Another one"
+    class Labeled(search.Search):
+        label = "Cross-entropy method"
 
-    assert (HTTPSearch2.name, HTTPSearch2.label) == ("http_search_2", "HTTPSearch2")
-    assert (Other.name, Other.label) == ("another", "Another one")
+    class Named(Labeled):
+        label, command = "Another one", "another"
+
+    assert (HTTPSearch.command, HTTPSearch.label) == ("httpsearch", "HTTPSearch")
+    assert (Labeled.command, Labeled.label) == ("cross_entropy_method", "Cross-entropy method")
+    assert (Named.command, Named.label) == ("another", "Another one")
 
 
 def test_every_search_is_visible_to_type_checkers():

@@ -21,7 +21,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E40
 import popgrad as pg  # noqa: E402
 import popgrad.torch as pt  # noqa: E402
 from popgrad import optim  # noqa: E402
-from popgrad.torch import _tensors  # noqa: E402
+from popgrad.torch import _tensors, additional  # noqa: E402
 
 # Name in torch.optim and popgrad.torch, arguments.
 THEIRS = [
@@ -77,6 +77,12 @@ OURS = [
     ("ScheduleFreeAdamW", {"lr": 0.01, "weight_decay": 0.1}, optim.ScheduleFreeAdamW(0.01, weight_decay=0.1)),
     ("SignSGD", {"lr": 0.01, "weight_decay": 0.1}, optim.SignSGD(0.01, weight_decay=0.1)),
     ("Signum", {"lr": 0.01, "momentum": 0.8, "weight_decay": 0.1}, optim.Signum(0.01, 0.8, weight_decay=0.1)),
+]
+# Those that are made from their class in popgrad.optim need no row of their own.
+OURS += [
+    (name, {"lr": 0.01, "weight_decay": 0.1}, getattr(optim, name)(0.01, weight_decay=0.1))
+    for name in additional.__all__
+    if name not in {name for name, *_ in OURS}
 ]
 IN_TORCH = pytest.mark.parametrize(
     ("name", "arguments"), THEIRS, ids=lambda v: v if isinstance(v, str) else "-".join(v) if len(v) > 2 else "plain"

@@ -1,5 +1,5 @@
-// isa(), isas(), bfloat16(), threads(), set_threads(count), cuda_built(), cuda_devices(): what this build is and
-// runs on.
+// isa(), isas(), bfloat16(), threads(), set_threads(count), borrow_threads(library), cuda_built(), cuda_devices(): what
+// this build is and runs on.
 #include "../api.h"
 #include "../cpu/detect.h"
 #include "../cpu/threads.h"
@@ -24,6 +24,8 @@ void bind_runtime(py::module_& m) {
   m.def("bfloat16", &bfloat16_name);
   m.def("threads", &thread_count);
   m.def("set_threads", &set_thread_count, py::arg("count"));
+  m.def(
+      "borrow_threads", [](const std::string& library) { return borrow_threads(library.c_str()); }, py::arg("library"));
   m.def("cuda_built", [] { return cuda::built; });
   m.def("cuda_devices", &cuda::device_count);
 }

@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "../cpu/threads.h"
 #include "arrays.h"
 #include "module.h"
 #include "release.h"
@@ -240,6 +241,7 @@ class TensorBatch {
     }
     {
       const Released release;
+      const Borrowing threads;  // PyTorch's backward pass has just used them
       popgrad::step(plan.rule(), plan.field, tensors.data(), tensors.size());
     }
     for (size_t k = 0; k < tensors.size(); ++k)

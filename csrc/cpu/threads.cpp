@@ -1,5 +1,6 @@
 #include "threads.h"
 
+#include <dlfcn.h>
 #include <pthread.h>
 #if defined(__linux__)
 #include <sched.h>
@@ -21,6 +22,8 @@
 #include <string>
 #include <system_error>
 #include <thread>
+#include <type_traits>
+#include <utility>
 
 #include "float_mode.h"
 
@@ -125,7 +128,8 @@ struct Job {
   }
 };
 
-thread_local bool inside = false;  // a body that calls run_items again finds itself here
+thread_local bool inside = false;     // a body that calls run_items again finds itself here
+thread_local bool borrowing = false;  // see Borrowing
 
 // How many forks lie between this process and the one that loaded the library.
 std::atomic<int> forks = 0;
@@ -238,17 +242,49 @@ class Pool {
   std::atomic<int> busy_ = 0;
 };
 
-// Never destroyed: its threads may still wait when the process ends. A forked child has none of the threads
-// and perhaps locked mutexes, so it starts with a pool of its own and leaves the old one where it is.
+// Entry points of an OpenMP runtime, either GNU's or LLVM's.
+struct OpenMP {
+  void (*parallel)(void (*body)(void*), void* context, unsigned threads, unsigned flags);  // GOMP_parallel
+  int (*thread)();                                                                         // omp_get_thread_num
+  int (*most_threads)();                                                                   // omp_get_max_threads
+};
+std::atomic<const OpenMP*> openmp{nullptr};
+
+// Runs the job on the OpenMP team of this thread. The team has the size that the runtime's owner uses, because the
+// runtime would end or start threads for any other size. Threads beyond `threads` return at once. The runtime may also
+// supply fewer threads: those take over all shares of the job.
+void run_on(const OpenMP& runtime, Job& job, int threads) {
+  struct Context {
+    const OpenMP& runtime;
+    Job& job;
+    const int threads;
+  } context{runtime, job, threads};
+  runtime.parallel(
+      [](void* given) {
+        const auto& [runtime, job, threads] = *static_cast<Context*>(given);
+        const int thread = runtime.thread();
+        if (thread >= threads) return;
+        const WithFloatMode mode(plain_floats);
+        const bool before = std::exchange(inside, true);
+        job.work(thread, nullptr);
+        inside = before;
+      },
+      &context, unsigned(runtime.most_threads()), 0);
+}
+
+// Never destroyed: its threads may still wait when the process ends.
 std::atomic<Pool*> pool{nullptr};
 
+// A forked child has only the thread that forked, and mutexes of the pool may be locked. The child leaves the old pool
+// where it is and makes a new one. It never borrows threads: GNU's OpenMP waits forever for threads that a fork lost.
+[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
+  pool = nullptr;
+  openmp = nullptr;
+  inside = borrowing = false;
+  ++forks;
+});
+
 Pool& current_pool() {
-  static const int registered = pthread_atfork(nullptr, nullptr, [] {
-    pool = nullptr;
-    inside = false;
-    ++forks;
-  });
-  (void)registered;
   Pool* found = pool.load();
   if (found) return *found;
   Pool* const made = new Pool;
@@ -270,6 +306,29 @@ void set_thread_count(int count) {
 
 constinit thread_local BetweenItems between_items = nullptr;
 
+bool borrow_threads(const char* library) {
+  static std::mutex one_at_a_time;
+  static OpenMP found;
+  const std::lock_guard lock(one_at_a_time);
+  if (forks > 0) return false;
+  if (openmp) return true;
+  void* const handle = dlopen(library, RTLD_LAZY | RTLD_NOLOAD);
+  if (!handle) return false;
+  const auto find = [&](auto& function, const char* name) {
+    function = reinterpret_cast<std::remove_reference_t<decltype(function)>>(dlsym(handle, name));
+    return function != nullptr;
+  };
+  if (find(found.parallel, "GOMP_parallel") && find(found.thread, "omp_get_thread_num") &&
+      find(found.most_threads, "omp_get_max_threads"))
+    openmp = &found;
+  else
+    dlclose(handle);
+  return openmp;  // and the handle stays open, so that the runtime is never unloaded
+}
+
+Borrowing::Borrowing() : before_(std::exchange(borrowing, true)) {}
+Borrowing::~Borrowing() { borrowing = before_; }
+
 void run_items(int64_t items, double operations, Body body, const void* context) {
   // About 20 microseconds of arithmetic, for each thread; to wake one that sleeps costs 5 to 50.
   constexpr double worth_waking = 3e5;
@@ -289,7 +348,11 @@ void run_items(int64_t items, double operations, Body body, const void* context)
     Pool& shared = current_pool();
     if (std::unique_lock use(shared.use, std::try_to_lock); use.owns_lock()) {
       Job job(items, body, context, int(wanted));
-      shared.run(job, int(wanted) - 1, &look);
+      const OpenMP* const runtime = borrowing && !between_items ? openmp.load() : nullptr;
+      if (runtime && runtime->most_threads() > 1)  // it has spinning threads; more of our own would only add to them
+        run_on(*runtime, job, int(wanted));
+      else
+        shared.run(job, int(wanted) - 1, &look);
       if (job.error) std::rethrow_exception(job.error);
       return;
     }

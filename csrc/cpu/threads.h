@@ -28,4 +28,23 @@ void parallel(int64_t items, double operations, const F& body) {
 using BetweenItems = void (*)();
 extern constinit thread_local BetweenItems between_items;
 
+// Finds the OpenMP runtime (libgomp, or libiomp5 and libomp, which export the same functions) that is, or that is
+// linked by, the loaded library of this name. Threads of a runtime spin for a while after its last parallel region.
+// They would compete with the pool for the processors, so a call that follows such a region borrows them instead.
+// Returns whether there are threads to borrow: false if no such library is loaded, and in a process that was forked.
+bool borrow_threads(const char* library);
+
+// While an object of this class lives, calls of parallel() by this thread run on borrowed threads, if there are any.
+// The partition into items and the order of sums stay the same, hence so do the bits. A call with `between_items` never
+// borrows: it may run a signal handler that forks, which OpenMP does not survive.
+class Borrowing {
+ public:
+  Borrowing();
+  ~Borrowing();
+  Borrowing(const Borrowing&) = delete;
+
+ private:
+  const bool before_;
+};
+
 }  // namespace popgrad

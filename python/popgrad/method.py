@@ -31,14 +31,23 @@ class Method(metaclass=Settings):
         model.params = method.recommend(state)
 
     Attributes:
+        label: name in tables and charts; by default that of the class.
+        command: name on the command line; by default the label in lower case, with "_" between words.
         kind: "gradient" for methods that follow gradients, "search" for those that compare candidates.
         default_batch_size: samples of a step in `popgrad.fit`; None for all.
         least_steps: steps or generations that a run without a budget gets at least.
     """
 
+    label: ClassVar[str]
+    command: ClassVar[str]
     kind: ClassVar[Literal["gradient", "search"]]
     default_batch_size: ClassVar[int | None] = None
     least_steps: ClassVar[int] = 1
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.label = vars(cls).get("label", cls.__name__)
+        cls.command = vars(cls).get("command", cls.label.lower().replace(" ", "_").replace("-", "_"))
 
     @property
     def requires(self) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ def list_() -> None:
     from popgrad import data, metrics
     from popgrad.compare.entrants import ENTRANTS
     from popgrad.compare.summary import OBJECTIVES
-    from popgrad.models.mlp import ACTIVATIONS, LOSSES, METRICS
+    from popgrad.models.measures import METRICS
+    from popgrad.models.mlp import ACTIVATIONS, LOSSES
 
     for kind, title in (("gradient", "Gradient methods"), ("search", "Searches")):
         shown = Table(title=f"[b]{title}", title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)

@@ -49,15 +49,8 @@ ENTRANTS: dict[str, Entrant] = {
     # OpenAI-ES compares candidates of one generation only, and its center averages the noise of small batches.
     "openai_es": Entrant("OpenAI-ES", search.OpenAIES(optimizer=optim.Adam(learning_rate=0.02)), 64),
 }
-_LABELS = {
-    "heavy_ball": "Heavy ball",
-    "sign_sgd": "Sign SGD",
-    "schedule_free_sgd": "Schedule-Free SGD",
-    "schedule_free_adamw": "Schedule-Free AdamW",
-    "sophia": "Sophia-G",
-}
 ENTRANTS |= {
-    name: Entrant(_LABELS.get(name, kind.__name__), cast(Callable[[], optim.Optimizer], kind)(), 32)
+    name: Entrant(kind.label, cast(Callable[[], optim.Optimizer], kind)(), 32)
     for name, kind in optim.REGISTRY.items()
     if name not in ENTRANTS
 }

@@ -13,17 +13,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import expit, softmax
 
-from popgrad import _core, arrays, checkpoint, labels, metrics
+from popgrad import _core, arrays, checkpoint, labels
 from popgrad.arrays import real
 from popgrad.backends import Stream, aligned, move
-from popgrad.checks import at_least_zero, fail, fraction, one_of, positive_int, whole_seed
+from popgrad.checks import fail, fraction, one_of, positive_int, whole_seed
 from popgrad.labels import Classes
 from popgrad.layout import Layout
-from popgrad.metrics import Measure, Metric, Score, UserMetric
+from popgrad.metrics import Measure, Metric
 from popgrad.models import quantize
 from popgrad.models.base import Model
 from popgrad.models.evaluation import Evaluation
 from popgrad.models.files import read_network
+from popgrad.models.measures import measure_of
 from popgrad.models.objective import MEMORY_LIMIT, SCORES, NetworkObjective
 from popgrad.models.validation import (
     Targets,
@@ -43,7 +44,6 @@ Array = NDArray[Any]
 
 ACTIVATIONS = _core.activations()  # name: has a gradient
 LOSSES = tuple(name for name, (_, differentiable) in SCORES.items() if differentiable)
-METRICS = ("loss", "error_rate", "mse", "mae")  # the native ones; `popgrad.metrics` has the others
 
 _DTYPES = ("float32", "float64")
 PRECISIONS = (*_DTYPES, "bfloat16")
@@ -252,55 +252,13 @@ class MLP(Model):
 
     # --- Data --------------------------------------------------------------------------------------------------
 
-    def score_name(self, operation: str, metric: str) -> str:
-        """The native score behind a metric's name.
-
-        Raises:
-            InputError: the metric is unknown or does not fit the model's targets.
-        """
-        one_of(operation, "metric", metric, METRICS)
-        if metric == "loss":
-            return self.loss_name
-        if metric == "error_rate":
-            self._needs(operation, metric, labels=True)
-            return metric if self.loss_name == "cross_entropy" else "binary_error_rate"
-        self._needs(operation, metric, labels=False)
-        return metric
-
-    def _needs(self, operation: str, metric: str, labels: bool) -> None:
-        """Fail if the targets are of the other kind."""
-        if labels == ("cross_entropy" in self.loss_name):
-            return
-        if labels:
-            fail(operation, f"{metric} needs labels; a model with loss {self.loss_name!r} has none")
-        fail(operation, f"{metric} needs numeric targets; a model with loss {self.loss_name!r} has labels")
-
     def measure(self, operation: str, metric: Metric) -> Measure:
         """What a metric, as `evaluate` takes it, means for this model.
 
         Raises:
             InputError: the metric is unknown or does not fit the model's targets.
         """
-        if callable(metric):
-            called = getattr(metric, "__name__", type(metric).__name__)
-            return UserMetric(called, metric, operation)
-        name, level = (metric[0], metric[1]) if isinstance(metric, tuple) and len(metric) == 2 else (metric, 0.5)
-        one_of(operation, "metric", name, (*METRICS, *metrics.NAMES))
-        assert isinstance(name, str)
-        if isinstance(metric, tuple) and name != "quantile":
-            fail(operation, f"only quantile takes a level, got {metric!r}")
-        if name in METRICS:
-            return Score(name, self.score_name(operation, name))
-        self._needs(operation, name, labels=name not in ("r2", "quantile"))
-        if name in ("balanced_error", "f1_macro") and self.loss_name != "cross_entropy" and self.sizes[-1] > 1:
-            fail(
-                operation, f"{name} needs one label a sample; a model with loss {self.loss_name!r} has {self.sizes[-1]}"
-            )
-        if name == "balanced_error":
-            return Score(name, self.score_name(operation, "error_rate"), balanced=True)
-        if not (at_least_zero(level) and 0 < level < 1):
-            fail(operation, f"the level of quantile must be in (0, 1), got {level!r}")
-        return metrics.named(name, float(level))
+        return measure_of(operation, metric, self.loss_name, self.sizes[-1])
 
     def objective(
         self,

@@ -1,88 +1,32 @@
 """Gradient optimizers: each turns a gradient into a step, in one native sweep."""
 
+from popgrad.optim import adam, adam_variants, adaptive, layerwise, schedule_free, sgd, sophia, wrappers
 from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._optimizer import Descent, Optimizer, State
-from popgrad.optim.adam import Adam, AdaMax, AdamW, AMSGrad, NAdam, RAdam
-from popgrad.optim.adam_variants import ADOPT, AdaBelief, Adan, AdEMAMix, Yogi
-from popgrad.optim.adaptive import AdaDelta, AdaGrad, RMSprop
-from popgrad.optim.layerwise import LAMB, LARS, NovoGrad, Prodigy
-from popgrad.optim.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
-from popgrad.optim.sgd import ASGD, SGD, HeavyBall, Lion, Momentum, Nesterov, Rprop, SignSGD, Signum
-from popgrad.optim.sophia import SophiaG
-from popgrad.optim.wrappers import SAM, Lookahead, Polyak
+from popgrad.optim.adam import *  # noqa: F403
+from popgrad.optim.adam_variants import *  # noqa: F403
+from popgrad.optim.adaptive import *  # noqa: F403
+from popgrad.optim.layerwise import *  # noqa: F403
+from popgrad.optim.schedule_free import *  # noqa: F403
+from popgrad.optim.sgd import *  # noqa: F403
+from popgrad.optim.sophia import *  # noqa: F403
+from popgrad.optim.wrappers import *  # noqa: F403
 
-# Name on the command line: class. Everything that goes over "every optimizer" goes over this.
+# Name on the command line: class, in the order of these modules and of the classes in them. Everything that goes over
+# "every optimizer" goes over this.
 REGISTRY: dict[str, type[NativeOptimizer]] = {
-    "sgd": SGD,
-    "momentum": Momentum,
-    "heavy_ball": HeavyBall,
-    "nesterov": Nesterov,
-    "sign_sgd": SignSGD,
-    "signum": Signum,
-    "lion": Lion,
-    "rprop": Rprop,
-    "asgd": ASGD,
-    "adagrad": AdaGrad,
-    "rmsprop": RMSprop,
-    "adadelta": AdaDelta,
-    "adam": Adam,
-    "adamw": AdamW,
-    "amsgrad": AMSGrad,
-    "adamax": AdaMax,
-    "nadam": NAdam,
-    "radam": RAdam,
-    "adabelief": AdaBelief,
-    "yogi": Yogi,
-    "adopt": ADOPT,
-    "ademamix": AdEMAMix,
-    "adan": Adan,
-    "novograd": NovoGrad,
-    "lars": LARS,
-    "lamb": LAMB,
-    "prodigy": Prodigy,
-    "sophia": SophiaG,
-    "schedule_free_sgd": ScheduleFreeSGD,
-    "schedule_free_adamw": ScheduleFreeAdamW,
+    kind.command: kind
+    for module in (sgd, adaptive, adam, adam_variants, layerwise, sophia, schedule_free)
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, NativeOptimizer) and kind.__name__ in module.__all__
 }
 
-__all__ = [
-    "ADOPT",
-    "ASGD",
-    "LAMB",
-    "LARS",
-    "REGISTRY",
-    "SAM",
-    "SGD",
-    "AMSGrad",
-    "AdEMAMix",
-    "AdaBelief",
-    "AdaDelta",
-    "AdaGrad",
-    "AdaMax",
-    "Adam",
-    "AdamW",
-    "Adan",
-    "Descent",
-    "HeavyBall",
-    "Lion",
-    "Lookahead",
-    "Momentum",
-    "NAdam",
-    "NativeOptimizer",
-    "Nesterov",
-    "NovoGrad",
-    "Optimizer",
-    "Polyak",
-    "Prodigy",
-    "RAdam",
-    "RMSprop",
-    "Rprop",
-    "Schedule",
-    "ScheduleFreeAdamW",
-    "ScheduleFreeSGD",
-    "SignSGD",
-    "Signum",
-    "SophiaG",
-    "State",
-    "Yogi",
-]
+__all__ = ["REGISTRY", "Descent", "NativeOptimizer", "Optimizer", "Schedule", "State"]
+__all__ += adam.__all__
+__all__ += adam_variants.__all__
+__all__ += adaptive.__all__
+__all__ += layerwise.__all__
+__all__ += schedule_free.__all__
+__all__ += sgd.__all__
+__all__ += sophia.__all__
+__all__ += wrappers.__all__

@@ -101,9 +101,6 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     first_sweep_bytes: ClassVar[int] = 0
     # What ``matches`` stands for.
     presets: ClassVar[Presets] = {}
-    # For people, and on the command line; without: the name of the class, and the label in lower case.
-    label: ClassVar[str]
-    command: ClassVar[str]
     # How `popgrad.torch` calls arguments and states; None: it has no class of its own for the method.
     torch_names: ClassVar[TorchNames | None] = TorchNames()
 
@@ -113,11 +110,6 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     _schedulable: ClassVar[tuple[str, ...]]
     _schedules: ClassVar[tuple[str, ...]]
     _constants: ClassVar[dict[str, float] | None]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        cls.label = vars(cls).get("label", cls.__name__)
-        cls.command = vars(cls).get("command", cls.label.lower().replace(" ", "_").replace("-", "_"))
 
     def __post_init__(self) -> None:
         check_settings(self)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, final
+from typing import Any, cast, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +16,7 @@ from popgrad.budget import Cost
 from popgrad.checks import fail, positive_int, whole_seed
 from popgrad.layout import Layout, checked_layout
 from popgrad.method import Method
-from popgrad.objective import Batch, Objective
+from popgrad.objective import Batch, Objective, Population
 from popgrad.search._bounds import Bounds, checked_box
 from popgrad.state import digest, flatten, like, restored
 
@@ -35,21 +34,10 @@ class Search(Method):
     numbers are functions of (run.seed, run.generation). Together these make every run resumable at any point.
     """
 
-    name: ClassVar[str]
-    """Name on the command line. Default: the name of the class in snake_case."""
-
-    label: ClassVar[str]
-    """Name in tables and charts. Default: the name of the class."""
-
     kind = "search"
     least_steps = 50
 
     popsize: int = 32
-
-    def __init_subclass__(cls) -> None:
-        words = re.findall("[A-Z]+(?![a-z])|[A-Z][a-z]+|[0-9]+", cls.__name__)
-        cls.name = vars(cls).get("name", "_".join(words).lower())
-        cls.label = vars(cls).get("label", cls.__name__)
 
     def __post_init__(self) -> None:
         positive_int(self, "popsize", self.popsize, self.least_popsize())
@@ -106,8 +94,8 @@ class Search(Method):
         """Fill ``run.state`` at the start of a run."""
 
     @abstractmethod
-    def propose(self, run: Run) -> Array:
-        """Return the next population, (P, n). The run then moves it within the bounds."""
+    def propose(self, run: Run) -> Population:
+        """Return the next population, (P, n). The run then moves an array within the bounds."""
 
     @abstractmethod
     def learn(self, run: Run, population: Array, fitness: Fitness) -> None:
@@ -177,9 +165,17 @@ class Run:
         return len(self.x0)
 
     def ask(self) -> Array:
-        """Return the population to evaluate next, (P, n), read-only. It stays the same until ``tell``."""
+        """Return the population to evaluate next, (P, n), read-only. It stays the same until ``tell``.
+
+        It is an array, or `popgrad.Perturbations` if the search proposes those.
+        """
         if self._asked is None:
-            self._asked = _read_only(self.within(self.search.propose(self)))
+            proposed = self.search.propose(self)
+            if isinstance(proposed, np.ndarray):
+                proposed = _read_only(self.within(proposed))
+            elif self.box is not None:
+                fail(type(self.search).__name__, "candidates that are not stored cannot be kept within bounds")
+            self._asked = cast(Array, proposed)
         return self._asked
 
     def tell(self, fitness: ArrayLike) -> None:

@@ -15,7 +15,7 @@ __all__ = ["searches", "title"]
 def searches(package: str, folders: Iterable[str]) -> dict[str, type[Search]]:
     """The searches of a package, by their name on the command line, in alphabetical order."""
     modules = [info.name for info in pkgutil.iter_modules(folders) if not info.name.startswith("_")]
-    found = {kind.name: kind for name in modules for kind in _defined(f"{package}.{name}")}
+    found = {kind.command: kind for name in modules for kind in _defined(f"{package}.{name}")}
     return dict(sorted(found.items()))
 
 

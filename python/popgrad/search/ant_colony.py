@@ -42,6 +42,7 @@ class ACOR(Search):
     k = 50, m = 2 and q = 1e-4 for tens of coordinates. These defaults are for networks with thousands of parameters.
     """
 
+    command: ClassVar[str] = "acor"
     label: ClassVar[str] = "ACO_R (ant colony)"
 
     popsize: int = 5

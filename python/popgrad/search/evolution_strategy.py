@@ -42,7 +42,6 @@ class OpenAIES(Search):
     Reference: Salimans et al., arXiv:1703.03864 (2017), Algorithm 1 and section 2.1 (antithetic sampling, ranks, Adam).
     """
 
-    name: ClassVar[str] = "openai_es"
     label: ClassVar[str] = "OpenAI-ES"
 
     popsize: int = 128

@@ -42,7 +42,7 @@ class GeneticAlgorithm(Search):
     tournaments; Syswerda, ICGA 1989, for uniform crossover; De Jong (1975) for elites.
     """
 
-    name: ClassVar[str] = "genetic"
+    command: ClassVar[str] = "genetic"
     label: ClassVar[str] = "Genetic algorithm"
 
     popsize: int = 32

@@ -121,13 +121,13 @@ class _Function(Objective):
 
     def values(self, population: Population, batch: Batch = ALL) -> Fitness:
         """See `Objective.values`."""
-        assert isinstance(population, np.ndarray)
-        population.setflags(write=False)  # f must not modify the memory of the search
-        return checked_fitness(self.operation, self.f(population), len(population))
+        candidates: Array = population[:]
+        candidates.setflags(write=False)  # f must not modify the memory of the search
+        return checked_fitness(self.operation, self.f(candidates), len(candidates))
 
 
 def _contains(population: Array, x: Array) -> bool:
-    return bool((population == x).all(axis=1).any())
+    return bool((population[:] == x).all(axis=1).any())
 
 
 def _allows(budget: Budget, objective: Metered, run: Run, seconds: float) -> bool:

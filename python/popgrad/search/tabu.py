@@ -45,7 +45,7 @@ class TabuSearch(Search):
     Journal on Computing 1 (1989), for aspiration.
     """
 
-    name: ClassVar[str] = "tabu"
+    command: ClassVar[str] = "tabu"
     label: ClassVar[str] = "Tabu search"
 
     popsize: int = 8

@@ -10,52 +10,15 @@ try:
 except ImportError as error:
     raise ImportError('popgrad.torch needs PyTorch: pip install "popgrad[torch]", or pip install torch') from error
 
+from popgrad import _core
+from popgrad.torch import additional, builtin
 from popgrad.torch._base import Optimizer
-from popgrad.torch.additional import ADOPT, AdaBelief, Adan, AdEMAMix, Lion, SignSGD, Signum, SophiaG, Yogi
-from popgrad.torch.builtin import (
-    ASGD,
-    SGD,
-    Adadelta,
-    Adagrad,
-    Adam,
-    Adamax,
-    AdamW,
-    NAdam,
-    RAdam,
-    RMSprop,
-    Rprop,
-)
-from popgrad.torch.layerwise import LAMB, LARS, NovoGrad, Prodigy
-from popgrad.torch.schedule_free import ScheduleFreeAdamW, ScheduleFreeSGD
+from popgrad.torch.additional import *  # noqa: F403
+from popgrad.torch.builtin import *  # noqa: F403
 
-__all__ = [
-    "ADOPT",
-    "ASGD",
-    "LAMB",
-    "LARS",
-    "SGD",
-    "AdEMAMix",
-    "AdaBelief",
-    "Adadelta",
-    "Adagrad",
-    "Adam",
-    "AdamW",
-    "Adamax",
-    "Adan",
-    "Lion",
-    "NAdam",
-    "NovoGrad",
-    "Optimizer",
-    "Prodigy",
-    "RAdam",
-    "RMSprop",
-    "Rprop",
-    "ScheduleFreeAdamW",
-    "ScheduleFreeSGD",
-    "SignSGD",
-    "Signum",
-    "SophiaG",
-    "Yogi",
-    "lr_scheduler",
-    "swa_utils",
-]
+# PyTorch's OpenMP threads spin for a while after a backward pass. A native step runs on them, not beside them.
+_core.borrow_threads("libtorch_cpu.so")
+
+__all__ = ["Optimizer", "lr_scheduler", "swa_utils"]
+__all__ += additional.__all__
+__all__ += builtin.__all__

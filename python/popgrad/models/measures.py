@@ -1,0 +1,64 @@
+"""What the name of a metric means for a network."""
+
+from __future__ import annotations
+
+from popgrad import metrics
+from popgrad.checks import at_least_zero, fail, one_of
+from popgrad.metrics import Measure, Metric, Score, UserMetric
+
+__all__ = ["METRICS", "measure_of", "score_of"]
+
+METRICS = ("loss", "error_rate", "mse", "mae")  # the native ones; `popgrad.metrics` has the others
+
+
+def measure_of(operation: str, metric: Metric, loss: str, outputs: int) -> Measure:
+    """The measure behind a metric, as `popgrad.MLP.evaluate` takes it.
+
+    Args:
+        operation: the name that errors begin with.
+        metric: a name, ("quantile", level), or a function.
+        loss: name of the network's loss.
+        outputs: of the network.
+
+    Raises:
+        InputError: the metric is unknown or does not fit the targets of the loss.
+    """
+    if callable(metric):
+        called = getattr(metric, "__name__", type(metric).__name__)
+        return UserMetric(called, metric, operation)
+    name, level = (metric[0], metric[1]) if isinstance(metric, tuple) and len(metric) == 2 else (metric, 0.5)
+    one_of(operation, "metric", name, (*METRICS, *metrics.NAMES))
+    assert isinstance(name, str)
+    if isinstance(metric, tuple) and name != "quantile":
+        fail(operation, f"only quantile takes a level, got {metric!r}")
+    if name in METRICS:
+        return Score(name, score_of(operation, name, loss))
+    _check_targets(operation, name, loss, labels=name not in ("r2", "quantile"))
+    if name in ("balanced_error", "f1_macro") and loss != "cross_entropy" and outputs > 1:
+        fail(operation, f"{name} needs one label a sample; a model with loss {loss!r} has {outputs}")
+    if name == "balanced_error":
+        return Score(name, score_of(operation, "error_rate", loss), balanced=True)
+    if not (at_least_zero(level) and 0 < level < 1):
+        fail(operation, f"the level of quantile must be in (0, 1), got {level!r}")
+    return metrics.named(name, float(level))
+
+
+def score_of(operation: str, name: str, loss: str) -> str:
+    """The native score behind the name of a metric.
+
+    Raises:
+        InputError: the metric does not fit the targets of the loss.
+    """
+    if name == "loss":
+        return loss
+    _check_targets(operation, name, loss, labels=name == "error_rate")
+    return "binary_error_rate" if name == "error_rate" and loss != "cross_entropy" else name
+
+
+def _check_targets(operation: str, metric: str, loss: str, labels: bool) -> None:
+    """Fail if the targets are of the other kind."""
+    if labels == ("cross_entropy" in loss):
+        return
+    if labels:
+        fail(operation, f"{metric} needs labels; a model with loss {loss!r} has none")
+    fail(operation, f"{metric} needs numeric targets; a model with loss {loss!r} has labels")
