@@ -1,4 +1,4 @@
-"""Train a network with Adam, look at what happened, save the network and load it again."""
+"""Train a network with Adam, look at the history, save the network and load it again."""
 
 import tempfile
 from pathlib import Path

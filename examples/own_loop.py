@@ -1,4 +1,4 @@
-"""A training loop of one's own: the model gives a gradient, the optimizer takes the step."""
+"""A custom training loop: the model computes a gradient, and the optimizer takes the step."""
 
 import numpy as np
 from sklearn.datasets import load_wine

@@ -102,5 +102,5 @@ def test_population_table():
     assert head.startswith("networks")
     rows, legend = rows[: len(POPULATIONS) + 1], " ".join(rows[len(POPULATIONS) + 1 :])
     assert "rank" in rows[-1]
-    assert "as long they take as popgrad" in legend
+    assert "time relative to popgrad" in legend
     assert "* Equivalent rate" in legend

@@ -1,4 +1,4 @@
-"""How fast this machine is at steps, beside loops with the same streams, and at populations, beside other libraries."""
+"""Benchmarks of steps against plain loops, and of population fitness against other libraries."""
 
 from popgrad.bench.population import POPULATIONS, Evaluated, bench_population
 from popgrad.bench.step import Measured, bench_step

@@ -1,4 +1,4 @@
-"""Fitness of whole populations, beside NumPy, PyTorch and JAX."""
+"""Times the fitness of populations in popgrad, NumPy, PyTorch and JAX."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ POPULATIONS: tuple[tuple[tuple[int, ...], str, int, int], ...] = (
     ((64, 64, 64, 10), "relu", 256, 1797),
     ((784, 128, 10), "relu", 256, 1024),
 )
-# Noise of rank 1 around one center, beside stored members.
+# Noise of rank 1 around one center, compared with stored members.
 LOW_RANK: tuple[tuple[int, ...], str, int, int] = ((784, 256, 10), "relu", 4096, 1024)
 
 
-_PRODUCT = 2048  # rows and columns of the float32 product whose rate is the measure
+_PRODUCT = 2048  # rows and columns of the float32 product that rates are relative to
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Median seconds that the fitness (cross-entropy) of a population took, here and elsewhere.
+    """Median seconds of the fitness (cross-entropy) of a population, in popgrad and other libraries.
 
     Args:
         sizes, activation: of each network; "rank 1" for noise of low rank (relu).
@@ -63,27 +63,27 @@ class Evaluated:
 
     @property
     def is_equivalent(self) -> bool:
-        """Whether `rate` counts operations that were saved, not done."""
+        """Whether `rate` counts operations that stored networks would need, not those executed."""
         return self.activation == "rank 1"
 
     @property
     def rate(self) -> float:
-        """Floating-point operations of the products per second, here; of noise of low rank, of the products saved."""
+        """Floating-point operations per second in popgrad; for noise of low rank, the operations of stored networks."""
         products = sum(a * b for a, b in pairwise(self.sizes))
         return 2.0 * products * self.members * self.samples / self.seconds["popgrad"]
 
     @property
     def share(self) -> float:
-        """Of the rate of the product, what `rate` is."""
+        """`rate` relative to the rate of the product."""
         return self.rate * self.seconds["product"] / (2.0 * _PRODUCT**3)
 
     def ratio(self, name: str) -> float:
-        """How many times as long as popgrad `name` took."""
+        """Return the time of `name` relative to popgrad."""
         return self.seconds[name] / self.seconds["popgrad"]
 
 
 def bench_population(most: int | None = None, repeats: int = 7) -> Iterator[Evaluated]:
-    """Measure the fitness of whole populations, by turns with every other way that is installed.
+    """Measure the fitness of populations, in turns with every installed library.
 
     These are a loop in NumPy, PyTorch's ``baddbmm`` and JAX's ``vmap`` under ``jit``. That all compute the same is seen
     before anything is measured.
@@ -119,12 +119,12 @@ def _around(model: MLP, members: int) -> Perturbations:
 
 
 def _medians(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Seconds of each, in turns."""
+    """Return the median seconds of each function, measured in turns."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, run in contenders.items():
             _pause()
-            run()  # wakes its own threads, and brings its data into the caches
+            run()  # wakes its threads and loads its data into the caches
             began = time.perf_counter()
             run()
             times[name].append(time.perf_counter() - began)
@@ -132,7 +132,7 @@ def _medians(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
 
 
 def _pause() -> None:
-    """Until the threads of the one before wait no more. A virtual machine may wake all that sleep on one processor."""
+    """Wait until the threads of the previous function sleep. A virtual machine may wake them all on one processor."""
     end = time.perf_counter() + 0.1
     while time.perf_counter() < end:
         pass
@@ -164,7 +164,7 @@ def _evaluate(
     if _core.bfloat16():
         contenders["bfloat16"] = lambda: model.evaluate(population, X, y, precision="bfloat16")
     expected = contenders["popgrad"]()
-    for name, run in contenders.items():  # warms up, and compiles
+    for name, run in contenders.items():  # warm up and compile
         if not np.allclose(run(), expected, rtol=1e-2 if name == "bfloat16" else 1e-3):
             raise RuntimeError(f"{name} computes something else")
     seconds = _medians({**contenders, "product": _product()}, repeats)
@@ -177,7 +177,7 @@ def _evaluate_low_rank(
     members = members if most is None else min(members, most + most % 2)
     _, model, X, y = _problem(sizes, activation, samples)
     noise = _around(model, members)
-    few = noise.rows(0, min(members, 32))  # all of them would take as long each
+    few = noise.rows(0, min(members, 32))  # the time per member is the same for all
     if not np.allclose(model.evaluate(noise, X, y)[: len(few)], model.evaluate(few, X, y), rtol=1e-4):
         raise RuntimeError("noise of low rank is not that of the stored members")
     contenders = {"popgrad": lambda: model.evaluate(noise, X, y), "stored": lambda: model.evaluate(few, X, y)}
@@ -190,7 +190,7 @@ def _evaluate_low_rank(
 
 
 def _memory(*row: Any) -> int | None:
-    """What an evaluation takes, seen in a fresh process, where nothing that was freed lies ready."""
+    """Measure the memory of an evaluation in a new process, which has no freed memory to reuse."""
     code = f"import json; from popgrad.bench import population; print(json.dumps(population._peak(*{row!r})))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     found: int | None = json.loads(done.stdout)
@@ -198,12 +198,12 @@ def _memory(*row: Any) -> int | None:
 
 
 def _peak(sizes: tuple[int, ...], activation: str, members: int, samples: int) -> int | None:
-    """How many bytes this process grows by at most while it evaluates, or None where the system does not say."""
+    """Return the peak growth of this process in bytes during an evaluation, or None if it is unknown."""
     low_rank = activation == "rank 1"
     random, model, X, y = _problem(sizes, "relu" if low_rank else activation, samples)
     population = _around(model, members) if low_rank else _stored(random, model, members)
     try:
-        Path("/proc/self/clear_refs").write_text("5")  # the largest size so far is forgotten
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak size
     except OSError:
         return None
     before = _status("VmRSS")
@@ -212,7 +212,7 @@ def _peak(sizes: tuple[int, ...], activation: str, members: int, samples: int) -
 
 
 def _status(field: str) -> int:
-    """Bytes, as /proc/self/status has them."""
+    """Return a size from /proc/self/status in bytes."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(field + ":"):
             return 1024 * int(line.split()[1])

@@ -1,4 +1,4 @@
-"""Bandwidth of the steps of every optimizer, beside loops with the same streams."""
+"""Measures the memory bandwidth of every optimizer step, compared with plain loops over the same arrays."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from popgrad.system import memory_bytes
 
 __all__ = ["Measured", "bench_step"]
 
-# Those whose state in fewer bits is worth a line of its own.
+# Optimizers that are also measured with bfloat16 and 8-bit states.
 _PACKED = ("adam", "adamw", "lion", "momentum")
-_PLAIN_STATES = len(_core.plain_rules()) - 1  # the plain loops have none to so many states
+_PLAIN_STATES = len(_core.plain_rules()) - 1  # the plain loops have 0 to this many states
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Medians of one optimizer's step, and of the plain loop measured in turns with it.
+    """Medians of the step of one optimizer and of the plain loop, measured in turns.
 
     Args:
         name: of the optimizer, with the type of its state if that is not the parameters'.
@@ -51,12 +51,12 @@ class Measured:
 
     @property
     def share(self) -> float:
-        """Of the plain loop's bandwidth."""
+        """Bandwidth relative to the plain loop."""
         return self.bandwidth / (self.plain_bytes * self.parameters / self.plain_seconds)
 
 
 def bench_step(n: int, names: Sequence[str] | None = None, repeats: int = 9) -> Iterator[Measured]:
-    """Measure steps of `n` float32 parameters, one optimizer after the other.
+    """Measure steps of `n` float32 parameters for each optimizer.
 
     Small `n` show the cost of a call more than that of the sweep.
 
@@ -83,7 +83,7 @@ def _bench(n: int, names: Sequence[str], repeats: int) -> Iterator[Measured]:
         for stored in ("bfloat16", "8bit") if name in _PACKED else ():
             try:
                 packed = make(state_dtype=stored)
-            except InputError:  # its rule may have no such state
+            except InputError:  # the rule may not support this type of state
                 continue
             yield _measure(f"{name} {stored}", packed, n, repeats)
 
@@ -92,7 +92,7 @@ def _measure(name: str, optimizer: Optimizer, n: int, repeats: int) -> Measured:
     params, gradient = _vector(n, 1), _vector(n, 2)
     state = optimizer.init(params)
     needed = optimizer.bytes_per_parameter
-    # A sweep without states moves 12 bytes a parameter, each state 8 more.
+    # A sweep moves 12 bytes per parameter, plus 8 for each state.
     k = min(max(round((needed - 12) / 8), 0), _PLAIN_STATES)
     w, g, slots = _vector(n, 3), _vector(n, 4), State(aligned((k, n), np.float32))
     plan = _core.StepPlan(_core.plain_rules()[k], {"factor": 1e-6})
@@ -103,7 +103,7 @@ def _measure(name: str, optimizer: Optimizer, n: int, repeats: int) -> Measured:
     def plain() -> None:
         _core.step(plan, w, g, slots)
 
-    steps = max(1, 1_000_000 // n)  # in one timing, for a clock that counts microseconds
+    steps = max(1, 1_000_000 // n)  # per timing, because the clock counts microseconds
     seconds: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats + 1):
         for body, times in zip((step, plain), seconds, strict=True):
@@ -111,12 +111,12 @@ def _measure(name: str, optimizer: Optimizer, n: int, repeats: int) -> Measured:
             for _ in range(steps):
                 body()
             times.append((time.perf_counter() - start) / steps)
-    own, others = (statistics.median(times[1:]) for times in seconds)  # the first steps bring the memory in
+    own, others = (statistics.median(times[1:]) for times in seconds)  # the first steps load the memory
     return Measured(name, n, needed, own, 12 + 8 * k, others)
 
 
 def _vector(n: int, seed: int) -> NDArray[Any]:
-    """Random numbers, the same block over and over: how long a step takes does not depend on them."""
+    """Return random numbers that repeat one block. The time of a step does not depend on the values."""
     vector = aligned(n, np.float32)
     vector[:] = np.resize(np.random.default_rng(seed).standard_normal(4096).astype(np.float32), n)
     return vector

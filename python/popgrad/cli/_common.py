@@ -1,4 +1,4 @@
-"""What every command shares: the application, the console, and options that several commands take."""
+"""The application, the console, and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ app = typer.Typer(
 )
 for stream in (sys.stdout, sys.stderr):
     if hasattr(stream, "reconfigure"):
-        stream.reconfigure(errors="replace")  # a terminal without a sign gets a "?", not an error after the work
+        stream.reconfigure(errors="replace")  # characters that the terminal lacks become "?", not errors
 out = Console(width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 100)
 error = Console(stderr=True)
 
 
 def count(what: str, text: str) -> int:
-    """A whole number, also written as 3e6 or 3_000_000."""
+    """Read a whole number, such as 3e6 or 3_000_000."""
     try:
         value = float(text)
         if value != int(value) or value < 1:
@@ -61,20 +61,20 @@ def count(what: str, text: str) -> int:
 
 
 def sizes(text: str) -> list[int]:
-    """Sizes of the hidden layers."""
+    """Read the sizes of the hidden layers."""
     return [count("--hidden", size) for size in text.split(",")] if text.strip() not in ("", "0") else []
 
 
 def reading(
     header: bool | None, sep: str | None, decimal: str, na: list[str] | None, drop: list[str] | None
 ) -> dict[str, Any]:
-    """The options of `data.load` that say how to read a table; only those that were given."""
+    """Return the given options of `data.load` for reading tables."""
     given = {"header": header, "sep": sep, "decimal": decimal, "na": tuple(na or ()), "drop": tuple(drop or ())}
     defaults = {"header": None, "sep": None, "decimal": ".", "na": (), "drop": ()}
     return {name: value for name, value in given.items() if value != defaults[name]}
 
 
-# Panels of a command's help.
+# Panels of the help of a command.
 NETWORK, TRAINING, TABLE = "Network", "Optimizer and training", "Reading a table"
 
 Hidden = Annotated[
@@ -89,18 +89,18 @@ Activation = Annotated[
 Objective = Annotated[
     str | None,
     typer.Option(
-        help="What searches minimize: loss, error_rate, balanced_error or f1_macro. Gradient methods always minimize "
+        help="Objective of searches: loss, error_rate, balanced_error or f1_macro. Gradient methods always minimize "
         "the loss. Default: loss.",
         rich_help_panel=TRAINING,
     ),
 ]
 LearningRate = Annotated[
     float | None,
-    typer.Option("--lr", help="Learning rate. Default: the optimizer's own.", rich_help_panel=TRAINING),
+    typer.Option("--lr", help="Learning rate. Default: the default of the optimizer.", rich_help_panel=TRAINING),
 ]
 BatchSize = Annotated[
     str | None,
-    typer.Option(help="Samples per step, or all. Default: as popgrad list shows.", rich_help_panel=TRAINING),
+    typer.Option(help="Samples per step, or all. Default: shown by popgrad list.", rich_help_panel=TRAINING),
 ]
 Setting = Annotated[
     list[str] | None,

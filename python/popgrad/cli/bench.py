@@ -21,11 +21,11 @@ def bench_step(
     optimizers: Annotated[
         str | None, typer.Option(help="Names separated by commas. Default: all gradient methods.")
     ] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timings of each step; the median counts.")] = 9,
+    repeats: Annotated[int, typer.Option(min=1, help="Timings of each step. The result is their median.")] = 9,
 ) -> None:
-    """Measure the memory bandwidth of each optimizer's step, and its share of that of a plain loop.
+    """Measure the memory bandwidth of each optimizer step, relative to a plain loop.
 
-    The plain loop reads and writes the same arrays and does hardly any arithmetic.
+    The plain loop reads and writes the same arrays with almost no arithmetic.
     """
     from popgrad import _core
     from popgrad import bench as measuring
@@ -49,11 +49,11 @@ def bench_step(
 @bench.command("population")
 def bench_population(
     networks: Annotated[int | None, typer.Option(min=1, help="Largest population to measure.")] = None,
-    repeats: Annotated[int, typer.Option(min=1, help="Timings of each contender; the median counts.")] = 7,
+    repeats: Annotated[int, typer.Option(min=1, help="Timings of each method. The result is their median.")] = 7,
 ) -> None:
-    """Time the fitness of whole populations, beside NumPy, PyTorch and JAX if they are installed.
+    """Time the fitness of populations, and compare with NumPy, PyTorch and JAX if they are installed.
 
-    The measurement takes a minute or two; each row is shown when it is done.
+    The measurement takes one to two minutes.
     """
     from popgrad import _core
     from popgrad import bench as measuring
@@ -80,9 +80,9 @@ def bench_population(
                 error.print(f"{done} of {total}: {label}, {milliseconds} ms", highlight=False)
     out.print(shown, highlight=False)
     text = (
-        f"{get_num_threads()} threads, {_core.isa()}; medians of {repeats}. Share: of the rate of a product of 2,048 x "
-        "2,048 float32 matrices. MiB: memory beside arguments and result. NumPy, PyTorch, JAX, stored: how many times "
-        "as long they take as popgrad. bf16: how many times as fast bfloat16 is."
+        f"{get_num_threads()} threads, {_core.isa()}; medians of {repeats}. Share: rate relative to the product of "
+        "two 2,048 x 2,048 float32 matrices. MiB: memory in addition to arguments and result. NumPy, PyTorch, JAX, "
+        "stored: time relative to popgrad. bf16: speedup by bfloat16."
     )
     if low_rank:
         text += (

@@ -80,21 +80,21 @@ def compare(
     drop: Drop = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the study, and of its folder. Default: made from the data and the settings."),
+        typer.Option(help="Name of the study and its folder. Default: derived from the data and the settings."),
     ] = None,
     root: Annotated[Path, typer.Option(help="Folder that holds all studies.")] = Path("runs"),
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Worker processes. Default: one for each thread that popgrad may use.")
+        int | None, typer.Option(min=1, help="Number of worker processes. Default: the number of threads of popgrad.")
     ] = None,
 ) -> None:
     """Compare optimizers on data sets under one budget, rank them, and write a report.
 
     The same command continues a study that was stopped.
 
-    To extend a study, name more seeds, optimizers or data sets. Finished runs are kept.
+    To extend a study, give more seeds, optimizers or data sets. Finished runs are kept.
 
-    With the --name of an existing study, every option that you omit has the study's value. Give --lr, --batch-size and
-    --set again if the study has them.
+    With the --name of an existing study, omitted options default to the values of the study, except --lr, --batch-size
+    and --set, which you must give again.
     """
     from popgrad.compare.entrants import chosen
     from popgrad.compare.study import Study, stored_arguments
@@ -122,7 +122,7 @@ def compare(
 
 
 def _run(study: Any, workers: int | None) -> Path:
-    """Run a study and show how far it is: a bar on a terminal, otherwise a line now and then."""
+    """Run a study and show its progress: a bar on a terminal, otherwise a line from time to time."""
     shown = _Bar() if out.is_terminal else _Lines(Console(stderr=True, soft_wrap=True, highlight=False).print)
     begun = False
 
@@ -143,7 +143,7 @@ def _run(study: Any, workers: int | None) -> Path:
 
 
 def _announce(progress: Progress[Any]) -> None:
-    """Say what is there already."""
+    """Print how many runs are already finished."""
     from popgrad.compare.summary import plural
 
     if not progress.waiting:
@@ -166,7 +166,7 @@ def _running(progress: Progress[Any]) -> str:
 
 
 class _Bar:
-    """A progress bar on the terminal; it vanishes at the end."""
+    """A progress bar on the terminal, which disappears at the end."""
 
     def __init__(self) -> None:
         self._bar = Bar(
@@ -199,7 +199,7 @@ class _Bar:
 
 
 class _Lines:
-    """A line every 10 seconds, and at every tenth of the runs if the last line is at least a second old."""
+    """Prints a line every 10 seconds, and after every tenth of the runs if at least a second has passed."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write, self._clock = write, clock
@@ -229,7 +229,7 @@ class _Lines:
 
 
 def _present(folder: Path) -> bool:
-    """Show the ranked tables, and how to run what is missing; return whether any run succeeded."""
+    """Print the ranked tables and the command that runs missing runs; return whether any run succeeded."""
     from popgrad.compare.files import read_config, read_results
     from popgrad.compare.summary import summarize
     from popgrad.compare.table import table
@@ -250,7 +250,7 @@ def _present(folder: Path) -> bool:
 
 
 def _offer_report(folder: Path) -> None:
-    """Write the report, or say how to get it."""
+    """Write the report, or print how to get it."""
     if find_spec("plotly") and find_spec("jinja2"):
         from popgrad.compare.report import write_report
 
@@ -264,11 +264,11 @@ def _offer_report(folder: Path) -> None:
 def report(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder of a study, such as runs/NAME.")],
 ) -> None:
-    """Write a study's report again from its stored results, and print its table."""
+    """Rewrite the report of a study from its stored results, and print the table."""
     from popgrad.compare.files import read_config
     from popgrad.compare.report import write_report
 
-    read_config(folder)  # before a missing package: the folder may hold no study
+    read_config(folder)  # fail first if the folder holds no study, then for a missing package
     page = write_report(folder)
     _present(folder)
     out.print(f"\nReport: {page}", highlight=False, soft_wrap=True, markup=False)

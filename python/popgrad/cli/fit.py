@@ -1,4 +1,4 @@
-"""``popgrad fit``: train one network, and say what was trained, on what, and how good it is."""
+"""``popgrad fit``: trains one network and prints the data, the network, the optimizer and the results."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 Array = NDArray[Any]
-_ROWS = 20  # of the table of records, at most
+_ROWS = 20  # at most, in the table of records
 
 
 @app.command()
@@ -55,17 +55,18 @@ def fit(
     dataset: Annotated[
         str, typer.Argument(metavar="DATA", help="A name, a CSV or NPZ file, FILE:TARGET, or openml:ID.")
     ],
-    optimizer: Annotated[str, typer.Option(help="A name that popgrad list shows.", rich_help_panel=TRAINING)] = "adam",
+    optimizer: Annotated[str, typer.Option(help="A name from popgrad list.", rich_help_panel=TRAINING)] = "adam",
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the training samples; for a search, the same amount of work.", rich_help_panel=TRAINING
+            help="Passes over the training samples. A search does the same amount of work.", rich_help_panel=TRAINING
         ),
     ] = None,
     budget: Annotated[
         str | None,
         typer.Option(
-            help="Forwards: samples through the network. A gradient costs 3 per sample.", rich_help_panel=TRAINING
+            help="Limit of forwards: samples through the network. A gradient costs 3 each.",
+            rich_help_panel=TRAINING,
         ),
     ] = None,
     lr: LearningRate = None,
@@ -75,7 +76,7 @@ def fit(
     select: Annotated[
         str,
         typer.Option(
-            help="What picks the best record on the validation samples: metric or loss.", rich_help_panel=TRAINING
+            help="Criterion for the best record on the validation samples: metric or loss.", rich_help_panel=TRAINING
         ),
     ] = "metric",
     hidden: Hidden = None,
@@ -90,12 +91,12 @@ def fit(
     split: Annotated[
         str,
         typer.Option(
-            help="How rows are divided: random, time (in their order) or the name of a column of groups.",
+            help="How to divide the rows: random, time (in row order) or the name of a column of groups.",
             rich_help_panel=TABLE,
         ),
     ] = "random",
     seed: Annotated[int, typer.Option(help="Seed of the split, the initial weights and the optimizer.")] = 0,
-    save: Annotated[Path | None, typer.Option(help="Where to write the model (safetensors).")] = None,
+    save: Annotated[Path | None, typer.Option(help="Output file for the model (safetensors).")] = None,
 ) -> None:
     """Train one network on data, and report its loss and metric on held-out rows."""
     import popgrad as pg
@@ -157,7 +158,7 @@ def _model(table: Dataset, parts: Split, hidden: list[int], activation: str, see
 
 
 def _introduce(source: str, table: Dataset, parts: Split, model: MLP, entrant: Entrant, split: str) -> None:
-    """Say what is predicted from what, by which network and which optimizer, before any work."""
+    """Print the data, the network and the optimizer before the training."""
     rows = [len(y) for y in (parts.y_train, parts.y_val, parts.y_test)]
     kind = f"{len(table.classes)} classes" if table.classes else "a quantity"
     inputs = f"{parts.X_train.shape[1]} inputs from {table.frame.shape[1]} columns"
@@ -179,7 +180,7 @@ def _introduce(source: str, table: Dataset, parts: Split, model: MLP, entrant: E
 
 
 def _watched(train: Callable[[Callable[[Model, History], None]], History], model: MLP) -> tuple[History, bool]:
-    """Train while showing the newest record; Ctrl-C ends the training with the records that are there."""
+    """Train and show the newest record. Ctrl-C ends the training and keeps the records."""
     seen: list[History] = []
     with out.status("training") as status:
 
@@ -201,7 +202,7 @@ def _watched(train: Callable[[Callable[[Model, History], None]], History], model
 
 
 def _table_of(history: History, parts: Split, table: Dataset) -> Table:
-    """Up to `_ROWS` records, the best and the last among them."""
+    """Return a table of up to `_ROWS` records, including the best and the last."""
     metric = "validation error rate" if table.classes else f"validation RMSE ({table.target})"
     shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
     for title in ("forwards", "seconds", "loss", "validation loss", metric):
@@ -222,7 +223,7 @@ def _percent(share: float) -> str:
 
 
 def _plain(value: float) -> str:
-    """Four significant digits, without an exponent where that is readable."""
+    """Format with four significant digits, without an exponent if that is readable."""
     if not 1e-4 <= abs(value) < 1e9:
         return f"{value:.4g}"
     decimals = max(0, 3 - math.floor(math.log10(abs(value))))
@@ -230,7 +231,7 @@ def _plain(value: float) -> str:
 
 
 def _conclude(history: History, model: MLP, parts: Split, table: Dataset, objective: str) -> None:
-    """Say why the training ended, whether it worked, and how good the best parameters are on the test rows."""
+    """Print why the training ended, and the test results of the best parameters."""
     out.print()
     ended = f"{history.reason[0].upper()}{history.reason[1:]}."
     if history.improving:

@@ -1,4 +1,4 @@
-"""``popgrad list`` and ``popgrad info``: what there is, and what this machine has."""
+"""``popgrad list`` and ``popgrad info``: names for the other commands, and facts about the installation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__: list[str] = []
 
 @app.command("list")
 def list_() -> None:
-    """Show every name that a command takes: optimizers and their settings, data sets, objectives, activations."""
+    """Show the names of optimizers (with their settings), data sets, objectives, metrics, activations and losses."""
     from popgrad import data, metrics
     from popgrad.compare.entrants import ENTRANTS
     from popgrad.compare.summary import OBJECTIVES

@@ -1,4 +1,4 @@
-"""Who takes part in a comparison, and with which settings."""
+"""The optimizers and searches of a comparison, and their settings."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ __all__ = ["ENTRANTS", "Entrant", "chosen"]
 
 @dataclass(frozen=True)
 class Entrant:
-    """An optimizer or search with the settings that it races with.
+    """An optimizer or search with its settings.
 
     Args:
-        label: for people. method: with its settings. batch_size: samples a step; None means all.
+        label: name in tables and charts.
+        method: the optimizer or search.
+        batch_size: samples per step; None means all.
     """
 
     label: str
@@ -28,23 +30,23 @@ class Entrant:
 
     @property
     def kind(self) -> Literal["gradient", "search"]:
-        """Whether it needs a gradient."""
+        """ "gradient" for methods that follow gradients, otherwise "search"."""
         return self.method.kind
 
 
-# Every registered class takes part with its defaults, on minibatches of 32 if it follows gradients and on all
-# samples if it compares candidates of different generations. The exceptions come first.
+# Every registered class takes part with its defaults. Gradient methods use minibatches of 32. Searches use all samples,
+# because they compare candidates of different generations. The exceptions come first.
 ENTRANTS: dict[str, Entrant] = {
     "gd": Entrant("Gradient descent", optim.SGD(), None),
     "sgd": Entrant("SGD (one sample)", optim.SGD(learning_rate=0.01), 1),
     "minibatch": Entrant("Mini-batch SGD", optim.SGD(), 32),
-    # The noise of minibatches looks like the changes of sign that it goes by.
+    # Rprop follows the signs of gradients, which the noise of minibatches changes.
     "rprop": Entrant("Rprop", optim.Rprop(), None),
-    # Around the method that each was first shown with.
+    # Each wrapper is around the method of its paper.
     "lookahead": Entrant("Lookahead (Adam)", optim.Lookahead(optim.Adam()), 32),
     "sam": Entrant("SAM (momentum)", optim.SAM(optim.Momentum()), 32),
     "polyak": Entrant("Polyak average (SGD)", optim.Polyak(optim.SGD()), 32),
-    # Nothing is compared across generations: its center averages the noise of small batches out.
+    # OpenAI-ES compares candidates of one generation only, and its center averages the noise of small batches.
     "openai_es": Entrant("OpenAI-ES", search.OpenAIES(optimizer=optim.Adam(learning_rate=0.02)), 64),
 }
 ENTRANTS |= {
@@ -62,14 +64,14 @@ def chosen(
     batch_size: str | None = None,
     settings: Sequence[str] = (),
 ) -> dict[str, Entrant]:
-    """The entrants with these names, in the order given, with the settings given.
+    """Return the entrants with these names, in the order given, with the settings given.
 
     Args:
-        names: separated by commas; None means all.
-        learning_rate: of every gradient method among them, and of the optimizer inside an evolution strategy.
-        batch_size: samples a step, or "all", for every entrant.
-        settings: "NAME.SETTING=VALUE", such as "adam.beta1=0.95" or "lookahead.inner.epsilon=1e-6". With one
-            entrant NAME may be left out.
+        names: names separated by commas; None means all.
+        learning_rate: learning rate of every gradient method, and of the optimizer inside an evolution strategy.
+        batch_size: samples per step, or "all", for every entrant.
+        settings: "NAME.SETTING=VALUE", such as "adam.beta1=0.95" or "lookahead.inner.epsilon=1e-6". NAME may be omitted
+            if there is one entrant.
 
     Raises:
         InputError: a name or setting is unknown, a name is given twice, or a value is out of range.
@@ -99,7 +101,7 @@ def _batch_size(text: str) -> int:
 
 
 def _with_learning_rate(entrants: dict[str, Entrant], learning_rate: float) -> dict[str, Entrant]:
-    """Set the learning rate wherever there is one, be it of a wrapped optimizer."""
+    """Set every learning rate, including the rate of a wrapped optimizer."""
     paths = {name: _path_to_learning_rate(entrant.method) for name, entrant in entrants.items()}
     if not any(paths.values()):
         fail("--lr", f"none of {', '.join(entrants)} has a learning rate; popgrad list shows the settings of each")
@@ -122,7 +124,7 @@ def _path_to_learning_rate(method: Any) -> list[str] | None:
 
 
 def _parsed(setting: str, entrants: Mapping[str, Entrant]) -> tuple[str, list[str], object]:
-    """Entrant, path and value of "adam.beta1=0.95"."""
+    """Return the entrant, the path and the value of "adam.beta1=0.95"."""
     left, equals, right = setting.partition("=")
     path = left.strip().split(".")
     if not equals or not all(path) or not right.strip():
@@ -136,7 +138,7 @@ def _parsed(setting: str, entrants: Mapping[str, Entrant]) -> tuple[str, list[st
 
 
 def _value(text: str) -> object:
-    """What a value on the command line stands for: a number, true, false, none, or else text."""
+    """Return the value of a text on the command line: a number, true, false or none; otherwise the text itself."""
     if (constant := text.lower()) in _CONSTANTS:
         return _CONSTANTS[constant]
     for kind in (int, float):
@@ -149,13 +151,13 @@ _CONSTANTS = {"true": True, "false": False, "none": None}
 
 
 def _changed(name: str, method: Any, path: Sequence[str], value: object) -> Any:
-    """A copy of the settings in which the one at the end of the path has another value."""
+    """Return a copy of the method with another value of the setting at the end of the path."""
     first = one_of("--set", f"setting of {name}", path[0], [f.name for f in fields(method)])
     if len(path) > 1:
         inner = getattr(method, first)
         if not is_dataclass(inner):
             fail("--set", f"{first!r} of {name} is {inner!r}, which has no settings")
         value = _changed(f"{name}.{first}", inner, path[1:], value)
-    # Defaults are left out: a preset that the new value names, such as matches=torch, replaces them.
+    # Defaults are omitted, so that a preset named by the new value, such as matches=torch, can replace them.
     given = {f.name: getattr(method, f.name) for f in fields(method) if getattr(method, f.name) != f.default}
     return type(method)(**given | {first: value})

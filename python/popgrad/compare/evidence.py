@@ -1,11 +1,11 @@
-"""What the seeds of a study say about its ranking: whether the first entrant can be told from the others.
+"""Tests whether the seeds of a study distinguish the first entrant of the ranking from the others.
 
-A seed fixes the split of the data and the initial weights for every entrant, so two entrants are compared seed by seed.
-The test is the exact two-sided Wilcoxon signed-rank test on the paired differences, with Pratt's treatment of zeros and
-average ranks for ties. Signed ranks, unlike means, can hold a run that failed or diverged, as an infinitely bad one.
-Holm's correction (level 5%) is over all pairs of entrants, although only the pairs of the first entrant are reported:
-which one is first was not known before. With S seeds no p-value can be below 2 / 2^S, so a few seeds cannot order many
-entrants, whatever they show; then only the observed differences are described.
+A seed fixes the split of the data and the initial weights for every entrant, so entrants are compared seed by seed. The
+test is the exact two-sided Wilcoxon signed-rank test on the paired differences. It treats zeros as Pratt does and ties
+with average ranks. A run that failed or diverged counts as infinitely bad, which signed ranks allow and means do not.
+Holm's correction (level 5%) covers all pairs of entrants, although only the pairs of the first entrant are reported,
+because the results decide which entrant is first. With S seeds every p-value is at least 2 / 2^S. A few seeds therefore
+cannot order many entrants; then only the observed differences are described.
 
 References: Wilcoxon, Biometrics Bulletin 1 (1945); Pratt, JASA 54 (1959); Holm, Scand. J. Statist. 6 (1979); Demšar,
 JMLR 7 (2006).
@@ -29,20 +29,20 @@ LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Evidence:
-    """How far the results of one data set support its ranking.
+    """How well the results on one data set support its ranking.
 
     Args:
         leader: the entrant that ranks first.
-        others: how many entrants it is compared with.
-        seeds: runs of the leader.
-        needed: the fewest seeds with which the test can tell the leader from an entrant.
-        unseparated: entrants that the test does not tell from the leader, in order of rank. With fewer seeds than
-            `needed` these are all.
-        beaten: entrants that the leader beat on every seed.
-        spread: how much the difference to the leader varies over the seeds: the median over the other entrants of
-            (largest - smallest) difference. None with one seed.
-        agreement: Spearman's rank correlation between the medians of the even and of the odd seeds; None with fewer
-            than 4 seeds or 3 entrants.
+        others: number of other entrants.
+        seeds: number of runs of the leader.
+        needed: smallest number of seeds with which the test can distinguish the leader from an entrant.
+        unseparated: entrants that the test does not distinguish from the leader, in order of rank. With fewer seeds
+            than `needed`, all other entrants.
+        beaten: number of entrants that the leader beat on every seed.
+        spread: variation over the seeds of the difference to the leader: the range (largest - smallest difference) of
+            each other entrant, and the median of the ranges. None with one seed.
+        agreement: Spearman's rank correlation between the medians of the even and the odd seeds; None with fewer than 4
+            seeds or 3 entrants.
     """
 
     leader: str
@@ -56,7 +56,7 @@ class Evidence:
 
     @property
     def enough(self) -> bool:
-        """Whether the seeds suffice for the test to tell the leader from an entrant."""
+        """Whether there are enough seeds to distinguish the leader from an entrant."""
         return self.seeds >= self.needed
 
 
@@ -64,10 +64,10 @@ def weigh(results: Mapping[str, Mapping[int, float]]) -> Evidence | None:
     """Compare the first entrant with all others.
 
     Args:
-        results: test metric by entrant, in order of rank, and by seed; smaller is better, infinite if the run failed.
+        results: test metric by entrant (in order of rank) and seed; smaller is better, infinite if the run failed.
 
     Returns:
-        None where there is nothing to compare: fewer than two entrants with results, or no finite result of the first.
+        None if fewer than two entrants have results, or if the first entrant has no finite result.
     """
     ran = {entrant: runs for entrant, runs in results.items() if runs}
     if len(ran) < 2:
@@ -92,7 +92,7 @@ def weigh(results: Mapping[str, Mapping[int, float]]) -> Evidence | None:
 
 
 def seeds_needed(entrants: int) -> int:
-    """Return the fewest seeds S whose smallest p-value, 2 / 2^S, passes Holm's first step among all pairs."""
+    """Return the smallest number of seeds S for which 2 / 2^S passes the first step of Holm's procedure."""
     return 1 + math.ceil(math.log2(math.comb(entrants, 2) / LEVEL))
 
 
@@ -119,13 +119,13 @@ def signed_rank_p(differences: ArrayLike) -> float:
 
 
 def _differences(leader: Mapping[int, float], other: Mapping[int, float]) -> list[float]:
-    """How much worse the other entrant is, for each seed that both have; two failed runs are equal."""
+    """Return how much worse the other entrant is with each seed that both ran; two failed runs are equal."""
     shared = [seed for seed in leader if seed in other]
     return [0.0 if other[seed] == leader[seed] else other[seed] - leader[seed] for seed in shared]
 
 
 def _holm(p_values: Sequence[float]) -> list[bool]:
-    """Which hypotheses Holm's step-down procedure rejects."""
+    """Return whether Holm's step-down procedure rejects each hypothesis."""
     rejected = [False] * len(p_values)
     for step, i in enumerate(np.argsort(p_values, kind="stable")):
         if p_values[i] > LEVEL / (len(p_values) - step):

@@ -1,7 +1,7 @@
 """The files of a study: ``config.json``, replaced as a whole, and ``results.jsonl``, to which runs are appended.
 
-Both are safe against a process that is killed at any instant. One process writes at a time; a lock, which the operating
-system releases when the process ends, sees to it.
+Both survive a process that is killed at any instant. A lock lets only one process write at a time. The operating system
+releases it when the process ends.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ __all__ = ["CURVE", "append_result", "extended", "open_study", "read_config", "r
 
 KINDS = ("gradient", "search")
 CURVE = ("forwards", "seconds", "loss", "validation_loss", "validation_metric")
-"""The lists of a run's curve. All have the same length."""
+"""Names of the lists in the curve of a run. All have the same length."""
 
-# The keys that the table and the page read, with their types.
+# Keys that the table and the page read, and their types.
 _CONFIG = {
     **dict.fromkeys(("version", "name", "command", "objective", "activation", "dtype"), str),
     **{"seeds": int, "budget": int, "hidden": list, "datasets": dict, "entrants": dict, "machine": dict},
@@ -36,7 +36,7 @@ _DATASET = {
 }
 _ENTRANT = {"kind": str, "label": str, "settings": str, "batch_size": int | None}
 
-# What all runs of a study have in common, and what makes two data sets or two entrants the same.
+# Settings that all runs of a study share, and keys that identify a data set and an entrant.
 _SETTINGS = ("version", "objective", "budget", "hidden", "activation", "dtype", "libraries")
 _SAME_DATA = ("digest", "task", "metric", "rows", "features", "classes", "train", "validation", "test")
 _SAME_ENTRANT = ("kind", "settings", "batch_size")
@@ -65,7 +65,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def _wrong_in_config(config: object) -> str | None:
-    """Say what is wrong with a configuration, or return None."""
+    """Return a description of the first error in a configuration, or None."""
     if not isinstance(config, dict):
         return "it is not a JSON object"
     if config.get("format") != 1:
@@ -99,8 +99,8 @@ def _wrong_key(part: object, types: Mapping[str, Any], where: str = "") -> str |
 def read_results(folder: Path) -> list[dict[str, Any]]:
     """Read every finished run from ``folder/results.jsonl``, in the order written.
 
-    A line that is not a complete run was left by a process that was killed, and is skipped. Of several lines with the
-    same data set, entrant and seed, the first counts. A missing file means that no run has finished.
+    Incomplete lines, which a killed process leaves, are skipped. If several lines have the same data set, entrant and
+    seed, the first counts. A missing file means that no run has finished.
 
     Raises:
         InputError: the file exists but cannot be read.
@@ -163,7 +163,7 @@ def open_study(folder: Path, config: Mapping[str, Any]) -> Iterator[BinaryIO]:
         except OSError as error:
             fail("compare", f"cannot lock a file in {str(folder)!r}: {error.strerror}; give a --root on a local disk")
         _write_config(folder, config)
-        # A process that was killed may have left an incomplete line. It stays, on a line of its own.
+        # A killed process may have left an incomplete line. End it, so that it does not merge with the next result.
         end = file.seek(0, os.SEEK_END)
         if end > 0:
             file.seek(end - 1)
@@ -187,8 +187,8 @@ def _write_config(folder: Path, config: Mapping[str, Any]) -> None:
 def extended(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of a stored study with the seeds, data sets and entrants of `new` added.
 
-    The study keeps what `new` does not name, and the larger number of seeds. The commands that extended a study follow
-    the one that began it, each on a line of its own.
+    The study keeps its other data sets and entrants, and the larger number of seeds. The new command is appended to the
+    commands of the study on a separate line.
 
     Raises:
         InputError: `new` differs in a setting that all runs share, or in the data or the settings behind a name.
@@ -236,7 +236,7 @@ def append_result(file: BinaryIO, line: str) -> None:
         os.fsync(file.fileno())
     except OSError as error:
         with contextlib.suppress(OSError):
-            file.close()  # what remains in the buffer cannot be written either
+            file.close()  # the rest of the buffer cannot be written either
         fail(
             "compare",
             f"cannot write a result: {error.strerror}. Earlier results are kept; free some disk space and give the "

@@ -1,4 +1,4 @@
-"""The runs of a study in worker processes: which data, which settings, and what a run hands back."""
+"""Runs the jobs of a study in worker processes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from popgrad.train import fit
 
 __all__ = ["Job", "Source", "as_source", "digest", "load", "run_jobs"]
 
-RECORDS = 40  # points of a curve at equal distances, and as many at equal ratios
+RECORDS = 40  # points of a curve with linear spacing, and as many with logarithmic spacing
 TICK = 0.5  # seconds between two reports of progress while no run ends
 
 # A table, or an OpenML ID, followed by a colon and the name of the target column.
@@ -39,7 +39,7 @@ _WITH_TARGET = re.compile(r"((?:\.[ct]sv(?:\.gz)?)|^openml:\d+):(.+)$", re.IGNOR
 
 
 class Source(NamedTuple):
-    """A data set as `popgrad.data.load` takes it; `reading` are its options for tables, by name."""
+    """The arguments of `popgrad.data.load` for one data set; `reading` holds the options for tables, by name."""
 
     path: str
     target: str | None = None
@@ -48,13 +48,13 @@ class Source(NamedTuple):
 
     @property
     def own_target(self) -> str | None:
-        """The target column that the path itself names, as in ``houses.csv:price``."""
+        """The target column in the path, as in ``houses.csv:price``, or None."""
         found = None if os.path.exists(self.path) else _WITH_TARGET.search(self.path)
         return found[2] if found else None
 
 
 def as_source(path: str, target: str | None, task: str | None, reading: Mapping[str, Any] | None = None) -> Source:
-    """Give a source the options that it can use: a table all of them, except for a target that it names itself."""
+    """Return a source with the options that apply to it: none for bundled data and NPZ files, all for tables."""
     if path in data.NAMES or path.endswith(".npz"):
         return Source(path)
     if path.startswith("openml:"):
@@ -91,11 +91,13 @@ class Job:
     """One run of one entrant on one data set.
 
     Args:
-        dataset, name, seed: identify the run; `name` is the entrant's.
-        source: where the data are; `digest` is what `digest` must return for them.
+        dataset, name, seed: identify the run; `name` is the name of the entrant.
+        source: location of the data.
+        digest: hash of the data, as `digest` returns it.
         entrant: the optimizer, with its settings.
-        budget: forwards. hidden, activation, objective: as in the study.
-        cost: expected time relative to other jobs, in any unit.
+        budget: limit of forwards.
+        hidden, activation, objective: as in `Study`.
+        cost: expected time in any unit, to compare with other jobs.
     """
 
     dataset: str
@@ -160,7 +162,7 @@ def _interrupts_blocked() -> Iterator[None]:
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    """Worker processes that end with this one, however it ends."""
+    """Start worker processes that end when this process ends, even if it is killed."""
     # Spawned, not forked: this process has threads. Each worker uses one thread, since the workers share the cores.
     before, others = dict(os.environ), set(multiprocessing.active_children())
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -197,7 +199,7 @@ def _begin_worker(parent: int) -> None:
     set_num_threads(1)
 
     def watch() -> None:
-        # Without this, a worker whose parent was killed would run on.
+        # Without this, a worker would keep running after its parent was killed.
         while os.getppid() == parent:
             time.sleep(0.2)
         os._exit(1)
@@ -206,7 +208,7 @@ def _begin_worker(parent: int) -> None:
 
 
 def _timed_run(job: Job) -> tuple[dict[str, Any], float]:
-    """Return a result and its seconds, measurements included, but not what only the first runs of a worker do."""
+    """Return a result and its seconds, without the time to load and split the data."""
     _split(job.source, job.seed)
     began = time.perf_counter()
     return run(job), time.perf_counter() - began
@@ -271,12 +273,12 @@ def _train(dataset: data.Dataset, job: Job) -> dict[str, Any]:
 
 
 def _record_marks(budget: int) -> list[int]:
-    """Totals of forwards to record at: dense at the start, where gradient methods learn, and evenly to the end."""
+    """Return the forwards to record at: dense at the start, where gradient methods learn, and even to the end."""
     even = np.linspace(budget / RECORDS, budget, RECORDS)
     ratios = np.geomspace(max(budget / 3000, 1), budget, RECORDS)
     return sorted({int(total) for total in (*even, *ratios)})
 
 
 def _number(value: float | np.float64) -> float | None:
-    """A number that JSON can hold; None where it is not finite."""
+    """Return a number with 9 digits, or None if it is not finite, which JSON cannot represent."""
     return float(f"{value:.9g}") if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""How far a study is: which job is next, which ones run, and how long the rest will take."""
+"""Tracks the jobs of a study, chooses the next one, and estimates the remaining time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Progress", "duration"]
 
 
 class Costly(Protocol):
-    """What `Progress` reads of a job."""
+    """The attributes of a job that `Progress` reads."""
 
     @property
     def dataset(self) -> str: ...
@@ -27,15 +27,14 @@ SLOW = 3  # a job is slow if its cost is this multiple of the median
 class Progress(Generic[J]):
     """The jobs of a study: waiting, running and done.
 
-    Jobs start in the order given, except that slow ones start as early as they can without taking more than half of
-    the workers. So the slowest job does not start last, and short jobs finish from the beginning, which an estimate of
-    the remaining time needs.
+    Jobs start in the order given, but slow jobs start as early as possible on up to half of the workers. So the slowest
+    job does not start last. Short jobs finish early, which the estimate of the remaining time needs.
 
     Args:
-        jobs: not done yet, in order.
-        done: how many runs of the study were finished before.
-        workers: how many jobs run at a time.
-        clock: returns seconds.
+        jobs: jobs to run, in order.
+        done: number of runs that were finished before.
+        workers: number of jobs that run at a time.
+        clock: function that returns seconds.
     """
 
     def __init__(self, jobs: Iterable[J], done: int, workers: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -43,16 +42,16 @@ class Progress(Generic[J]):
         self.done = done
         self.total = done + len(self.waiting)
         self.workers = max(1, min(workers, len(self.waiting)))
-        self.running: dict[J, float] = {}  # and when each began
+        self.running: dict[J, float] = {}  # start time of each
         self._clock = clock
         self._begun = clock()
         costs = sorted(job.cost for job in self.waiting)
         self._slow = SLOW * costs[len(costs) // 2] if costs else 0.0
-        # Seconds and cost of the finished jobs: of one entrant on one data set, of one entrant, and of all.
+        # Seconds and cost of the finished jobs, by (entrant, data set), by (entrant,), and in total.
         self._spent: dict[tuple[str, ...], tuple[float, float]] = {}
 
     def start(self) -> J:
-        """Take the next job from those that wait."""
+        """Start the next job and return it."""
         slow = [job for job in self.waiting if job.cost >= self._slow]
         busy = sum(job.cost >= self._slow for job in self.running)
         if slow and busy < self.workers // 2:
@@ -66,7 +65,7 @@ class Progress(Generic[J]):
         return job
 
     def finish(self, job: J, seconds: float) -> None:
-        """Count a running job as done, and learn from the time that it took."""
+        """Move a job from running to done, and use its time for the estimate."""
         del self.running[job]
         self.done += 1
         for group in _groups(job):
@@ -93,7 +92,7 @@ class Progress(Generic[J]):
 
 
 def _groups(job: Costly) -> tuple[tuple[str, ...], ...]:
-    """The groups of jobs whose time tells that of this one, the closest first."""
+    """Return the groups of jobs that predict the time of this job, the best predictor first."""
     return (job.name, job.dataset), (job.name,), ()
 
 

@@ -1,4 +1,4 @@
-"""The page of a study: one HTML file, readable without a network and without popgrad."""
+"""Writes the report of a study: one HTML file, readable without a network and without popgrad."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ __all__ = ["write_report"]
 
 Floats = NDArray[np.float64]
 
-# People with any common color vision can tell blue from orange: gradient methods have cool colors, solid lines and
-# filled symbols; searches have warm colors, dashed lines and hollow symbols. Within a kind, colors and symbols repeat
-# after 12 and 7 entrants, so the pair differs for 84.
+# Blue and orange differ for all common kinds of color vision. Gradient methods have cool colors, solid lines and filled
+# symbols. Searches have warm colors, dashed lines and hollow symbols. Within a kind, 12 colors and 7 symbols repeat, so
+# their combination differs for 84 entrants.
 COLORS = {
     "gradient": (
         *("#1f77d0", "#0f766e", "#8b7cf6", "#08306b", "#5bb5ea", "#4338ca"),
@@ -55,7 +55,7 @@ SYMBOLS = {
     "triangle-down": "M6 10.5l4.5-8h-9Z",
     "star": "M6 .8l1.5 3.5 3.8.3-2.9 2.5.9 3.7-3.3-2-3.3 2 .9-3.7-2.9-2.5 3.8-.3Z",
 }
-POINTS = 150  # of a chart's common grid; their distance is below the width of a line
+POINTS = 150  # of the common grid of a chart; their distance is less than the width of a line
 
 QUANTITIES = {
     "loss": ("Training loss", "training loss", 1),
@@ -95,7 +95,7 @@ def write_report(folder: Path) -> Path:
     page = environment.get_template("report.html.jinja").render(
         minimized=OBJECTIVES.get(config["objective"]), **_content(config, read_results(folder)), plotly=get_plotlyjs()
     )
-    # A command line may hold bytes that are not text.
+    # A command line may contain bytes that are not text.
     return write_file(folder / "report.html", page.encode(errors="replace"))
 
 
@@ -104,7 +104,7 @@ def _content(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) ->
     looks = _looks(config["entrants"])
     figures: dict[str, Any] = {}
     sections = []
-    # An objective other than the loss gets charts of its own.
+    # An objective other than the loss gets separate charts.
     error = ["validation_metric"] if config["objective"] in OBJECTIVES else []
     quantities = ["loss", "validation_loss", *error]
     results = counted(config, results)
@@ -139,7 +139,7 @@ def _content(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) ->
         "columns": COLUMNS,
         "untuned": UNTUNED,
         "plural": plural,
-        # Of the runs that recorded one.
+        # Only some runs record an instruction set.
         "isas": sorted({run["isa"] for run in results if run["status"] == "ok" and isinstance(run.get("isa"), str)}),
         "finished": sum(summary.finished for summary in summaries),
         "expected": sum(summary.expected for summary in summaries),
@@ -147,7 +147,7 @@ def _content(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) ->
 
 
 def _looks(entrants: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Color, symbol and dash of every entrant, the same in every chart."""
+    """Return the color, symbol and dash of every entrant, the same in every chart."""
     looks = {}
     for kind, colors in COLORS.items():
         for i, name in enumerate(name for name in entrants if entrants[name]["kind"] == kind):
@@ -167,7 +167,7 @@ def _line_charts(
     looks: Mapping[str, Mapping[str, str]],
     quantities: Sequence[str],
 ) -> dict[str, Any]:
-    """A chart for each quantity and axis, by the end of its HTML id."""
+    """Return a chart for each quantity and axis, by the end of its HTML id."""
     charts = {}
     for quantity in quantities:
         title, y_title, scale = QUANTITIES[quantity]
@@ -195,9 +195,9 @@ def _lines(
 ) -> tuple[list[dict[str, Any]], tuple[float, float]]:
     """Return the traces of one chart, a band and a median line for each entrant, and the ends of its x axis.
 
-    The seeds of an entrant were measured at different positions. On a common grid, each has the value of its last
-    measurement, so no loss is shown before it was reached. The axis starts before the first measurement of any run, so
-    its left end shows the untrained network.
+    The runs of an entrant were measured at different positions. At each point of a common grid, a run has the value of
+    its last measurement, so no loss appears before the run reached it. The axis starts before the first measurement of
+    any run, so its left end shows the untrained network.
     """
     positions = [number(x) for run in runs for x in run["curve"][axis]]
     positions = [x for x in positions if 0 < x < math.inf] or [1.0]
@@ -213,7 +213,7 @@ def _lines(
         x, y = _on_grid(mine, quantity, axis, grid)
         low, middle, high = (scale * f(y, axis=0) for f in (np.min, np.median, np.max))
         look, label, finite = looks[row.entrant], html.escape(row.label), np.isfinite(low)
-        # Where a seed diverged the band leaves the chart; JSON has no infinity for that.
+        # The band of a diverged seed leaves the chart; JSON cannot represent infinity.
         high = np.minimum(high, 1e6 * (1 + np.abs(low)))
         leader = row.entrant in leaders
         traces += [
@@ -246,7 +246,7 @@ def _lines(
 def _on_grid(curves: Sequence[Mapping[str, Any]], quantity: str, axis: str, grid: Floats) -> tuple[Floats, Floats]:
     """Return the grid up to the end of the last curve, and one row of values for each curve.
 
-    A value that is not finite counts as infinitely large, so a median shows where most of the seeds are.
+    A value that is not finite counts as infinite, so a median shows the majority of the seeds.
     """
     end = max(number(curve[axis][-1]) for curve in curves)
     used = grid[: int(np.searchsorted(grid, end)) + 1]
@@ -278,7 +278,7 @@ def _y_axis(data: Sequence[Mapping[str, Any]], title: str, *, linear: bool) -> d
 
 
 def _log_range(low: float, high: float, wide: float) -> dict[str, Any]:
-    """A logarithmic axis, with ticks at 2 and 5 too unless it spans a factor of more than `wide`."""
+    """Return a logarithmic axis, with ticks at 2 and 5 unless it spans a factor of more than `wide`."""
     ends = [math.log10(low), math.log10(high)]
     return {"type": "log", "range": ends, "dtick": 1 if high > wide * low else "D2"}
 
@@ -298,7 +298,7 @@ def _strip(
         here = [(seed, value) for (entrant, seed), value in found.items() if entrant == row.entrant]
         for seed, value in here:
             if value <= high:
-                # The seeds are offset vertically, so that equal results do not hide one another.
+                # Seeds are offset vertically, so that equal results stay visible.
                 y = round(place + 0.44 * ((seed + 0.5) / seeds - 0.5), 3)
                 hover = f"<b>{label}</b>, seed {seed}<br>{summary.format_metric(value)}{summary.unit}"
                 mark = look["marker"]
@@ -350,7 +350,7 @@ def _strip(
 def _strip_axis(summary: DatasetSummary, scale: float, values: Sequence[float]) -> tuple[dict[str, Any], float]:
     """Return the axis of the metric and the largest value that it shows."""
     low, high = min(values), max(values)
-    # A run that diverged to a finite value must not push all others to one side.
+    # A run that diverged to a finite value must not compress the other marks.
     high = min(high, 1e3 * low) if low > 0 else high
     log = low > 0 and high > 8 * low
     title = f"{summary.short_metric_name}{' (%)' * (scale == 100)}{', log scale' * log}"
@@ -361,5 +361,5 @@ def _strip_axis(summary: DatasetSummary, scale: float, values: Sequence[float]) 
 
 
 def _json(values: Iterable[float]) -> list[float | None]:
-    """Values with five digits, which is finer than a screen; None where they are not finite, as JSON needs it."""
+    """Round values to five digits, finer than a screen; None replaces values that are not finite, for JSON."""
     return [float(f"{value:.5g}") if math.isfinite(value) else None for value in values]

@@ -30,7 +30,7 @@ __all__ = ["Study", "stored_arguments"]
 
 Watch = Callable[[Progress[Job]], None]
 
-# Time of a step that does not depend on the samples in it, as that many samples. It only orders and estimates jobs.
+# Constant time of a step, expressed in samples. It only affects the order of jobs and the estimate of their time.
 STEP_OVERHEAD = 16
 
 
@@ -40,31 +40,31 @@ def _ignore(_: Progress[Job]) -> None:
 
 @dataclass(frozen=True)
 class Study:
-    """What to compare. Creating a study loads every data set, so that bad input is found before any work.
+    """The settings of a comparison. Creating a study loads every data set, so that errors come before any work.
 
-    `run` works on the folder ``root/name``. If the folder already holds a study with the same settings, the data sets,
-    entrants and seeds of this one are added to it, and runs that it already has are not repeated. Nothing is ever
-    removed: a study with more seeds keeps them.
+    `run` works on the folder ``root/name``. If the folder holds a study with the same settings, `run` adds the data
+    sets, entrants and seeds of this one. It does not repeat finished runs, and it never removes anything: a stored
+    study with more seeds keeps them.
 
     Args:
         sources: names or paths of data sets, as `popgrad.data.load` takes them.
-        entrants: by name.
+        entrants: entrants by name.
         seeds: runs of each entrant on each data set. Run s uses seed s for the split, the weights and the optimizer.
-        budget: forwards that each run may use.
+        budget: limit of forwards for each run.
         hidden: sizes of the hidden layers; may be empty.
         objective: "loss", or for classification "error_rate", "balanced_error" or "f1_macro". Searches minimize it, and
-            it picks the best record of every run.
-        activation: of the hidden layers.
-        target: name of the target column, for sources that are tables (CSV files and OpenML) and name none themselves.
+            the best record of every run is chosen by it.
+        activation: activation of the hidden layers.
+        target: name of the target column, for tables (CSV files and OpenML) whose source does not name it.
         task: "classification" or "regression", for tables. Default: inferred from the target.
-        reading: other options of `popgrad.data.load` for files that are tables, by name.
+        reading: other options of `popgrad.data.load` for tables, by name.
         name: folder under `root`. Default: the names of the data sets, followed by a digest of the data and of all
             settings except `seeds` and the names of the entrants.
         root: folder of all studies.
-        command: the command line that a person typed, for the report.
+        command: command line of the user, for the report.
 
     Raises:
-        InputError: an argument does not fit, or a data set cannot be read.
+        InputError: an argument is invalid, or a data set cannot be read.
     """
 
     sources: Sequence[str | Source]
@@ -80,7 +80,7 @@ class Study:
     name: str | None = None
     root: Path = Path("runs")
     command: str = ""
-    datasets: dict[str, dict[str, Any]] = field(init=False)  # the entries of config.json, by name
+    datasets: dict[str, dict[str, Any]] = field(init=False)  # entries of config.json, by name
 
     def __post_init__(self) -> None:
         self._check_settings()
@@ -173,11 +173,11 @@ class Study:
         return "-".join([*list(self.datasets)[:3], hashlib.sha256(identity).hexdigest()[:8]])
 
     def run(self, watch: Watch = _ignore, workers: int | None = None) -> Path:
-        """Run what the study does not have yet, on every core, and return the folder.
+        """Run the missing jobs in worker processes, and return the folder.
 
         Args:
-            watch: called with the progress at the start, after every change, and at least every half second.
-            workers: processes. Default: `popgrad.get_num_threads`.
+            watch: called with the progress at the start, after every change, and at least twice per second.
+            workers: number of processes. Default: `popgrad.get_num_threads`.
 
         Raises:
             InputError: the folder cannot be written, is in use, or holds another study; or a worker was killed or the
@@ -198,7 +198,7 @@ class Study:
         return folder
 
     def _jobs(self) -> list[Job]:
-        """Every run that the study asks for, seed by seed."""
+        """Return all jobs of the study, seed by seed."""
         return [
             self._job(dataset, entrant, seed)
             for seed in range(self.seeds)
@@ -227,9 +227,9 @@ class Study:
 
 
 def stored_arguments(root: Path, name: str) -> dict[str, Any]:
-    """Return the arguments of the study ``root/name``: those of `Study`, with only the names of the entrants.
+    """Return the arguments for `Study` of the stored study ``root/name``, or {} if there is no such study.
 
-    Empty if there is no such study.
+    Of the entrants, only the names are returned.
 
     Raises:
         InputError: `name` is not a valid name, or the configuration is damaged.
@@ -252,7 +252,7 @@ def _check_name(name: str) -> None:
 
 
 def _name(source: Source, dataset: data.Dataset) -> str:
-    """The name of a data set in the study; the target is part of it if the source names one, as FILE:target does."""
+    """Return the name of a data set in the study, with the target appended if the source names one (FILE:target)."""
     if not source.own_target:
         return dataset.name
     end = "-" + re.sub(r"[^\w.-]+", "_", source.own_target)[:40]
@@ -260,7 +260,7 @@ def _name(source: Source, dataset: data.Dataset) -> str:
 
 
 def _describe(source: Source, dataset: data.Dataset, contents: str) -> dict[str, Any]:
-    """The entry of a data set in config.json."""
+    """Return the entry of a data set in config.json."""
     split = data.split(dataset, seed=0)
     return {
         "source": source.path,
@@ -291,5 +291,5 @@ def _stored_source(described: Mapping[str, Any]) -> Source:
 
 
 def _sizes(described: Mapping[str, Any], hidden: Sequence[int]) -> list[int]:
-    """Layer sizes of the network for a data set."""
+    """Return the layer sizes of the network for a data set."""
     return [described["features"], *hidden, max(described["classes"], 1)]

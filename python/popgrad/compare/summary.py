@@ -1,4 +1,4 @@
-"""From the finished runs of a study to one ranking per data set, and to sentences about it."""
+"""Ranks the entrants of a study on each data set, and describes the ranking in sentences."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHORT_METRICS = {"mse": "test MSE (std.)"}
 OBJECTIVES = {"error_rate": "error rate", "balanced_error": "balanced error", "f1_macro": "macro F1 (as 1 - F1)"}
 KINDS = {"gradient": "gradient method", "search": "search"}
 TIE = 1e-6  # medians that differ by less, relatively, are equal: results are stored with 9 digits
-NAMED = 5  # entrants that a sentence lists before it says how many more there are
+NAMED = 5  # entrants that a sentence names; it counts the others
 UNTUNED = "Settings are untuned defaults unless the command sets them; tuned optimizers may rank differently."
 
 
@@ -30,8 +30,9 @@ UNTUNED = "Settings are untuned defaults unless the command sets them; tuned opt
 class Row:
     """One entrant on one data set.
 
-    A run that failed, diverged or has no finite result counts in a median as worse than any other: an entrant must not
-    gain by losing its bad seeds. A median that is not finite is None, and so is the rank.
+    A run that failed, diverged or has no finite result counts in medians as worse than any other, so that an entrant
+    does not gain from bad seeds that fail. If a median is not finite, it is None. The rank is None without a finite
+    metric.
     """
 
     entrant: str
@@ -54,7 +55,7 @@ class Row:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """The rows of one data set, best first; how many of the expected runs are finished; and what they show."""
+    """The ranking on one data set, best first, with the numbers of finished and expected runs and the evidence."""
 
     dataset: str
     metric: str
@@ -70,11 +71,11 @@ class DatasetSummary:
 
     @property
     def short_metric_name(self) -> str:
-        """The same where space is short: "test error" or "test MSE (std.)"."""
+        """A short form of `metric_name`: "test error" or "test MSE (std.)"."""
         return SHORT_METRICS.get(self.metric, self.metric_name)
 
     def format_metric(self, value: float | None) -> str:
-        """Format a test metric without its unit: an error rate as a percentage, any other metric as it is."""
+        """Format a test metric without its unit: an error rate in percent, any other metric unscaled."""
         if value is None:
             return "–"
         return f"{100 * value:.1f}" if self.metric == "error_rate" else short(value)
@@ -86,7 +87,7 @@ class DatasetSummary:
 
 
 def number(value: Any) -> float:
-    """`value` as a float; infinity where it is missing or not finite, since smaller is better everywhere."""
+    """Return `value` as a float, or infinity (the worst value) if it is missing or not finite."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return math.inf
     try:
@@ -96,7 +97,7 @@ def number(value: Any) -> float:
 
 
 def short(value: float) -> str:
-    """Three significant digits, with an exponent only below 0.0001 and from a million on."""
+    """Format with three significant digits, with an exponent only below 0.0001 and from a million on."""
     if 99.95 <= abs(value) < 999_999.5:
         return f"{value:.0f}"
     text = f"{value:#.3g}"
@@ -111,7 +112,7 @@ def _finite(value: float) -> float | None:
 
 
 def counted(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The runs that belong to the study: not those of unknown entrants, data sets or seeds."""
+    """Return the runs whose entrant, data set and seed belong to the study."""
     seeds = range(config["seeds"])
     return [
         run
@@ -123,9 +124,8 @@ def counted(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> 
 def summarize(config: Mapping[str, Any], results: Iterable[Mapping[str, Any]]) -> list[DatasetSummary]:
     """Rank the entrants of every data set by their median test metric.
 
-    Entrants with the same median share a rank; they are listed in order of their median test loss. Entrants without a
-    finite median come last and have no rank: first those that diverged or are not finite, then those that failed, then
-    those that have not run.
+    Entrants with the same median share a rank and are ordered by their median test loss. Entrants without a finite
+    median come last and have no rank: first entrants that diverged or are not finite, then failed and missing ones.
     """
     known = counted(config, results)
     return [
@@ -222,7 +222,7 @@ def _per_entrant(results: Sequence[_Result], entrants: list[str]) -> DataFrame:
 
 
 def _ranks(medians: Mapping[str, float]) -> dict[str, int]:
-    """1 plus the number of better entrants, by entrant; equal medians share a rank, infinite ones have none."""
+    """Return 1 plus the number of better entrants; equal medians share a rank, infinite medians have none."""
     ranks: dict[str, int] = {}
     ordered = sorted((entrant for entrant in medians if math.isfinite(medians[entrant])), key=medians.__getitem__)
     for place, entrant in enumerate(ordered):
@@ -253,12 +253,12 @@ def _row(config: Mapping[str, Any], entrant: str, ranks: Mapping[str, int], valu
 
 
 def plural(count: int, noun: str) -> str:
-    """A count and its noun: "1 seed", "3 seeds"."""
+    """Return a count and its noun: "1 seed", "3 seeds"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names as a sentence has them: "A", "A and B", "A, B, C, D, E and 15 more"."""
+    """Join names: "A", "A and B", "A, B, C, D, E and 15 more"."""
     shown = list(names) if len(names) <= NAMED + 1 else [*names[:NAMED], f"{len(names) - NAMED} more"]
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
@@ -288,7 +288,7 @@ def headline(summary: DatasetSummary) -> str:
 
 
 def evidence_text(summary: DatasetSummary) -> str:
-    """Say in a few sentences how far the seeds support the ranking; empty if there is nothing to compare."""
+    """Return sentences about how well the seeds support the ranking; empty if there is nothing to compare."""
     found = summary.evidence
     if found is None:
         return ""

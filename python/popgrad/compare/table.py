@@ -1,4 +1,4 @@
-"""The ranked table of one data set: its cells as text, and the table for a terminal."""
+"""Formats the ranked table of one data set, as text cells and as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from popgrad.compare.summary import (
 __all__ = ["COLUMNS", "cells", "compact", "table"]
 
 COLUMNS = ("#", "optimizer", "kind", "median", "min–max", "test loss", "s to 90%", "seconds", "forwards")
-"""Headings of what `cells` returns. "median" and "min–max" are of the metric of the ranking."""
+"""Headings of the columns of `cells`. "median" and "min–max" refer to the metric of the ranking."""
 
 HEADINGS = {"test loss": "test\nloss", "s to 90%": "s to\n90%"}
-"""Headings that a terminal shows on two lines."""
+"""Headings that the terminal breaks into two lines."""
 
 DROPPED = ("kind", "forwards", "seconds", "test loss", "min–max")
-"""Columns that a narrow terminal leaves out, in this order, so that every name stays whole."""
+"""Columns that are dropped on a narrow terminal, in this order, so that no name is cut off."""
 
 
 def cells(summary: DatasetSummary, row: Row) -> tuple[str, ...]:
-    """One row of the ranked table as text, for the terminal and the page."""
+    """Return one row of the ranked table as text, for the terminal and the page."""
     ran = row.n_ok + row.n_failed
     notes = [f"{row.n_diverged} of {ran} diverged"] if row.n_diverged else []
     if row.n_failed:
@@ -59,38 +59,38 @@ def cells(summary: DatasetSummary, row: Row) -> tuple[str, ...]:
 
 
 def _seconds(value: float) -> str:
-    """Two significant digits, since a third would be noise; whole seconds from 10 on."""
+    """Format with two significant digits, because a third would be noise; whole seconds from 10 on."""
     if value >= 9.95:
         return f"{value:.0f}"
     return "<0.0001" if 0 < value < 1e-4 else f"{value:#.2g}"
 
 
 def compact(count: float) -> str:
-    """A count of 0 or more in three significant digits: 950, 12.3k, 3M."""
+    """Format a count >= 0 with three significant digits: 950, 12.3k, 3M."""
     if count < 999.5:
         return f"{math.floor(count + 0.5)}"
     for letter in "kMGTPEZYRQ":
         count /= 1000
-        # Rounded first: 999.6 of one unit is 1 of the next.
+        # Round first: 999.6k is 1M.
         if float(digits := f"{count:.3g}") < 1000:
             return digits + letter
     return ">999Q"
 
 
 def table(summary: DatasetSummary, config: Mapping[str, Any], width: int | None = None) -> Table:
-    """Return the ranked table of one data set for a terminal, with a caption that says what it shows.
+    """Return the ranked table of one data set for a terminal, with a caption.
 
     Args:
-        summary: of the data set.
-        config: of its study.
-        width: of the terminal, in characters; default 100. Columns are left out until the names fit. A note behind a
+        summary: summary of the data set.
+        config: configuration of the study.
+        width: width of the terminal in characters; default 100. Columns are dropped until the names fit. A note after a
             name may wrap.
     """
     width = 100 if width is None else width
     shown = Table(
         title=Text(f"{summary.dataset}: {summary.metric_name}{' in %' if summary.unit else ''}, smaller is better"),
         caption=Text(_caption(summary, config)),
-        box=None,  # the widths of the columns leave no room for lines
+        box=None,  # the columns need the room of lines
         header_style="bold",
         title_justify="left",
         caption_justify="left",
@@ -114,7 +114,7 @@ def table(summary: DatasetSummary, config: Mapping[str, Any], width: int | None 
             HEADINGS.get(heading, heading),
             justify="left" if name or heading == "kind" else "right",
             no_wrap=not name,
-            # Where even the last columns are too wide, they are cut off, and not the name.
+            # If the last columns are still too wide, they are cut off instead of the name.
             min_width=min(widths[heading], width - widths["#"] - 1) if name else None,
         )
     for row, texts_of in rows:

@@ -1,4 +1,4 @@
-"""Arrays, tensors and frames of other libraries as pandas and NumPy hold them."""
+"""Converts arrays, tensors and frames of other libraries to pandas and NumPy."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def as_column(operation: str, y: Any, rows: int) -> pd.Series[Any]:
     """Return a target as a column with rows counted from 0, its integers exact.
 
     Raises:
-        InputError: it is no vector with one value a row, or an entry is masked.
+        InputError: the shape is not (rows,), or an entry is masked.
     """
     import pandas as pd
 
@@ -52,20 +52,20 @@ def as_column(operation: str, y: Any, rows: int) -> pd.Series[Any]:
     if not isinstance(y, pd.Series):
         column = attempt(operation, lambda: np.asanyarray(y), "y must be an array of shape (N,)")
     if column.shape != (rows,):
-        fail(operation, f"y must have shape ({rows},), one value a row of X, got {column.shape}")
+        fail(operation, f"y must have shape ({rows},), one value per row of X, got {column.shape}")
     if isinstance(y, pd.Series):
         return y.reset_index(drop=True)
     if isinstance(column, np.ma.MaskedArray):
         check_rows(operation, np.ma.getmaskarray(column), "a masked value", "the target")
         column = column.data
     if column.dtype.kind == "f" and isinstance(y, Sequence):
-        # NumPy makes float64 of integers that fit no one integer type, which merges labels.
+        # NumPy converts integers that no single integer type holds to float64, which merges labels.
         return pd.Series(list(y), dtype=object)
     return pd.Series(column)
 
 
 def _from_library(operation: str, values: Any, what: str) -> Any:
-    """Return frames and columns of polars or PyArrow as pandas has them, and tensors without their graph."""
+    """Convert frames and columns of polars or PyArrow to pandas, and detach tensors."""
     import pandas as pd
 
     if isinstance(values, (pd.DataFrame, pd.Series, np.ndarray)):

@@ -1,4 +1,4 @@
-"""Columns of a table: numbers, dates and text told apart; identifiers and copies of the target found."""
+"""Examines the columns of a table: finds numbers, dates, text, identifiers and copies of the target."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_CATEGORIES", "Examined", "examine", "target_copies"]
 
-MAX_CATEGORIES = 32  # columns that one text column may become; its rarest values share the last
-_IDENTIFIER_ROWS = 20  # text in a shorter table may be all distinct by chance
+MAX_CATEGORIES = 32  # columns for one text column; its rarest values share the last one
+_IDENTIFIER_ROWS = 20  # in a shorter table, all values of a text column may differ by chance
 _IDENTIFIER_NAME = re.compile(r"(?:.*[ _.-])?(?:id|uuid|guid|index|row|rownames?)|unnamed: 0", re.IGNORECASE)
 _SAMPLE = 1000  # rows that rule out most columns as copies of the target
 _KEPT = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32")
@@ -42,7 +42,7 @@ class Examined:
 
 
 def examine(operation: str, frame: pd.DataFrame) -> Examined:
-    """Copy a table and tell its columns' kinds.
+    """Copy a table and determine the kinds of its columns.
 
     Raises:
         InputError: a name occurs twice, or a column holds infinity, objects, or numbers except for a few values.
@@ -62,7 +62,7 @@ def examine(operation: str, frame: pd.DataFrame) -> Examined:
 
 
 def _examine_matrix(operation: str, frame: pd.DataFrame, names: list[str]) -> Examined:
-    """Examine columns of one numeric type together: tables of thousands of columns are of this kind."""
+    """Examine columns of one numeric type together, which is fast for thousands of columns."""
     import pandas as pd
 
     values = frame.to_numpy()
@@ -139,7 +139,7 @@ def _as_dates(operation: str, column: pd.Series[Any], name: str) -> pd.Series[An
     if isinstance(column.dtype, pd.PeriodDtype):
         column = column.dt.to_timestamp()
     if isinstance(column.dtype, pd.DatetimeTZDtype):
-        column = column.dt.tz_localize(None)  # the hours of the place, not of Greenwich
+        column = column.dt.tz_localize(None)  # local hours, not UTC
     dates = pd.to_datetime(column, utc=True, errors="coerce")
     check_rows(operation, (dates.isna() & column.notna()).to_numpy(), "a date out of range", f"column {name!r} of X")
     return dates
@@ -228,7 +228,7 @@ def _candidates(frame: pd.DataFrame, y: NDArray[Any], classified: bool) -> list[
 
 
 def _determines(column: NDArray[Any], y: NDArray[Any], classes: int) -> bool:
-    """Whether a column is a one-to-one function of the classes, or a linear one of a quantity."""
+    """Whether a column is a one-to-one function of the classes, or a linear function of a numeric target."""
     import pandas as pd
 
     if classes:
@@ -241,7 +241,7 @@ def _determines(column: NDArray[Any], y: NDArray[Any], classes: int) -> bool:
     x = column.astype(np.float64)
     if not np.isfinite(x).all():
         return False
-    if (x == x[0]).all() or (y == y[0]).all():  # in the first rows: among all, a target varies
+    if (x == x[0]).all() or (y == y[0]).all():  # constant in the first rows; the target is not constant in all rows
         return bool((x == x[0]).all() and (y == y[0]).all())
     x, z = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
     return bool(min(np.abs(x - z).max(), np.abs(x + z).max()) < 1e-9)

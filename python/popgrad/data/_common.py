@@ -1,4 +1,4 @@
-"""What the modules of this folder share: constants, guarded calls and messages about rows."""
+"""Constants, guarded calls and messages about rows for the modules of this folder."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 def attempt(operation: str, read: Callable[[], T], expected: str) -> T:
-    """Return ``read()``; fail with the reason, and without a third party's traceback or warnings."""
+    """Return ``read()``. If it fails, fail with the reason, without the traceback and warnings of other libraries."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -53,7 +53,7 @@ def attempt(operation: str, read: Callable[[], T], expected: str) -> T:
 
 
 def kind(column: pd.Series[Any]) -> str:
-    """Return text, boolean, integer, float, date or duration, or pandas' own word for anything else."""
+    """Return text, boolean, integer, float, date or duration, or the name by pandas for other kinds."""
     import pandas as pd
 
     inferred = pd.api.types.infer_dtype(column, skipna=True)
@@ -74,18 +74,18 @@ def counted(number: int, noun: str) -> str:
 
 
 def some(number: int, noun: str, where: str, done: str) -> str:
-    """Return "2 rows at the top are left out." or the like; "" for none."""
+    """Return a sentence such as "2 rows at the top are left out.", or "" for no rows."""
     return f"{counted(number, noun)} {where} {'is' if number == 1 else 'are'} {done}." * bool(number)
 
 
 def listed(names: Sequence[object], limit: int = 5) -> str:
-    """Return the first names, with quotes around text, and how many follow."""
+    """Return the first names, with quotes around text, and the number of further names."""
     shown = ", ".join(repr(name) if isinstance(name, str) else str(name) for name in names[:limit])
     return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def place(index: pd.Index[Any], row: int) -> str:
-    """Return the words for one row: its line in a file (an index named "line"), or its number from 0."""
+    """Return a phrase for one row: its line in a file (if the index is named "line"), or its number from 0."""
     return f"line {index[row]}" if index.name == "line" else f"row {row} (counted from 0)"
 
 
@@ -97,7 +97,7 @@ def check_rows(
     index: pd.Index[Any] | None = None,
     hint: str = "",
 ) -> None:
-    """Fail if any row is marked, naming the first five: by their lines in a file if the index has these."""
+    """Fail if any row is marked. The message names the first five rows, by their lines in a file if known."""
     rows = np.flatnonzero(bad)
     if not len(rows):
         return

@@ -38,8 +38,8 @@ class Dataset:
         task: "classification" or "regression".
         classes: the K labels; empty for regression.
         target: name of the target column.
-        notes: sentences about what was assumed or done.
-        aside: (N, columns) columns that are no features, but that `split` may go by. What the constructor
+        notes: sentences about assumptions and changes.
+        aside: (N, columns) columns that are not features, but that `split` can use. What the constructor
             sets aside is added.
 
     Raises:
@@ -63,7 +63,7 @@ class Dataset:
         one_of(operation, "task", self.task, TASKS)
         y = np.asarray(self.y)
         if y.ndim != 1 or len(y) != len(self.frame):
-            fail(operation, f"y must have shape ({len(self.frame)},), one value a row of X, got {y.shape}")
+            fail(operation, f"y must have shape ({len(self.frame)},), one value per row of X, got {y.shape}")
         (_check_labels if self.task == "classification" else _check_quantity)(operation, y, self.classes)
         y = y.astype(np.int64 if self.classes else np.float64)
         object.__setattr__(self, "y", y)

@@ -1,4 +1,4 @@
-"""Dates: recognized in text, and expanded into numbers."""
+"""Recognizes dates in text and expands them into numbers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cycles_of", "dates_in", "expand"]
 
-# Month first comes before day first: where both read every value, and the rows' order does not tell, it is taken.
+# Month first precedes day first: it is the choice if both formats read every value and the row order does not decide.
 _DAYS = (
     "%Y/%m/%d",
     "%m/%d/%Y",
@@ -43,11 +43,11 @@ _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _FORMATS = ("ISO8601", *(day + time for day, time in product(_DAYS, _TIMES)))
 _LOOKS = re.compile(r"\d{1,4}[-/. ]\d{1,2}\b.*|\d{1,2}[- ][A-Za-z]{3,9}[- ]\d{2,4}.*|[A-Za-z]{3,9}[- ]\d{1,4}.*")
 _MOST = 0.8
-_LENGTHS = {"year": 365.25, "week": 7.0, "day": 1.0}  # of the cycles, in days
+_LENGTHS = {"year": 365.25, "week": 7.0, "day": 1.0}  # in days
 
 
 def dates_in(operation: str, where: str, distinct: Distinct) -> tuple[pd.Series[Any], str] | None:
-    """Return (dates, a sentence about their reading or ""), or None if the text holds no dates.
+    """Return (dates, a sentence about the format or ""), or None if the text holds no dates.
 
     Raises:
         InputError: all but a few values are dates.
@@ -56,7 +56,7 @@ def dates_in(operation: str, where: str, distinct: Distinct) -> tuple[pd.Series[
     if not look.any() or distinct.share(look) < _MOST:
         return None
     sample = [value for value, ok in zip(distinct.values, look, strict=True) if ok][:20]
-    # The 20 first values need not tell day from month: every format that reads most of them is tried on all.
+    # The first 20 values may not distinguish day from month, so every format that reads most of them is tried on all.
     promising = [way for way in _FORMATS if np.asarray(_parse(sample, way).notna()).mean() >= _MOST]
     read = {way: _parse(distinct.values, way) for way in promising}
     shares = {way: distinct.share(np.asarray(dates.notna())) for way, dates in read.items()}
@@ -96,7 +96,7 @@ def _monotone(dates: pd.Series[Any]) -> bool:
 
 
 def cycles_of(dates: pd.Series[Any]) -> tuple[str, ...]:
-    """Return the cycles that dates resolve: the data span two of them, with a usual step of under half of one."""
+    """Return the cycles that the dates resolve: they span two cycles, and their usual step is under half a cycle."""
     known = np.unique(_days(dates[dates.notna()]))
     if len(known) < 2:
         return ()
@@ -105,7 +105,7 @@ def cycles_of(dates: pd.Series[Any]) -> tuple[str, ...]:
 
 
 def expand(name: str, dates: pd.Series[Any]) -> dict[str, NDArray[np.float64]]:
-    """Return the columns that dates become: days since 1970, and a sine and a cosine for each cycle; NaN where missing.
+    """Expand dates into columns: days since 1970, and a sine and a cosine for each cycle; NaN for missing dates.
 
     The year's cycle has 365.25 days from January 1, the week's begins on Monday and the day's at midnight.
     """

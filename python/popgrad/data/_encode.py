@@ -1,4 +1,4 @@
-"""Features as float32 columns: fitted on the training rows, applied to any."""
+"""Encodes features as float32 columns; the encoding is fitted on the training rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoder"]
 
-_WIDEST = 20.0  # standard deviations that the training values of a column may span
-_MARGIN = 1.0  # training ranges that another value may lie outside of the training values
-_BLOCK = 1 << 20  # numbers that are converted at a time
+_WIDEST = 20.0  # largest range of the training values of a column, in standard deviations
+_MARGIN = 1.0  # largest distance of other values from the training range, relative to that range
+_BLOCK = 1 << 20  # numbers converted at a time
 
 
 @dataclass(frozen=True)
 class _Scaling:
-    """For each numeric column: the value for a missing one, the bounds, the center and the scale; all (columns,)."""
+    """For each numeric column: the replacement of missing values, the bounds, the center and the scale; (columns,)."""
 
     fill: NDArray[np.float64]
     least: NDArray[np.float64]
@@ -77,7 +77,7 @@ class Encoder:
 
 
 def _numeric(frame: pd.DataFrame) -> tuple[NDArray[Any], list[str]]:
-    """Return ((N, columns) of the numbers and the expanded dates, their names); without a copy if it can be."""
+    """Return the numbers and expanded dates, (N, columns), and their names; without a copy if possible."""
     types = set(frame.dtypes)
     if len(types) == 1 and frame.dtypes.iloc[0].kind in "iuf":
         return frame.to_numpy(), [str(name) for name in frame.columns]
@@ -99,7 +99,7 @@ def _unused(name: str, columns: dict[str, NDArray[Any]]) -> str:
 
 
 def _fit_scaling(values: NDArray[Any], train: NDArray[np.int64]) -> _Scaling:
-    """Fit a few columns at a time, so that no float64 copy of the table is made."""
+    """Fit a few columns at a time, to avoid a float64 copy of the table."""
     count = values.shape[1]
     scaling = _Scaling(np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count), np.ones(count))
     step = max(2, _BLOCK // len(train))

@@ -43,7 +43,7 @@ class Sample:
     missing: Collection[str]
 
     def column(self, at: int) -> list[str]:
-        """Return the values below the first row, without those that are missing."""
+        """Return the values below the first row that are not missing."""
         below = (row[at] for row in self.rows[1:] if at < len(row))
         return [field for field in below if field not in self.missing]
 

@@ -1,4 +1,4 @@
-"""Datasets by name, from a file, from OpenML, and from arrays."""
+"""Loads data sets by name, from a file, from OpenML, and from arrays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = ["NAMES", "from_arrays", "load"]
 
 NAMES = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
-# Suffixes and their separators; "" where the file shows it, None for a binary file.
+# Suffixes and their separators; "" if the separator is detected, None for a binary file.
 _SUFFIXES: dict[str, str | None] = {
     ".csv": ",",
     ".csv.gz": ",",
@@ -41,7 +41,7 @@ _SUFFIXES: dict[str, str | None] = {
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What the caller asks for, checked."""
+    """The checked options of the caller."""
 
     target: str | None
     task: str | None
@@ -62,7 +62,7 @@ def load(
 ) -> Dataset:
     """Read a dataset.
 
-    `Dataset.notes` says what was assumed. In a text file, blank lines are skipped and spaces around fields are
+    `Dataset.notes` lists the assumptions. In a text file, blank lines are skipped and spaces around fields are
     ignored. The first row holds the names of the columns if
 
     - a field is of another kind (number, date, text) than the column below it, or
@@ -91,10 +91,10 @@ def load(
         na: strings that mean a missing value in a text file, besides an empty field, ``?``, ``NA``, ``N/A``,
             ``NaN``, ``null``, ``None`` and the like. With an empty string among them, they are the only
             ones: ``na=[""]`` keeps a class called "None".
-        drop: columns that are no features; `split` may go by them.
+        drop: columns that are not features; `split` can use them.
 
     Raises:
-        InputError: the source is not there or cannot be read, an option does not fit it, or the data cannot be used.
+        InputError: the source does not exist or cannot be read, an option is invalid, or the data cannot be used.
     """
     operation = f"data.load {str(source)!r}"
     if not isinstance(source, (str, os.PathLike)):
@@ -133,7 +133,7 @@ def from_arrays(
             PyArrow, also with text and dates. The columns of a matrix are called x0, x1, ...
         y: (N,) labels (text, booleans, integers) or quantities.
         task: "classification" or "regression"; inferred by default.
-        drop: columns that are no features; `split` may go by them.
+        drop: columns that are not features; `split` can use them.
 
     Raises:
         InputError: shapes or types are wrong, or the data cannot be used.
@@ -151,7 +151,7 @@ def from_arrays(
 
 
 def _separate_target(source: str) -> tuple[str, str | None]:
-    """Split "FILE:target" at the last colon behind a source; a file whose whole name has colons comes first."""
+    """Split "FILE:target" at the last colon, unless a file with the whole name exists."""
     if os.path.exists(os.path.expanduser(source)):
         return source, None
     at = len(source)
@@ -191,7 +191,7 @@ def _check_no_text_options(operation: str, wanted: _Wanted) -> None:
 
 
 def _check_path(operation: str, source: str) -> tuple[Path, str]:
-    """Return (the path of a file that is there, its known suffix in lower case)."""
+    """Return (the path of an existing file, its known suffix in lower case)."""
     path = Path(os.path.expanduser(source))
     suffix = next((s for s in _SUFFIXES if path.name.lower().endswith(s)), None)
     endings = ", ".join(_SUFFIXES)
@@ -220,7 +220,7 @@ def _check_drop(operation: str, columns: list[str], target: str | None, drop: tu
 def _load_bundled(operation: str, name: str, wanted: _Wanted) -> Dataset:
     from sklearn import datasets
 
-    # scikit-learn hands out diabetes already scaled, by all rows and so by the test rows too.
+    # By default, scikit-learn scales diabetes with statistics of all rows, including the test rows.
     options = {"scaled": False} if name == "diabetes" else {}
     bunch = getattr(datasets, f"load_{name}")(as_frame=True, **options)
     frame = bunch.frame

@@ -20,7 +20,7 @@ _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:init
 _HOURS = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?", re.ASCII)
 # A decimal comma, separated thousands, a currency sign or a percent sign.
 _NOTATION = re.compile(r"[+-]?[$€£¥]?\s?(?:\d{1,3}(?:([,.'\s])\d{3}(?:\1\d{3})*)|\d+)(?:[,.]\d+)?\s?[%$€£¥]?", re.ASCII)
-_MOST = 0.9  # share of the rows that shows what a column was meant to hold
+_MOST = 0.9  # share of the rows that determines the intended kind of a column
 _FEW_NUMBERS = 10  # whole numbers beside text are codes, such as 0, 1, 2, "3+", unless more are distinct
 
 

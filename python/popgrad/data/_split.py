@@ -42,7 +42,7 @@ def split(dataset: Dataset, seed: int = 0, validation: float = 0.2, test: float 
         by: "random"; "time", for the rows in their order (training first, then validation, then test; the seed has
             no effect); or the name of a column, among the features or set aside. Rows with the same value of the
             column fall into one part, so the shares are met as nearly as the groups allow. A column of dates
-            orders the rows, training first; any other column gives groups in random order, and is no feature.
+            orders the rows, training first; any other column defines groups in random order, and is not a feature.
 
     Raises:
         InputError: an argument is out of range, there are too few rows (of a class) or groups for these shares, or

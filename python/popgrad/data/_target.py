@@ -33,7 +33,7 @@ class Target:
         y: (N,) int64 class indices, or float64 quantities.
         task: "classification" or "regression".
         classes: the labels; empty for regression.
-        notes: sentences about what was assumed.
+        notes: sentences about assumptions.
     """
 
     y: NDArray[Any]

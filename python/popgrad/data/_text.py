@@ -57,7 +57,7 @@ class TextTable:
         numbers: the line of the file in which each record begins.
         sep: the separator of `lines`.
         options: decimal point and missing values.
-        notes: sentences about what was assumed.
+        notes: sentences about assumptions.
         unnamed: whether the first column is a row index.
     """
 
@@ -133,7 +133,7 @@ def read_text(operation: str, path: Path, own: str, options: TextOptions) -> Tex
         operation: for messages.
         path: .gz is unpacked.
         own: the separator that belongs to the file's suffix, or "" for a suffix that fixes none.
-        options: what the caller says about the format.
+        options: options of the caller about the format.
 
     Raises:
         InputError: the text is not UTF-8, or a record has more or fewer fields than the first.

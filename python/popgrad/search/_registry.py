@@ -9,11 +9,11 @@ from inspect import isclass
 
 from popgrad.search._base import Search
 
-__all__ = ["searches", "title"]
+__all__ = ["searches"]
 
 
 def searches(package: str, folders: Iterable[str]) -> dict[str, type[Search]]:
-    """The searches of a package, by their name on the command line, in alphabetical order."""
+    """Return the searches of a package, by their name on the command line, in alphabetical order."""
     modules = [info.name for info in pkgutil.iter_modules(folders) if not info.name.startswith("_")]
     found = {kind.command: kind for name in modules for kind in _defined(f"{package}.{name}")}
     return dict(sorted(found.items()))
@@ -22,9 +22,3 @@ def searches(package: str, folders: Iterable[str]) -> dict[str, type[Search]]:
 def _defined(module: str) -> list[type[Search]]:
     values = vars(importlib.import_module(module)).values()
     return [kind for kind in values if isclass(kind) and issubclass(kind, Search) and kind.__module__ == module]
-
-
-def title(search: type[Search]) -> str:
-    """The name of a method in prose, such as "particle swarm optimization": how the docstring of its module begins."""
-    first = (importlib.import_module(search.__module__).__doc__ or search.__name__).splitlines()[0]
-    return first.partition(":")[0].rstrip(".")
