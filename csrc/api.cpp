@@ -171,6 +171,26 @@ void evaluate_any(const Shape& shape, int score, const T* population, size_t pop
   });
 }
 
+template <class T>
+void measure_any(const Shape& shape, const std::vector<int>& scores, const std::vector<const PackedData<T>*>& data,
+                 const T* w, double* means, T* outputs) {
+  std::vector<Packed<T>> views;
+  for (const PackedData<T>* one : data) views.push_back(one->view);
+  const size_t count = scores.size(), need = network<T>().scratch(shape);
+  const int64_t blocks = block_count(views[0].samples), parts = part_count(blocks);
+  std::vector<double> sums(count * size_t(parts));
+  parallel(parts, double(parameter_count(shape)) * double(views[0].samples), [&](int64_t part) {
+    network<T>().measure(shape, scores.data(), views.data(), int(count), w, part * part_blocks,
+                         std::min(blocks, (part + 1) * part_blocks), &sums[size_t(part) * count], outputs,
+                         scratch<T>(need));
+  });
+  for (size_t k = 0; k < count; ++k) {
+    double total = 0;
+    for (size_t part = 0; part < size_t(parts); ++part) total += sums[part * count + k];
+    means[k] = total / data[k]->total_weight;
+  }
+}
+
 template <class T, class Fns>
 void forward_any(const Fns& fns, const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch,
                  T* out) {
@@ -257,6 +277,10 @@ int64_t parameter_count(const Shape& shape) {
   void evaluate(const Shape& shape, int score, const T* population, size_t popsize, const PackedData<T>& data,        \
                 double* out) {                                                                                        \
     evaluate_any(shape, score, population, popsize, data, out);                                                       \
+  }                                                                                                                   \
+  void measure(const Shape& shape, const std::vector<int>& scores, const std::vector<const PackedData<T>*>& data,     \
+               const T* w, double* means, T* outputs) {                                                               \
+    measure_any(shape, scores, data, w, means, outputs);                                                              \
   }                                                                                                                   \
   void forward(const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch, T* out) {              \
     forward_any(network<T>(), shape, population, popsize, batch, out);                                                \

@@ -59,6 +59,14 @@ void evaluate(const Shape&, int score, const float* population, size_t popsize, 
 void evaluate(const Shape&, int score, const double* population, size_t popsize, const PackedData<double>&,
               double* out);
 
+// The mean of several scores of one network in one pass over the samples, each with the targets and weights of its
+// data, whose inputs are the same and not bfloat16. Raw outputs are written into outputs (samples, outputs) unless it
+// is null.
+void measure(const Shape&, const std::vector<int>& scores, const std::vector<const PackedData<float>*>&, const float* w,
+             double* means, float* outputs);
+void measure(const Shape&, const std::vector<int>& scores, const std::vector<const PackedData<double>*>&,
+             const double* w, double* means, double* outputs);
+
 // A population that is not stored: member p is center + sigma * noise(p), a pure function of (seed, stream, p).
 // If it is antithetic, member p + popsize / 2 has the noise of member p, negated.
 struct NoisePart {

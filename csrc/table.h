@@ -147,6 +147,10 @@ struct NetworkFns {
   void (*pack)(const Batch<T>&, int64_t block, T* X, T* y, T* weight);
   // Sum of weight * score over the blocks [first, last).
   double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
+  // The same of several scores in one pass: sums[k] of score k, with the weights and targets of data[k]. The inputs are
+  // those of data[0]. Raw outputs are written into out (samples, outputs) unless it is null.
+  void (*measure)(const Shape&, const int* scores, const Packed<T>* data, int count, const T* w, int64_t first,
+                  int64_t last, double* sums, T* out, T* scratch);
   // The next three functions evaluate many candidates near a center w. The first layer at the center, for one block:
   void (*first_layer)(const Shape&, const T* w, const Packed<T>&, int64_t block, T* z);
   // out[b][q][k] (block_samples) = the product of row q of candidate k, at right + k * stride + q * inputs, with the

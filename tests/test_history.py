@@ -156,24 +156,47 @@ def test_the_objective_is_recorded(objective, validation):
 
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "cross_entropy"])
-@pytest.mark.parametrize("objective", ["loss", "metric"])
-def test_no_measure_is_evaluated_twice(loss, objective, monkeypatch):
-    seen, evaluator = [], NetworkObjective.evaluator
-
-    def watched(data, measure, *rest):
-        seen.append((data.samples, measure.score))
-        return evaluator(data, measure, *rest)
-
-    monkeypatch.setattr(NetworkObjective, "evaluator", watched)
+@pytest.mark.parametrize("objective", ["loss", "metric", "balanced_error", "auc"])
+def test_a_record_is_one_pass_over_the_samples(loss, objective, monkeypatch):
+    if objective in ("balanced_error", "auc") and loss != "cross_entropy":
+        return
+    measured, evaluated, evaluator = [], [], NetworkObjective.evaluator
     X, y = real("iris")
     model = pg.MLP([4, 3] if loss == "cross_entropy" else [4, 1], loss=loss)
+
+    class Network:
+        """The native network, watched."""
+
+        def __init__(self, network):
+            self.network = network
+
+        def __getattr__(self, name):
+            return getattr(self.network, name)
+
+        def measure(self, scores, packed, w, outputs):
+            measured.append((packed[0].samples, sorted(scores)))
+            return self.network.measure(scores, packed, w, outputs)
+
+    def watched(data, measure, *rest):
+        evaluated.append(data.samples)
+        return evaluator(data, measure, *rest)
+
+    monkeypatch.setattr(model, "network", Network(model.network))
+    monkeypatch.setattr(NetworkObjective, "evaluator", watched)
     metric = "error_rate" if loss == "cross_entropy" else "mse"
-    objective = "loss" if objective == "loss" else metric
-    seen.clear()
-    history = pg.fit(model, X, y, optimizer=optim.SGD(0.01), epochs=1, validation=(X[:7], y[:7]), objective=objective)
-    measured = [entry for entry in seen if entry[1] is not None]
+    chosen = metric if objective == "metric" else objective
+    history = pg.fit(model, X, y, optimizer=optim.SGD(0.01), epochs=1, validation=(X[:100], y[:100]), objective=chosen)
     assert len(history.loss) == 2
-    assert sorted(measured) == sorted(2 * [(size, name) for size in (150, 7) for name in {loss, metric}])
+    both = sorted({loss, metric})
+    held = sorted([*both, "error_rate"]) if objective == "balanced_error" else both
+    assert measured == 2 * [(150, both), (100, held)]
+    assert evaluated == [150]  # the loss of a constant, once at the end
+    for at, name in (
+        (history.validation_loss, "loss"),
+        (history.validation_metric, metric),
+        (history.objective, chosen),
+    ):
+        assert at[history.best] == model.evaluate(model.params[None], X[:100], y[:100], name)[0]
 
 
 def test_select_decides_which_record_is_best():

@@ -1,6 +1,8 @@
 // Network(sizes, activation): forward, gradient and population sums of a multilayer perceptron.
 // activations(): {name: Activation}; scores(): {name: Score}
 //   X: (rows, inputs)   y: (rows, y_width), labels as whole numbers   all float32 or all float64
+#include <pybind11/stl.h>
+
 #include "../api.h"
 #include "arrays.h"
 #include "module.h"
@@ -66,6 +68,34 @@ class Network {
       const Interruptible release;
       popgrad::evaluate(shape(), index, p, size_t(popsize), data, o);
     });
+  }
+
+  py::list measure(const std::vector<std::string>& scores, const std::vector<const AnyPacked*>& packed,
+                   const py::object& w, const py::object& outputs) const {
+    if (scores.empty() || scores.size() != packed.size())
+      throw py::value_error("[_core.measure] expected packed data for each score");
+    std::vector<int> indices;
+    for (size_t k = 0; k < scores.size(); ++k) {
+      indices.push_back(score_index(scores[k]));
+      check_targets(indices[k], packed[k]->y_width);
+      if (packed[k]->inputs != inputs() || packed[k]->samples != packed[0]->samples)
+        throw py::value_error("[_core.measure] packed for other inputs or samples");
+      if (packed[k]->f32 && packed[k]->f32->view.words)
+        throw py::value_error("[_core.measure] data in bfloat16 are for evaluate");
+    }
+    std::vector<double> means(scores.size());
+    with_type("w", w, [&](auto type) {
+      using T = decltype(type);
+      const T* const parameters = input<T>("w", w, {n()});
+      T* const o = outputs.is_none() ? nullptr : output<T>("outputs", outputs, {packed[0]->samples, this->outputs()});
+      std::vector<const PackedData<T>*> data;
+      for (const AnyPacked* one : packed) data.push_back(&data_of<T>(*one));
+      const Interruptible release;
+      popgrad::measure(shape(), indices, data, parameters, means.data(), o);
+    });
+    py::list all;
+    for (const double mean : means) all.append(mean);
+    return all;
   }
 
   void evaluate_noise(const std::string& score, const Noise& noise, const py::object& center, const AnyPacked& packed,
@@ -230,6 +260,8 @@ void bind_network(py::module_& m) {
       .def("pack", &Network::pack, py::arg("X"), py::arg("y"), py::arg("weight") = py::none(),
            py::arg("rows") = py::none(), py::arg("bfloat16") = false)
       .def("evaluate", &Network::evaluate, py::arg("score"), py::arg("population"), py::arg("packed"), py::arg("out"))
+      .def("measure", &Network::measure, py::arg("scores"), py::arg("packed"), py::arg("w"),
+           py::arg("outputs") = py::none())
       .def("evaluate_noise", &Network::evaluate_noise, py::arg("score"), py::arg("noise"), py::arg("center"),
            py::arg("packed"), py::arg("out"))
       .def("forward", &Network::forward, py::arg("population"), py::arg("X"), py::arg("out"),

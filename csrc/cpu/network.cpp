@@ -65,6 +65,19 @@ double evaluate(const Shape& shape, int score, const T* w, const Packed<T>& pack
 }
 
 template <class T>
+void measure(const Shape& shape, const int* scores, const Packed<T>* data, int count, const T* w, int64_t first,
+             int64_t last, double* sums, T* out, T* scratch) {
+  const int64_t outputs = outputs_of(shape);
+  for (int k = 0; k < count; ++k) sums[k] = 0;
+  for (int64_t b = first; b < last; ++b) {
+    const int64_t begin = b * block_samples, lanes = lanes_of(data[0], b);
+    const T* const z = outputs_of(shape, 0, w, data[0].X + begin * data[0].inputs, lanes, scratch);
+    for (int k = 0; k < count; ++k) sums[k] += block_sum(shape, scores[k], z, data[k], b);
+    if (out) write_rows(z, outputs, samples_in(data[0].samples, b), lanes, out + begin * outputs);
+  }
+}
+
+template <class T>
 void first_layer(const Shape& shape, const T* w, const Packed<T>& packed, int64_t block, T* z) {
   Dense<T>{shape.layers[0]}.affine(w, packed.X + block * block_samples * packed.inputs, lanes_of(packed, block), z);
 }
@@ -269,6 +282,7 @@ template <class T>
 constexpr NetworkFns<T> network = {.scratch = scratch<T>,
                                    .pack = pack<T>,
                                    .evaluate = evaluate<T>,
+                                   .measure = measure<T>,
                                    .first_layer = first_layer<T>,
                                    .project = project<T>,
                                    .evaluate_moved = evaluate_moved<T>,

@@ -189,14 +189,28 @@ class NetworkObjective(Objective):
         return evaluate
 
     def report(self, w: Array, value: bool = True) -> Report:
-        """See `Objective.report`."""
+        """See `Objective.report`; one pass over the samples gives all of it."""
         wanted = [self.model.measure("fit", "loss"), self.model.measure("fit", self.metric_name)]
         wanted += [self.measure] * value
-        found: list[float] = []
+        scores: list[Score] = []
         for measure in wanted:
-            at = wanted.index(measure)  # measures may be equal, such as the loss and the value
-            found.append(found[at] if at < len(found) else float(self.evaluator(measure)(w[None])[0]))
-        return Report(*found, *[math.nan] * (not value))
+            if isinstance(measure, Score) and measure not in scores:
+                scores.append(measure)
+        outputs = None
+        if any(isinstance(measure, OfOutputs) for measure in wanted):
+            outputs = np.empty((self.samples, self.model.sizes[-1]), self.dtype)
+        packed = [self._pack(score.balanced, None, False) for score in scores]
+        means = self.model.network.measure([score.score for score in scores], packed, w, outputs)
+        found = [means[scores.index(m)] if isinstance(m, Score) else self._of(m, outputs) for m in wanted]
+        return Report(*(x if math.isfinite(x) else math.inf for x in found), *[math.nan] * (not value))
+
+    def _of(self, measure: Measure, outputs: Array | None) -> float:
+        """A measure of the raw outputs (B, outputs) of one network."""
+        assert isinstance(measure, OfOutputs)
+        assert outputs is not None
+        y, weight = (None if values is None else _read_only(values) for values in self._seen(None))
+        assert y is not None
+        return float(measure.values(outputs[None], y, weight)[0])
 
     # --- Gradients --------------------------------------------------------------------------------------------------
 
