@@ -4,7 +4,7 @@
 #include "../cpu/detect.h"
 #include "../cpu/threads.h"
 #include "../cuda/cuda.h"
-#include "../kernels/streams.h"
+#include "../streams.h"
 #include "module.h"
 
 namespace py = pybind11;

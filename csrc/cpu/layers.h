@@ -7,7 +7,7 @@
 
 #include "../kernels/activations.h"
 #include "../kernels/random.h"
-#include "../kernels/streams.h"
+#include "../streams.h"
 #include "blocks.h"
 
 namespace popgrad::POPGRAD_TARGET {

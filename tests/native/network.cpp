@@ -6,7 +6,7 @@
 
 #include "api.h"
 #include "cpu/threads.h"
-#include "kernels/streams.h"
+#include "streams.h"
 #include "support.h"
 
 using namespace popgrad;

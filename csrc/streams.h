@@ -1,5 +1,5 @@
 // The streams of random numbers: two purposes never share one. A stream is the first of the words, besides the seed,
-// that random numbers are a function of (random.h).
+// that random numbers are a function of (kernels/random.h).
 #pragma once
 
 #include <stdint.h>
