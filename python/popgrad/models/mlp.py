@@ -19,7 +19,7 @@ from popgrad.backends import Stream, aligned, move
 from popgrad.checks import fail, fraction, one_of, positive_int, whole_seed
 from popgrad.labels import Classes
 from popgrad.layout import Layout
-from popgrad.metrics import Measure, Metric
+from popgrad.metrics import Measure, Metric, Score
 from popgrad.models import quantize
 from popgrad.models.base import Model
 from popgrad.models.evaluation import Evaluation
@@ -106,6 +106,7 @@ class MLP(Model):
         self.init = one_of(self, "init", init or default_init(activation), INITS)
         if self.loss_name == "cross_entropy" and self.sizes[-1] < 2:
             fail(self, "cross_entropy needs at least two outputs; for one use loss='binary_cross_entropy'")
+        self.loss_score = Score("loss", self.loss_name)
         self._classes: Classes | None = None
         self.network = _core.Network(self.sizes, activation)
         self.layout = self._make_layout()
@@ -350,8 +351,7 @@ class MLP(Model):
 
     def loss(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Mean loss over the samples (weighted, if weights are given)."""
-        loss = self.measure("MLP.loss", "loss")
-        objective = self.checked_objective("MLP.loss", X, y, sample_weight, loss, self.classes)
+        objective = self.checked_objective("MLP.loss", X, y, sample_weight, self.loss_score, self.classes)
         return float(objective.values(self._params[None])[0])
 
     def gradient(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
@@ -360,8 +360,7 @@ class MLP(Model):
         Raises:
             InputError: X, y or the weights do not fit, or the activation is ``step``, which has none.
         """
-        loss = self.measure("MLP.gradient", "loss")
-        objective = self.checked_objective("MLP.gradient", X, y, sample_weight, loss, self.classes)
+        objective = self.checked_objective("MLP.gradient", X, y, sample_weight, self.loss_score, self.classes)
         if (reason := objective.lacks("gradient")) is not None:
             fail("MLP.gradient", reason)
         out = aligned(self.layout.size, self.dtype)

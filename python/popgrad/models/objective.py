@@ -190,7 +190,7 @@ class NetworkObjective(Objective):
 
     def report(self, w: Array, value: bool = True) -> Report:
         """See `Objective.report`; one pass over the samples gives all of it."""
-        wanted = [self.model.measure("fit", "loss"), self.model.measure("fit", self.metric_name)]
+        wanted = [self.model.loss_score, self.model.measure("fit", self.metric_name)]
         wanted += [self.measure] * value
         scores: list[Score] = []
         for measure in wanted:
@@ -298,7 +298,7 @@ class NetworkObjective(Objective):
             )
         params = np.zeros((1, model.network.n), model.dtype)
         params[0, -len(mean) :] = mean  # the biases of the last layer
-        return float(self.evaluator(model.measure("fit", "loss"))(params)[0])
+        return float(self.evaluator(model.loss_score)(params)[0])
 
     def constant_outputs(self, w: Array) -> bool:
         """Whether a network (n,) gives the same outputs for at least 99 % of the samples, though these differ."""
