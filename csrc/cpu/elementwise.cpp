@@ -1,6 +1,6 @@
 // Update steps and moves. Compiled once per instruction set, without contraction: a rule made of + - * / sqrt
 // gives the same bits on every one. Plain loops on purpose: the compiler vectorizes them.
-// No standard headers with inline bodies here, see ARCHITECTURE.md.
+// No standard headers with inline bodies here, see csrc/README.md.
 #include "../kernels/fields.h"
 #include "../kernels/packing.h"
 #include "../kernels/step_extras.h"

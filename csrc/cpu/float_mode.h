@@ -1,5 +1,5 @@
 // A thread's rounding mode and its treatment of denormal numbers. Everything has internal linkage, so that the linker
-// cannot merge code between instruction sets, see ARCHITECTURE.md.
+// cannot merge code between instruction sets, see csrc/README.md.
 #pragma once
 
 namespace popgrad {

@@ -2,7 +2,7 @@
 // instruction set, with contraction: products and activations promise the same bits per instruction set only.
 //
 // Samples lie side by side, `lanes` of them to a block, so a layer with three outputs fills a vector as well
-// as one with three hundred. No standard headers with inline bodies here, see ARCHITECTURE.md.
+// as one with three hundred. No standard headers with inline bodies here, see csrc/README.md.
 #include "layers.h"
 #include "tables.h"
 

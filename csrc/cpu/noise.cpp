@@ -1,5 +1,5 @@
 // The noise of candidates that are not stored. Compiled once per instruction set, without contraction, so that all of
-// them give the same bits. No standard headers with inline bodies here, see ARCHITECTURE.md.
+// them give the same bits. No standard headers with inline bodies here, see csrc/README.md.
 #include "../kernels/random.h"
 #include "tables.h"
 
