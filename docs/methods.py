@@ -1,10 +1,11 @@
-"""Write what follows from the registered classes: the README's table of methods, and signatures for type checkers.
+"""Write what follows from the registered classes: the README's table of methods, and stubs for type checkers.
 
 python docs/methods.py [--check]
 
-README.md has the table between two comments. ``popgrad.torch`` makes the classes of methods that PyTorch does not have
-when it is imported; python/popgrad/torch/additional.pyi tells type checkers and editors their signatures. With --check
-nothing is written, and the exit status is 1 if a file is not current; tests/test_methods.py does the same.
+README.md has the table between two comments. ``popgrad.search`` finds its classes, and ``popgrad.torch`` makes the classes
+of methods that PyTorch does not have, when they are imported. search/__init__.pyi and torch/additional.pyi tell type
+checkers and editors their names and signatures. With --check nothing is written, and the exit status is 1 if a file is
+not current; tests/test_methods.py does the same.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def main() -> int:
 def files() -> dict[Path, str]:
     """What each file should hold."""
     readme = ROOT / "README.md"
-    return {readme: with_table(readme.read_text()), ROOT / "python/popgrad/torch/additional.pyi": stub()}
+    package = ROOT / "python/popgrad"
+    stubs = {package / "torch/additional.pyi": torch_stub(), package / "search/__init__.pyi": search_stub()}
+    return {readme: with_table(readme.read_text()), **stubs}
 
 
 def with_table(text: str) -> str:
@@ -68,7 +71,14 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def stub() -> str:
+def search_stub() -> str:
+    """The names that `popgrad.search` exports."""
+    kinds = [*search.REGISTRY.values(), search.Run, search.Search, search.Result, search.minimize]
+    lines = {f"from {kind.__module__} import {kind.__name__} as {kind.__name__}" for kind in kinds}
+    return "\n".join(["# Written by docs/methods.py.", *sorted(lines), "", "REGISTRY: dict[str, type[Search]]"]) + "\n"
+
+
+def torch_stub() -> str:
     """Signatures of the classes that `popgrad.torch` makes."""
     kinds = {name: getattr(additional, name) for name in additional.__all__}
     signatures = {name: inspect.signature(kind) for name, kind in kinds.items()}

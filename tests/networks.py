@@ -21,19 +21,21 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 # --- The model in NumPy, float64 ----------------------------------------------------------------------------------
 
-REFERENCE = {
-    "identity": lambda z: z,
-    "relu": lambda z: np.maximum(z, 0),
-    "leaky_relu": lambda z: np.where(z > 0, z, 0.01 * z),
-    "elu": lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))),
-    "gelu": lambda z: z * special.ndtr(z),
-    "silu": lambda z: z * special.expit(z),
-    "tanh": np.tanh,
-    "sigmoid": special.expit,
-    "softplus": lambda z: np.logaddexp(z, 0),
-    "sin": np.sin,
-    "step": lambda z: (z > 0).astype(float),
+# In NumPy, and in PyTorch: the name of a class of torch.nn, or a function of torch and the tensor.
+ACTIVATION_CASES = {
+    "identity": (lambda z: z, "Identity"),
+    "relu": (lambda z: np.maximum(z, 0), "ReLU"),
+    "leaky_relu": (lambda z: np.where(z > 0, z, 0.01 * z), "LeakyReLU"),
+    "elu": (lambda z: np.where(z > 0, z, np.expm1(np.minimum(z, 0))), "ELU"),
+    "gelu": (lambda z: z * special.ndtr(z), "GELU"),
+    "silu": (lambda z: z * special.expit(z), "SiLU"),
+    "tanh": (np.tanh, "Tanh"),
+    "sigmoid": (special.expit, "Sigmoid"),
+    "softplus": (lambda z: np.logaddexp(z, 0), "Softplus"),
+    "sin": (np.sin, lambda torch, z: torch.sin(z)),
+    "step": (lambda z: (z > 0).astype(float), lambda torch, z: (z > 0).to(z.dtype)),
 }
+REFERENCE = {name: function for name, (function, _) in ACTIVATION_CASES.items()}
 
 
 def hidden_and_outputs(model, params, X):
@@ -75,14 +77,13 @@ def metrics_of(loss):
 
 def sequential(torch, model):
     """The same network as a PyTorch Sequential, with weights of its own."""
+    kind = ACTIVATION_CASES[model.activation][1]
 
-    class Sin(torch.nn.Module):
+    class Unit(torch.nn.Module):
         def forward(self, x):
-            return torch.sin(x)
+            return kind(torch, x)
 
-    names = {"relu": "ReLU", "leaky_relu": "LeakyReLU", "elu": "ELU", "gelu": "GELU", "silu": "SiLU"}
-    names |= {"identity": "Identity", "tanh": "Tanh", "sigmoid": "Sigmoid", "softplus": "Softplus"}
-    unit = Sin if model.activation == "sin" else getattr(torch.nn, names[model.activation])
+    unit = Unit if callable(kind) else getattr(torch.nn, kind)
     modules = []
     for inputs, outputs in itertools.pairwise(model.sizes):
         modules += [torch.nn.Linear(inputs, outputs), unit()]
