@@ -2,10 +2,10 @@
 
 python docs/methods.py [--check]
 
-README.md has the table between two comments. ``popgrad.search`` finds its classes, and ``popgrad.torch`` makes the classes
-of methods that PyTorch does not have, when they are imported. search/__init__.pyi and torch/additional.pyi tell type
-checkers and editors their names and signatures. With --check nothing is written, and the exit status is 1 if a file is
-not current; tests/test_methods.py does the same.
+README.md has the table between two comments. ``popgrad.search`` finds its classes when it is imported, and
+``popgrad.torch`` makes the classes of methods that PyTorch does not have. The stubs search/__init__.pyi and
+torch/additional.pyi tell type checkers and editors their names and signatures. With --check nothing is written, and the
+exit status is 1 if a file is not current; tests/test_methods.py does the same.
 """
 
 from __future__ import annotations
