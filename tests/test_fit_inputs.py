@@ -139,11 +139,11 @@ BAD = {
     "select": ({"select": "lss"}, r"\[fit\] unknown select 'lss'. Did you mean 'loss'"),
     "validation_few": (
         {"validation": 0.01},
-        r"validation=0.01 of 20 samples leaves the training or the validation part empty",
+        r"validation=0.01 of 20 samples leaves no samples for training or for validation",
     ),
     "validation_most": (
         {"validation": 0.99},
-        r"validation=0.99 of 20 samples leaves the training or the validation part empty",
+        r"validation=0.99 of 20 samples leaves no samples for training or for validation",
     ),
     "validation_label": ({"validation": (np.zeros((2, 4)), [0, 5])}, r"\[fit\(validation\)\] labels must be .*got 5"),
     "validation_X": ({"validation": (NAN, np.zeros(20))}, r"\[fit\(validation\)\] X holds NaN"),

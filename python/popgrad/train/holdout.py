@@ -38,7 +38,7 @@ def held_back(samples: int, share: float, labels: Array | None, seed: int) -> Ar
     """
     total = round(samples * share)
     if not 0 < total < samples:
-        fail("fit", f"validation={share} of {samples} samples leaves the training or the validation part empty")
+        fail("fit", f"validation={share} of {samples} samples leaves no samples for training or for validation")
     order = random_generator(seed, Stream.DIVIDE, 0).permutation(samples)
     held = np.zeros(samples, bool)
     if labels is None:
