@@ -338,7 +338,7 @@ def test_a_callback_that_returns_true_ends_the_run(name, answer):
     history = pg.fit(model, X, y, optimizer=EVERY[name](), epochs=50, record_every=1, callbacks=iter(callbacks))
     assert len(history.loss) == 3
     assert calls == [1, 2, 3]  # the others are still called
-    assert history.reason == "a callback ended it"
+    assert history.reason == "a callback ended the run"
     assert model.loss(X, y) == min(history.loss)
 
 
@@ -347,7 +347,7 @@ def test_a_callback_may_end_the_run_before_the_first_step(watch):
     before = model.params.copy()
     history = pg.fit(model, X, y, optimizer=optim.Adam(), callbacks=lambda m, h: True)
     assert history.forwards == [0]
-    assert history.reason == "a callback ended it"
+    assert history.reason == "a callback ended the run"
     assert not watch.rows
     assert model.params.tobytes() == before.tobytes()
 
@@ -363,7 +363,7 @@ def test_other_answers_of_callbacks_mean_nothing(answer):
 def test_the_reason_why_training_broke_outlives_a_callback():
     model, X, y = small()
     history = pg.fit(model, X, y, optimizer=optim.SGD(1e30), callbacks=[lambda m, h: len(h.loss) > 1])
-    assert "finite" in history.reason or history.reason.startswith("a callback ended it")
+    assert "finite" in history.reason or history.reason.startswith("a callback ended the run")
     assert np.isfinite(model.params).all()
 
 

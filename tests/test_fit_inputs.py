@@ -95,7 +95,7 @@ NAN = np.full((20, 4), np.nan)
 
 BAD = {
     "class_not_object": ({"optimizer": optim.Adam}, r"such as pg.optim.Adam\(\), got <class"),
-    "optimizer_name": ({"optimizer": "adam"}, r"optimizer must be one of popgrad.optim or popgrad.search.*'adam'"),
+    "optimizer_name": ({"optimizer": "adam"}, r"optimizer must be a method of popgrad.optim or popgrad.search.*'adam'"),
     "X_columns": ({"X": np.zeros((20, 3))}, r"\[fit\] X must have 4 columns, got 3"),
     "X_nan": ({"X": NAN}, r"\[fit\] X holds NaN"),
     "X_empty": ({"X": np.zeros((0, 4)), "y": []}, r"\[fit\] X has no rows"),
@@ -134,11 +134,17 @@ BAD = {
     "validation_weight": ({"validation": (np.zeros((2, 4)), [0, 1], [1])}, r"\[fit\(validation\)\] sample_weight must"),
     "epochs_search": (
         {"optimizer": PSO, "epochs": 3},
-        r"one step costs 640 forwards, more than the 180 forwards of epochs=3; give epochs >= 11, or a budget",
+        r"one step costs 640 forwards, more than the 180 forwards of epochs=3; pass epochs >= 11, or a budget",
     ),
     "select": ({"select": "lss"}, r"\[fit\] unknown select 'lss'. Did you mean 'loss'"),
-    "validation_few": ({"validation": 0.01}, r"validation=0.01 of 20 samples leaves no samples"),
-    "validation_most": ({"validation": 0.99}, r"validation=0.99 of 20 samples leaves no samples"),
+    "validation_few": (
+        {"validation": 0.01},
+        r"validation=0.01 of 20 samples leaves no samples for training or for validation",
+    ),
+    "validation_most": (
+        {"validation": 0.99},
+        r"validation=0.99 of 20 samples leaves no samples for training or for validation",
+    ),
     "validation_label": ({"validation": (np.zeros((2, 4)), [0, 5])}, r"\[fit\(validation\)\] labels must be .*got 5"),
     "validation_X": ({"validation": (NAN, np.zeros(20))}, r"\[fit\(validation\)\] X holds NaN"),
     "callback": ({"callbacks": [3]}, r"\[fit\] callbacks must be functions of \(model, history\), got 3"),
@@ -210,7 +216,7 @@ def test_record_marks_may_be_a_list():
     )
     # Steps cost 30: a record follows each mark once, and the end.
     assert history.forwards == [0, 30, 60, 120, 600, 1200]
-    with pytest.raises(pg.InputError, match="record_every must rise"):
+    with pytest.raises(pg.InputError, match="record_every must be increasing"):
         pg.fit(model, X, y, optimizer=pg.optim.SGD(), record_every=[5, 3])
 
 

@@ -67,9 +67,9 @@ def test_a_population_as_large_as_the_address_space():
     for options in ({}, {"metric": "auc"}, {"weights": "int8"}):
         with pytest.raises(pg.InputError, match=r"\[MLP.evaluate\] no memory for 35,184,372,088,832 candidates on 90"):
             model.evaluate(huge, X, y, **options)
-    with pytest.raises(pg.InputError, match=r"\[MLP.quantized\] no memory for another population"):
+    with pytest.raises(pg.InputError, match=r"\[MLP.quantized\] no memory for a copy of a population"):
         model.quantized(huge, "int8")
-    with pytest.raises(pg.InputError, match=r"\[MLP.forward\] no memory for X, .* as float32; give it in parts"):
+    with pytest.raises(pg.InputError, match=r"\[MLP.forward\] no memory for X, .* as float32; pass it in chunks"):
         model.forward(np.broadcast_to(X[0], (2**45, 4)))
 
 

@@ -42,7 +42,7 @@ def test_without_epochs_and_budget_every_algorithm_gets_the_default(name):
 
     history = pg.fit(model, X, y, optimizer=EVERY[name](), batch_size=None, callbacks=stop)
     assert len(history.forwards) == 3
-    assert history.reason.startswith("a callback ended it")
+    assert history.reason.startswith("a callback ended the run")
 
 
 @pytest.mark.parametrize("name", ["adam", "pso", "openai_es", "tabu"])
@@ -518,15 +518,15 @@ def test_what_cannot_be_resumed():
     found = pg.fit(small()[0], X, y, optimizer=search.PSO(), epochs=60)
     for chosen, message in (
         ({"resume": "file"}, r"\[fit\] resume must be the History that an earlier fit returned, got 'file'"),
-        ({"resume": found}, r"resume must be of a run of Adam, got one of PSO"),
-        ({"resume": history, "optimizer": search.PSO()}, r"resume must be of a run of PSO, got one of Adam"),
+        ({"resume": found}, r"resume must be from a run of Adam, got a run of PSO"),
+        ({"resume": history, "optimizer": search.PSO()}, r"resume must be from a run of PSO, got a run of Adam"),
         (
             {"resume": found, "optimizer": search.PSO(inertia=0.5)},
             r"the same settings, PSO\(.*inertia=0.5",
         ),
-        ({"resume": history, "optimizer": optim.SGD()}, r"resume must be of a run of SGD, got one of Adam"),
+        ({"resume": history, "optimizer": optim.SGD()}, r"resume must be from a run of SGD, got a run of Adam"),
         ({"resume": history, "optimizer": optim.Lookahead(adam)}, r"a run of Lookahead\(Adam\), got one of Adam"),
-        ({"resume": pg.History("mse")}, r"resume must be the history of a run that has ended"),
+        ({"resume": pg.History("mse")}, r"resume must be the history of a finished run"),
     ):
         with pytest.raises(pg.InputError, match=message):
             pg.fit(model, X, y, **{"optimizer": adam, **chosen})

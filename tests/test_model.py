@@ -322,5 +322,5 @@ def test_predictions_of_quantities(loss):
     one, several = pg.MLP([4, 5, 1], loss=loss), pg.MLP([4, 5, 2], loss=loss)
     np.testing.assert_array_equal(one.predict(X), one.forward(X)[:, 0])
     np.testing.assert_array_equal(several.predict(X), several.forward(X))
-    with pytest.raises(pg.InputError, match=r"\[MLP.predict_proba\] .* has no probabilities; use predict"):
+    with pytest.raises(pg.InputError, match=r"\[MLP.predict_proba\] .* does not predict probabilities; use predict"):
         one.predict_proba(X)

@@ -116,7 +116,7 @@ BAD = {
     "seed_float": (lambda: network(seed=1.0), r"seed must be a whole number >= 0, got 1.0"),
     "seed_large": (lambda: network(seed=2**64), r"seed must be below 2\^64"),
     "initialize": (lambda: network().initialize(-1), r"\[MLP.initialize\] seed must be a whole number >= 0"),
-    "one_class": (lambda: pg.MLP([4, 1]), r"at least two outputs; for one use loss='binary_cross_entropy'"),
+    "one_class": (lambda: pg.MLP([4, 1]), r"at least two outputs; for one output use loss='binary_cross_entropy'"),
     # X.
     "X_columns": (lambda: network().forward(X4[:, :3]), r"\[MLP.forward\] X must have 4 columns, got 3"),
     "X_vector": (lambda: network().predict(X4[0]), r"X must have shape \(samples, 4\), got \(4,\)"),

@@ -257,9 +257,9 @@ def test_what_a_trainer_does_not_resume():
     next(first)
     state = first.state_dict()
     for other, change, message in (
-        (trainer(samples=19), {}, "saved with samples 20, and this run has 19"),
-        (trainer(batch_size=5), {}, "saved with batch_size 20, and this run has 5"),
-        (trainer(seed=1), {}, "saved with seed 0, and this run has 1"),
+        (trainer(samples=19), {}, "saved with samples 20, but this run has 19"),
+        (trainer(batch_size=5), {}, "saved with batch_size 20, but this run has 5"),
+        (trainer(seed=1), {}, "saved with seed 0, but this run has 1"),
         (trainer(optim.SGD()), {}, "'slots' does not fit this run: it must have shape"),
         (trainer(search.PSO()), {}, "'batch_size'|'optimizer.slots'|saved with|does not fit"),
         (trainer(), {"else": 1}, "'else' does not fit this run"),

@@ -67,7 +67,11 @@ def test_what_is_given_by_position_wins_too():
 @pytest.mark.parametrize(
     ("cls", "library", "message"),
     [
-        (optim.Lion, "torch", r"\[Lion\] matches optax and keras, not 'torch'; what matches 'torch': AMSGrad, .* SGD$"),
+        (
+            optim.Lion,
+            "torch",
+            r"\[Lion\] matches optax and keras, not 'torch'; optimizers that match 'torch': AMSGrad, .* SGD$",
+        ),
         (optim.Momentum, "keras", r"\[Momentum\] matches no library, not 'keras'"),
         (optim.Adam, "jax", r"\[Adam\] unknown library 'jax'.* Known: torch, optax, keras"),
         (optim.Adam, 1, r"\[Adam\] unknown library 1"),

@@ -1,4 +1,4 @@
-"""The multilayer perceptron: one flat parameter vector, and what a network makes of it."""
+"""The multilayer perceptron, with one flat parameter vector: predictions, losses, gradients and fitness."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ LOSSES = tuple(name for name, score in SCORES.items() if score.differentiable)
 
 _DTYPES = ("float32", "float64")
 PRECISIONS = (*_DTYPES, "bfloat16")
-_SETTINGS = ("activation", "loss", "dropout", "dtype", "seed", "init")  # of a model, beside its sizes
-_WIDEST = 1 << 24  # units of a layer; the native core takes no more
+_SETTINGS = ("activation", "loss", "dropout", "dtype", "seed", "init")  # constructor arguments other than sizes
+_WIDEST = 1 << 24  # the largest layer that the native core accepts, in units
 
-# The variance that keeps a signal's size from layer to layer, times fan: He et al. 2015 for units that are
-# half the time at rest; Glorot & Bengio 2010 (mean of both fans) for what is linear around zero; LeCun et al. 1998
-# for the rest.
+# Initial weights whose variance preserves the scale of a signal from layer to layer. He et al. 2015: activations that
+# are zero or small for half of the inputs. Glorot & Bengio 2010: activations that are linear around zero. LeCun et al.
+# 1998: all other activations.
 _RECTIFIERS = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
 INITS = tuple(f"{who}_{how}" for who in ("he", "glorot", "lecun") for how in ("normal", "uniform"))
 
@@ -61,21 +61,21 @@ class MLP(Model):
     """A multilayer perceptron whose parameters are one flat vector.
 
     Args:
-        sizes: inputs, hidden layers, outputs; at least two numbers.
-        activation: of the hidden layers; the outputs are raw (logits for the two cross-entropies). "sin" in float32
-            is exact up to 1e4 and of no use from 1e7 on.
+        sizes: number of inputs, of units in each hidden layer, and of outputs; at least two numbers.
+        activation: activation of the hidden layers. The outputs are raw (logits for the two cross-entropies). In
+            float32, "sin" is accurate up to arguments of 1e4 and meaningless from 1e7 on.
         loss: "cross_entropy" (labels (B,) in [0, outputs)), "binary_cross_entropy" (targets in [0, 1]),
-            "mse", "mae" or "huber" (delta = 1). Losses are means over samples, and over outputs where there
-            is a target for each, as in PyTorch.
-        dropout: share of hidden units that a training gradient leaves out, in [0, 1).
+            "mse", "mae" or "huber" (delta = 1). As in PyTorch, a loss is the mean over samples; except for
+            cross_entropy, it is also the mean over outputs.
+        dropout: probability with which a training gradient drops a hidden unit, in [0, 1).
         dtype: "float32" or "float64".
-        seed: of the initial weights and of dropout, in [0, 2^64).
+        seed: seed of the initial weights and of dropout, in [0, 2^64).
         init: one of he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform.
             Default: he_uniform for rectifiers (relu, leaky_relu, elu, gelu, silu, softplus), glorot_uniform for
             identity, tanh and sigmoid, lecun_uniform for sin and step. Biases start at zero.
 
     Raises:
-        InputError: an argument is out of range or a name unknown.
+        InputError: an argument is out of range or a name is unknown.
     """
 
     def __init__(
@@ -94,8 +94,8 @@ class MLP(Model):
         if max(self.sizes) > _WIDEST:
             fail(self, f"each of sizes must be at most {_WIDEST}, got {max(self.sizes)}")
         count = sum((inputs + 1) * outputs for inputs, outputs in zip(self.sizes[:-1], self.sizes[1:], strict=True))
-        if count >= 1 << 59:  # in float64, their bytes would not be a whole number of 64 bits
-            fail(self, f"sizes must give less than 2^59 parameters, got {count:,}")
+        if count >= 1 << 59:  # the number of bytes in float64 must fit in 64 bits
+            fail(self, f"sizes must give fewer than 2^59 parameters, got {count:,}")
         self.activation = one_of(self, "activation", activation, ACTIVATIONS)
         self.loss_name = one_of(self, "loss", loss, LOSSES)
         self.dtype = np.dtype(one_of(self, "dtype", _name_of(dtype), _DTYPES))
@@ -128,14 +128,14 @@ class MLP(Model):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         self.network = _core.Network(self.sizes, self.activation)
-        self._params = aligned(self.layout.size, self.dtype)  # a copy's memory is aligned too
+        self._params = aligned(self.layout.size, self.dtype)  # unpickled parameters are aligned too
         self._params[:] = state["_params"]
 
     # --- Parameters --------------------------------------------------------------------------------------------
 
     def _make_layout(self) -> Layout:
-        """The tensors by their names in a PyTorch ``Sequential``."""
-        # Linear, activation and, where there is any, Dropout count as one module each.
+        """The layout, with the tensor names of a PyTorch ``Sequential``."""
+        # A Sequential numbers its modules: Linear, the activation and, if dropout > 0, Dropout.
         stride = 3 if self.dropout > 0 else 2
         shapes: dict[str, tuple[int, ...]] = {}
         for layer, (inputs, outputs) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
@@ -145,7 +145,7 @@ class MLP(Model):
 
     @property
     def params(self) -> Array:
-        """All parameters, (n,), writable, 64-byte aligned: weight (out, in) row by row, bias, next layer."""
+        """All parameters, (n,), writable, 64-byte aligned: for each layer, weight (out, in) in C order, then bias."""
         return self._params
 
     @params.setter
@@ -157,29 +157,29 @@ class MLP(Model):
 
     @property
     def has_gradient(self) -> bool:
-        """Whether the activation has one."""
+        """Whether the activation has a gradient."""
         return ACTIVATIONS[self.activation].differentiable
 
     @property
     def metric_name(self) -> str:
-        """The metric that people read: "error_rate" where there are labels, else "mse"."""
+        """The metric in records: "error_rate" for the two cross-entropies, otherwise "mse"."""
         return "error_rate" if "cross_entropy" in self.loss_name else "mse"
 
     @property
     def takes_classes(self) -> bool:
-        """Whether a target is one label: cross_entropy, or binary_cross_entropy with one output."""
+        """Whether each target is one class label: cross_entropy, or binary_cross_entropy with one output."""
         return self.loss_name == "cross_entropy" or (self.loss_name == "binary_cross_entropy" and self.sizes[-1] == 1)
 
     @property
     def classes(self) -> Classes | None:
-        """The labels behind the numbers 0 to K - 1, or None if labels are these numbers.
+        """The original labels of the class indices 0 to K - 1, or None if the labels are the indices themselves.
 
-        `pg.fit` sets them where y holds text, or K whole numbers beyond that range; `predict` returns them, targets
-        are given as them, and `save` keeps them. Set None to give the model other labels. If they are text, a target
-        that is a number still stands for itself.
+        `pg.fit` sets the classes if y holds text, or K whole numbers other than 0 to K - 1. With classes set, targets
+        are original labels, `predict` returns original labels, and `save` stores the classes. Set None before
+        training on other labels. If the classes are text, numeric targets are still read as class indices.
 
         Raises:
-            InputError: they are not K different strings or numbers, or the model's targets are no labels.
+            InputError: the classes are not K different strings or numbers, or the model's targets are not labels.
         """
         return self._classes
 
@@ -191,13 +191,13 @@ class MLP(Model):
         self._classes = None if classes is None else labels.checked("MLP.classes", classes, count)
 
     def views(self, params: Array | None = None) -> dict[str, Array]:
-        """Weights and biases by their names in a PyTorch ``Sequential``, views into the parameters.
+        """Weights and biases as views into the parameters, named as in a PyTorch ``Sequential``.
 
         Args:
-            params: another parameter vector (n,) to look into; default the model's own.
+            params: parameter vector (n,) to view; the model's parameters by default.
 
         Raises:
-            InputError: `params` has another shape or is not contiguous, so that no view of it is possible.
+            InputError: `params` has the wrong shape or is not contiguous.
         """
         params = self._params if params is None else params
         if params.shape != self._params.shape or not params.flags.c_contiguous:
@@ -205,24 +205,26 @@ class MLP(Model):
         return self.layout.views(params)
 
     def quantized(self, params: ArrayLike, weights: str) -> Array:
-        """The parameters that a network with coarse weights really uses; biases stay as they are.
+        """Quantize the weight matrices of parameters; biases stay unchanged.
 
-        ``model.params = model.quantized(model.params, "binary")`` makes it predict with them. Of every weight matrix w:
+        ``model.params = model.quantized(model.params, "binary")`` makes the model predict with quantized weights. Each
+        weight matrix w becomes:
 
-        - "binary": sign(w) times the mean of abs(w) (XNOR-Net, arXiv:1603.05279, one scale a matrix); zero is positive.
-        - "ternary": 0 where abs(w) <= 0.7 times its mean, else sign(w) times the mean of the abs(w) of those others
-          (arXiv:1605.04711).
-        - "int8": whole multiples in [-127, 127] of max(abs(w)) / 127, the nearest, halves to even.
+        - "binary": sign(w) * mean(abs(w)), with sign(0) = 1 (XNOR-Net, arXiv:1603.05279, one scale per matrix).
+        - "ternary": 0 where abs(w) <= 0.7 * mean(abs(w)), otherwise sign(w) times the mean of abs(w) over the nonzero
+          entries (arXiv:1605.04711).
+        - "int8": the nearest integer multiple in [-127, 127] of max(abs(w)) / 127; ties round to even.
 
         Args:
             params: (n,), or a population (P, n); not changed.
             weights: "binary", "ternary" or "int8".
 
         Returns:
-            A copy of the same shape, of the model's dtype. A matrix that holds NaN or infinity has no finite value.
+            A copy with the same shape, in the model's dtype. If a matrix holds NaN or infinity, none of its quantized
+            values is finite.
 
         Raises:
-            InputError: `params` has another shape or type, or the name is unknown.
+            InputError: `params` has the wrong shape or type, or the name is unknown.
         """
         one_of("MLP.quantized", "weights", weights, quantize.KINDS)
         array = real("MLP.quantized", "params", params)
@@ -232,10 +234,10 @@ class MLP(Model):
             members = np.atleast_2d(array)
             return quantize.quantized(members, weights, self.layout, self.dtype).reshape(array.shape)
         except MemoryError:
-            fail("MLP.quantized", f"no memory for another population of shape {array.shape}; give it in parts")
+            fail("MLP.quantized", f"no memory for a copy of a population of shape {array.shape}; pass it in chunks")
 
     def initialize(self, seed: int) -> None:
-        """Draw new weights; the same seed, in [0, 2^64), gives the same ones on every machine."""
+        """Draw new weights; the same seed, in [0, 2^64), gives the same weights on every machine."""
         seed = whole_seed("MLP.initialize", seed)
         scheme, shape = self.init.split("_")
         width = np.zeros_like(self._params)
@@ -254,7 +256,7 @@ class MLP(Model):
     # --- Data --------------------------------------------------------------------------------------------------
 
     def measure(self, operation: str, metric: Metric) -> Measure:
-        """What a metric, as `evaluate` takes it, means for this model.
+        """The measure that computes a metric of `evaluate` for this model.
 
         Raises:
             InputError: the metric is unknown or does not fit the model's targets.
@@ -272,16 +274,16 @@ class MLP(Model):
     ) -> NetworkObjective:
         """Check samples and targets once, for many gradients and evaluations.
 
-        Arrays that need no conversion are kept, not copied: leave them unchanged as long as the result is in use.
+        Arrays that need no conversion are not copied. Do not change them while the objective is in use.
 
         Args:
-            X: (B, inputs) numbers, B >= 1, without NaN: an array, a frame of pandas, polars or PyArrow, or a tensor
-                of PyTorch in the memory of the CPU. A masked array is refused if an entry is masked.
-            y: (B,) labels, or (B,) or (B, outputs) numbers, as the loss asks; from the same sources. Labels are
+            X: (B, inputs) numbers, B >= 1, without NaN: an array, a pandas, polars or PyArrow table, or a PyTorch
+                tensor on the CPU. A masked array must not have masked entries.
+            y: (B,) labels, or (B,) or (B, outputs) numbers, depending on the loss; the same types as X. Labels are
                 0 to K - 1, or members of `classes`. Without `classes`, other labels are numbered in sorted order.
-            sample_weight: (B,) weights >= 0, of which only the ratios matter, or None for equal ones.
-            metric: what `Objective.values` returns, as for `evaluate`. Gradients are always those of the loss.
-            operation: the name that errors begin with.
+            sample_weight: (B,) weights >= 0, or None for equal weights. Only the ratios of the weights matter.
+            metric: metric that `Objective.values` returns, as for `evaluate`. Gradients are always of the loss.
+            operation: prefix of error messages.
 
         Raises:
             InputError: shapes, labels, values or the metric do not fit.
@@ -301,7 +303,7 @@ class MLP(Model):
         measure: Measure,
         classes: Classes | None,
     ) -> NetworkObjective:
-        """As `objective`, with a measure and the classes of the labels."""
+        """Like `objective`, for a measure and known classes."""
         inputs = checked_inputs(operation, X, self.sizes[0], self.dtype)
         asked = Targets(self.loss_name, SCORES[self.loss_name].labels, self.sizes[-1], self.takes_classes, classes)
         targets = checked_targets(operation, y, len(inputs), asked, self.dtype)
@@ -309,11 +311,11 @@ class MLP(Model):
         return NetworkObjective(self, inputs, targets, weight, measure, classes)
 
     def begin_training(self, objective: Objective) -> None:
-        """Take over the classes that the objective has found."""
+        """Set `classes` to the classes that the objective found in y."""
         assert isinstance(objective, NetworkObjective)
         self.classes = objective.classes
 
-    # --- What a network does -----------------------------------------------------------------------------------
+    # --- Predictions, losses and gradients ---------------------------------------------------------------------
 
     def forward(self, X: ArrayLike) -> Array:
         """Raw outputs, (B, outputs), for X of shape (B, inputs)."""
@@ -323,23 +325,23 @@ class MLP(Model):
         return out
 
     def predict_proba(self, X: ArrayLike) -> Array:
-        """Class probabilities, (B, outputs): softmax or, for binary_cross_entropy, the sigmoid of each output.
+        """Class probabilities, (B, outputs): the softmax for cross_entropy, sigmoids for binary_cross_entropy.
 
-        Columns follow the order of the labels, or of `classes`. One output of binary_cross_entropy gives the
-        probability of label 1, or of ``classes[1]``. Small probabilities keep their relative precision.
+        The columns are in the order of the labels, or of `classes`. With one output and binary_cross_entropy, the
+        column is the probability of label 1, or of ``classes[1]``. Small probabilities keep their relative precision.
         """
         z = self.forward(X)
         if self.loss_name == "cross_entropy":
             return cast(Array, softmax(z, axis=1))
         if self.loss_name == "binary_cross_entropy":
             return cast(Array, expit(z))
-        fail("MLP.predict_proba", f"a model with loss {self.loss_name!r} has no probabilities; use predict")
+        fail("MLP.predict_proba", f"a model with loss {self.loss_name!r} does not predict probabilities; use predict")
 
     def predict(self, X: ArrayLike) -> Array:
-        """Labels for cross_entropy, 0 or 1 for binary_cross_entropy, else the outputs.
+        """Labels for cross_entropy, 0 or 1 for binary_cross_entropy, otherwise the outputs.
 
-        Labels are members of `classes` if the model has them, else int64. Returns shape (B,) for one output and
-        (B, outputs) otherwise; cross_entropy always returns (B,).
+        Labels are members of `classes` if the model has classes, otherwise int64. Returns shape (B,) for one output
+        and (B, outputs) otherwise; cross_entropy always returns (B,).
         """
         z = self.forward(X)
         if self.loss_name == "cross_entropy":
@@ -358,7 +360,7 @@ class MLP(Model):
         """The mean loss and its gradient (n,), without dropout.
 
         Raises:
-            InputError: X, y or the weights do not fit, or the activation is ``step``, which has none.
+            InputError: X, y or the weights do not fit, or the activation is ``step``, which has no gradient.
         """
         objective = self.checked_objective("MLP.gradient", X, y, sample_weight, self.loss_score, self.classes)
         if (reason := objective.lacks("gradient")) is not None:
@@ -380,60 +382,65 @@ class MLP(Model):
         weights: str | None = None,
         memory_limit: int = MEMORY_LIMIT,
     ) -> NDArray[np.float64]:
-        """Fitness of every row of a population, smaller is better.
+        """Fitness of each candidate of a population; smaller is better.
 
         ============================  ==========================================================================
-        metric                        what it is, over samples with weights
+        metric                        definition (all metrics use the sample weights)
         ============================  ==========================================================================
         "loss"                        the model's loss
         "error_rate"                  share of wrong labels
-        "balanced_error"              1 - the mean recall of the classes that occur
-        "f1_macro"                    1 - the mean F1 of the classes that occur among labels or predictions
-        "auc"                         1 - the area under the ROC curve, ties counted half; of several classes the
-                                      mean of each against the rest, by its probability; of several outputs of
-                                      binary_cross_entropy their mean
-        "mse", "mae"                  mean squared, mean absolute error
-        "r2"                          1 - R2, the mean over outputs; where the target is constant, 1 (0 if it is met)
-        "quantile", ("quantile", q)   pinball loss for the level q in (0, 1), default 0.5
+        "balanced_error"              1 - mean recall over the classes that occur in y
+        "f1_macro"                    1 - mean F1 over the classes that occur in y or among the predictions
+        "auc"                         1 - area under the ROC curve; ties count half. Several classes: the mean of
+                                      one-vs-rest areas of the class probabilities. Several outputs of
+                                      binary_cross_entropy: the mean over outputs
+        "mse", "mae"                  mean squared error, mean absolute error
+        "r2"                          1 - R2, averaged over outputs; for a constant target 1, or 0 if all
+                                      predictions equal the target
+        "quantile", ("quantile", q)   pinball loss at level q in (0, 1), default 0.5
         ============================  ==========================================================================
 
-        The first five but the loss need labels (balanced_error and f1_macro one a sample), the others numbers.
-        All save the native ones (loss, error_rate, balanced_error, mse, mae) are computed from raw outputs, a part
-        of the candidates at a time, and take about twice as long.
+        error_rate, balanced_error, f1_macro and auc need labels; balanced_error and f1_macro need one label per
+        sample. mse, mae, r2 and quantile need numeric targets. The native core computes loss, error_rate,
+        balanced_error, mse and mae. The other metrics are computed from raw outputs, in chunks of candidates, and
+        take about twice as long.
 
-        A function of one's own is called as ``metric(outputs, y)``, or ``metric(outputs, y, sample_weight)`` if there
-        are weights, for c candidates at a time: outputs (c, B, outputs) are raw, of the model's dtype, may hold NaN,
-        and are overwritten after the call; y is (B,) int64 labels or (B, outputs) targets, read-only. It returns (c,)
-        numbers, smaller is better, NaN for a candidate that is of no use. What it raises is passed on.
+        A user-defined metric is called as ``metric(outputs, y)``, or ``metric(outputs, y, sample_weight)`` if there
+        are weights, with c candidates at a time. The raw outputs (c, B, outputs) have the model's dtype, may hold
+        NaN, and are overwritten after the call. y is (B,) int64 labels or (B, outputs) targets, read-only. The metric
+        returns (c,) numbers; smaller is better, and NaN marks an unusable candidate. Exceptions propagate.
 
         Args:
-            population: (P, n), one parameter vector a row, converted to the model's dtype; or `Perturbations` in it.
-            X, y, sample_weight: as for `data`.
-            metric: one of the table, or a function.
-            precision: the model's dtype, which is also the default; or, of a float32 model, "bfloat16": weights, inputs
-                and what hidden layers pass on are rounded to 8 bits of precision, to the nearest; sums, biases,
-                activations and losses are float32. With AVX-512 BF16 it takes half the time of a wide network in
-                float32, 0.6 of 64-32-10 and as much of 8-16-3; AMX is used where it is. Where the processor has neither
-                (``popgrad info``), and for `Perturbations` with a rank, all is float32, with a warning.
-            rescore: with "bfloat16", evaluate in float32 too whatever is so close to another candidate that the two may
-                change ranks. True: of all candidates, of which most are that close in a population of hundreds, and it
-                takes longer than float32 alone; a number k >= 1: of the k best, which takes little. How large an error
-                can be is taken from those seen: at 32 candidates spread over the ranks, and at all that are evaluated
-                again. One whose error is more than twice as large can escape: seldom of losses, now and then where a
-                few samples decide ("auc", "f1_macro", networks of steps).
-            samples: (b,) whole numbers in [0, B), the samples to use, the same for all candidates; one that is named
-                twice counts twice. Default: all. `data` checks X and y once for many such calls of `Data.evaluate`.
-            weights: "binary", "ternary" or "int8": evaluate the networks with these coarse weights (`quantized`).
-            memory_limit: bytes, > 0, that raw outputs may take, and as many again for candidates that must be copied
-                because they are coarse, of another type or layout, or evaluated again. One candidate at a time is
-                always taken, and a copy of the samples.
+            population: (P, n), one parameter vector per row, converted to the model's dtype; or `Perturbations` of
+                that dtype.
+            X, y, sample_weight: as for `objective`.
+            metric: a name from the table, ("quantile", q), or a function.
+            precision: "bfloat16" (for a float32 model), or the model's dtype, which is the default. "bfloat16" rounds
+                weights, inputs and hidden values to the nearest number with 8 bits of precision; sums, biases,
+                activations and losses stay float32. With AVX-512 BF16, "bfloat16" takes half of the float32 time for
+                wide networks, 0.6 of it for 64-32-10, and all of it for 8-16-3. AMX is used when available. Without
+                either (see ``popgrad info``), and for `Perturbations` with a rank, the evaluation is in float32, with
+                a warning.
+            rescore: with "bfloat16", evaluate candidates again in float32 if rounding may have changed their ranks.
+                True covers all ranks; with hundreds of candidates, that takes longer than float32 alone. A number
+                k >= 1 covers the k best ranks and takes little time. The rounding error is estimated from 32
+                candidates spread over the ranks, and from all candidates evaluated again. A wrong rank remains if an
+                error is more than twice the estimate. That is rare for losses, and more frequent where a few samples
+                decide the value ("auc", "f1_macro", networks with the activation "step").
+            samples: (b,) whole numbers in [0, B), the rows of X to use for all candidates; a repeated row counts
+                repeatedly. Default: all rows. For many calls on the same data, use `objective`: it checks X and y
+                once, and its `Objective.values` evaluates a population.
+            weights: "binary", "ternary" or "int8": quantize the weights before evaluation, see `quantized`.
+            memory_limit: limit in bytes, > 0, for raw outputs. The same limit applies to copies of candidates, which
+                are needed for quantization, for another type or layout, and for `rescore`. The memory for one
+                candidate and for a copy of the samples is used regardless of the limit.
 
         Returns:
-            (P,) float64; a candidate whose value is not finite has infinity.
+            (P,) float64; infinity for a candidate whose value is not finite.
 
         Raises:
-            InputError: shapes, labels, values or names do not fit, a function returned something else, or there is no
-                memory.
+            InputError: shapes, labels, values or names do not fit, a user-defined metric returned anything other than
+                (c,) numbers, or memory runs out.
         """
         measure = self.measure("MLP.evaluate", metric)
         if isinstance(rescore, np.bool_):
@@ -468,7 +475,7 @@ class MLP(Model):
     # --- Files -------------------------------------------------------------------------------------------------
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the weights as safetensors, named and shaped as a PyTorch ``Sequential`` has them.
+        """Write the parameters as safetensors, with the names and shapes of a PyTorch ``Sequential``.
 
         PyTorch reads the file with ``sequential.load_state_dict(safetensors.torch.load_file(path))``.
         """
@@ -484,11 +491,11 @@ class MLP(Model):
 
         Args:
             path: a safetensors file.
-            **settings: arguments of the constructor other than sizes; they replace those in the file. A file
-                of PyTorch's holds none, so give the activation and the loss.
+            **settings: constructor arguments other than sizes; they override the settings in the file. A file that
+                PyTorch wrote has no settings, so pass the activation and the loss.
 
         Raises:
-            InputError: the file cannot be read or does not hold such a network.
+            InputError: the file cannot be read or does not hold a multilayer perceptron.
         """
         stored = read_network(path, settings, _SETTINGS)
         model = cls(stored.sizes, **stored.settings)
@@ -499,7 +506,7 @@ class MLP(Model):
 
 
 def _name_of(dtype: object) -> object:
-    """The name of a type of NumPy's; anything else as it is."""
+    """The name of a NumPy type; any other object unchanged."""
     if isinstance(dtype, (type, np.dtype)):
         with contextlib.suppress(TypeError):
             return np.dtype(dtype).name
@@ -507,7 +514,7 @@ def _name_of(dtype: object) -> object:
 
 
 def default_init(activation: str) -> str:
-    """The initialization that suits an activation."""
+    """The default initialization for an activation."""
     if activation in _RECTIFIERS:
         return "he_uniform"
     return "glorot_uniform" if activation in ("identity", "tanh", "sigmoid") else "lecun_uniform"

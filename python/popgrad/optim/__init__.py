@@ -1,4 +1,4 @@
-"""Gradient optimizers: each turns a gradient into a step, in one native sweep."""
+"""Gradient optimizers: each computes a step from a gradient, in one native sweep over the parameters."""
 
 from popgrad.optim import adam, adam_variants, adaptive, layerwise, schedule_free, sgd, sophia, wrappers
 from popgrad.optim._base import NativeOptimizer, Schedule
@@ -13,8 +13,7 @@ from popgrad.optim.sgd import *  # noqa: F403
 from popgrad.optim.sophia import *  # noqa: F403
 from popgrad.optim.wrappers import *  # noqa: F403
 
-# Name on the command line: class, in the order of these modules and of the classes in them. Everything that goes over
-# "every optimizer" goes over this.
+# All optimizers by their names on the command line, in the order of the modules and of the classes in each module.
 REGISTRY: dict[str, type[NativeOptimizer]] = {
     kind.command: kind
     for module in (sgd, adaptive, adam, adam_variants, layerwise, sophia, schedule_free)

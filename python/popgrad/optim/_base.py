@@ -1,4 +1,4 @@
-"""What every gradient optimizer shares: frozen settings, a state that is data, one native sweep per step."""
+"""The base class of the gradient optimizers: frozen settings, a state that is data, and one native sweep per step."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ Array = NDArray[Any]
 Schedule = Callable[[int], float]
 
 RULES = _core.step_rules()
-_LEAST_FOR_BYTES = 4096  # smaller vectors keep their states in float32: there is nothing to save
+_LEAST_FOR_BYTES = 4096  # 8-bit states save no memory worth having in smaller vectors
 
 
 def at(value: float | Schedule, t: int) -> float:
-    """A hyper-parameter at step t (1, 2, ...): itself, or what its schedule says."""
+    """The value of a hyper-parameter, a number or a schedule, at step t (1, 2, ...)."""
     return float(value(t)) if callable(value) else value
 
 
 def _set_once(obj: object, **values: Any) -> None:
-    """Set attributes of an instance of a frozen class, which only its own constructor may."""
+    """Set attributes of an instance of a frozen class, during its construction."""
     for name, value in values.items():
         object.__setattr__(obj, name, value)
 
@@ -43,35 +43,40 @@ def _set_once(obj: object, **values: Any) -> None:
 class NativeOptimizer(Optimizer, metaclass=Matching):
     """An optimizer whose step is a rule of the native core. Subclasses hold the hyper-parameters and name the rule.
 
-    All share these, by keyword; they cost no extra pass over the parameters, but for the norm.
+    All optimizers accept the following keyword arguments. The norm for clip_norm and skip_nonfinite takes an extra pass
+    over the gradient; the other options take none.
 
     Args:
-        weight_decay: lambda >= 0, acting as ``weight_decay_mode`` says. Decoupled, it must not take more than the whole
-            weight in a step: learning_rate lambda <= 1.
-        weight_decay_mode: "coupled": lambda w is added to the gradient. "decoupled": w *= 1 - learning_rate lambda
-            before the step. "independent": w *= 1 - lambda learning_rate / max_learning_rate, so that lambda does not
-            change its meaning with the learning rate. None: as the method defines it, "coupled" unless it says so.
-        max_learning_rate: for "independent" with a schedule: the largest value of that; > 0.
-        l1: strength >= 0 of a penalty ``l1 * sum |w|``, by its proximal step after the update (soft thresholding by
-            learning_rate * l1), which makes weights exactly zero.
-        clip_value: every gradient is limited to [-clip_value, clip_value]; > 0.
-        clip_norm: the gradient is scaled down to this Euclidean norm if it is longer; > 0. Before clip_value.
-        skip_nonfinite: leave parameters and state as they are where the gradient holds NaN or infinity.
-        ema_decay: in [0, 1); keep the running average ``a = ema_decay a + (1 - ema_decay) w`` of the parameters, which
-            begins with those after the first step; `solution` returns it.
-        state_dtype: how the state of float32 parameters is stored. None: float32. "bfloat16": half the bytes.
-            "8bit": a quarter, as powers of a byte in blocks of 256 with a common scale, for `Momentum`, `HeavyBall`,
-            `Lion`, `Adam` and `AdamW`; below 4,096 parameters float32. Both round up or down by chance, a function of
-            the step and the place, so that small changes are not lost (Dettmers et al., arXiv:2110.02861, for blocks).
-        matches: "torch", "optax" or "keras": what is not given takes that library's value, and steps are the same as
-            its own. optax has no default learning rate, and no library one for a momentum: the class's stays.
-            A schedule is called with 0 at the first step, as in these libraries, and with 1 without ``matches``.
+        weight_decay: lambda >= 0, applied as ``weight_decay_mode`` defines. Decoupled decay requires
+            learning_rate lambda <= 1, so that no weight changes its sign.
+        weight_decay_mode: "coupled": add lambda w to the gradient. "decoupled": w *= 1 - learning_rate lambda
+            before the step. "independent": w *= 1 - lambda learning_rate / max_learning_rate, so that the effect of
+            lambda does not depend on the learning rate. None: the default of the method, "coupled" unless its
+            documentation says otherwise.
+        max_learning_rate: > 0; the largest value of the learning-rate schedule. Required for "independent" with a
+            schedule.
+        l1: strength >= 0 of the penalty ``l1 * sum |w|``. Its proximal step (soft thresholding by learning_rate * l1)
+            follows the update and makes weights exactly zero.
+        clip_value: > 0; clip each entry of the gradient to [-clip_value, clip_value].
+        clip_norm: > 0; scale the gradient down to this Euclidean norm if its norm is larger. Applied before clip_value.
+        skip_nonfinite: skip the step, including the state, if the gradient holds NaN or infinity.
+        ema_decay: in [0, 1); keep the running average ``a = ema_decay a + (1 - ema_decay) w`` of the parameters,
+            starting with the parameters after the first step. `solution` returns the average.
+        state_dtype: storage type of the state, for float32 parameters. None: float32. "bfloat16": half of the bytes.
+            "8bit": a quarter of the bytes, for `Momentum`, `HeavyBall`, `Lion`, `Adam` and `AdamW`: nonlinear 8-bit
+            codes in blocks of 256 with one scale per block (Dettmers et al., arXiv:2110.02861); below 4,096 parameters
+            float32. Both types use stochastic rounding, a function of step and position, so that small changes
+            accumulate.
+        matches: "torch", "optax" or "keras": arguments you omit default to that library's values, and the steps equal
+            the steps of that library. Where the library has no default (the learning rate in optax, the momentum in
+            all libraries), the default of the class applies. Schedules are called with 0 at the first step, as in
+            these libraries; without ``matches``, they are called with 1.
 
-    A schedule is called once a step, with two exceptions that need a second value: `ScheduleFreeSGD` and
+    A schedule is called once per step. Two cases need a second value per step: `ScheduleFreeSGD` and
     `ScheduleFreeAdamW` with ``matches="optax"``, and `ASGD` with ``matches="torch"``.
 
     Raises:
-        InputError: a value is out of range, or the library that it shall match has no such optimizer.
+        InputError: a value is out of range, or the library in ``matches`` has no such optimizer.
     """
 
     learning_rate: float | Schedule = hyper(above=0, schedule=True)
@@ -87,25 +92,25 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     state_dtype: Literal["bfloat16", "8bit"] | None = hyper(None, choices=("bfloat16", "8bit"), optional=True)
     matches: Library | None = None
 
-    # The native rule, and what its states are called; an option may choose another one for an instance.
+    # The native rule and the names of its states; an instance may override both.
     rule: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ()
-    # What `State.numbers` begins with.
+    # Initial `State.numbers`.
     first_numbers: ClassVar[Mapping[str, float]] = {}
-    # How the method's weight decay acts ("own": by the rule itself), and what weight_decay_mode may say instead.
+    # Default mode of weight decay ("own": the rule itself decays), and the allowed values of weight_decay_mode.
     default_decay_mode: ClassVar[Literal["coupled", "decoupled", "own"]] = "coupled"
     decay_modes: ClassVar[tuple[str, ...]] = ("coupled", "decoupled", "independent")
-    # Whether the first step changes only the state, and no weight decays.
+    # Whether the first step changes only the state: no weight moves or decays.
     first_step_rests: ClassVar[bool] = False
-    # Bytes a parameter that the first of two sweeps moves, in float32.
+    # Bytes per float32 parameter that the first of two sweeps reads and writes.
     first_sweep_bytes: ClassVar[int] = 0
-    # What ``matches`` stands for.
+    # Arguments for each library in ``matches``.
     presets: ClassVar[Presets] = {}
-    # How `popgrad.torch` calls arguments and states; None: it has no class of its own for the method.
+    # Names of arguments and states in `popgrad.torch`; None: `popgrad.torch` generates no class for the method.
     torch_names: ClassVar[TorchNames | None] = TorchNames()
 
-    # Known once, for steps of small networks: whether nothing is done around the rule, which settings may be schedules,
-    # which are, and, if none is, their values.
+    # Cached, since they would dominate a step of a small network: whether no option acts around the rule, the settings
+    # that may be schedules, the settings that are schedules, and the values if no setting is a schedule.
     _bare: ClassVar[bool]
     _schedulable: ClassVar[tuple[str, ...]]
     _schedules: ClassVar[tuple[str, ...]]
@@ -129,7 +134,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     def _check_decay(self) -> None:
         if self.weight_decay_mode is not None:
             if not self.decay_modes:
-                fail(self, "has a weight decay of its own: weight_decay_mode must be None")
+                fail(self, "defines its weight decay itself: weight_decay_mode must be None")
             one_of(self, "weight_decay_mode", self.weight_decay_mode, self.decay_modes)
         if self.decay_mode == "independent" and callable(self.learning_rate) and self.max_learning_rate is None:
             fail(self, 'weight_decay_mode="independent" with a schedule needs max_learning_rate')
@@ -137,10 +142,10 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     def _check_state_dtype(self) -> None:
         rule = self.native_rule
         if self.state_dtype is not None and (rule.sums or (self.state_dtype == "8bit" and rule.positive is None)):
-            fail(self, f"its state cannot be kept in {self.state_dtype}: state_dtype must be None")
+            fail(self, f"the state of this optimizer cannot be stored as {self.state_dtype}: state_dtype must be None")
 
     def __repr__(self) -> str:
-        """The hyper-parameters, and the options that were changed or that the class or library sets."""
+        """The hyper-parameters, and the options that differ from the shared defaults."""
         shared = {f.name: f.default for f in fields(NativeOptimizer) if f.name != "learning_rate"}
         preset = preset_of(type(self), self.matches) if self.matches is not None else {}
         default = {f.name: f.default for f in fields(self)} | preset
@@ -152,54 +157,54 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         ]
         return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
 
-    # --- What the method is ----------------------------------------------------------------------------------------
+    # --- The method ------------------------------------------------------------------------------------------------
 
     @property
     def native_rule(self) -> _core.StepRule:
-        """The rule of the native core that takes the steps."""
+        """The native rule that computes the steps."""
         return RULES[self.rule]
 
     @property
     def decay_mode(self) -> str:
-        """How the weights decay: "coupled", "decoupled", "independent", or "own" if the rule itself decays them."""
+        """The mode of weight decay: "coupled", "decoupled", "independent", or "own" if the rule itself decays."""
         return self.weight_decay_mode or self.default_decay_mode
 
     def adapts(self, dimensions: int) -> bool:
-        """Whether the steps of a tensor with this number of dimensions are adapted to its norm."""
+        """Whether the step of a tensor with this number of dimensions is adapted to the tensor's norm."""
         return True
 
     def first_kept(self) -> list[float]:
-        """A row of ``State.kept`` before the first step: what the method keeps for a tensor as a whole."""
+        """A row of ``State.kept`` before the first step: the numbers that the method keeps per tensor."""
         return [0.0] * self.native_rule.kept
 
     # --- Schedules -------------------------------------------------------------------------------------------------
 
     def _at(self, value: float | Schedule, t: int) -> float:
-        """A hyper-parameter at step t (1, 2, ...); the libraries that `matches` names count steps from 0."""
+        """The value of a hyper-parameter at step t (1, 2, ...); the libraries in `matches` count steps from 0."""
         return at(value, t if self.matches is None else t - 1)
 
     def _values(self, t: int, **given: float) -> dict[str, float]:
-        """The settings that may be schedules, at step t, where they are not given; each schedule is called once."""
+        """Values at step t of the settings that may be schedules, except those in `given`; calls each schedule once."""
         for name in self._schedulable:
             if name not in given:
                 given[name] = self._at(getattr(self, name), t)
         return given
 
     def _checked_values(self, t: int) -> dict[str, float]:
-        """The same, of which some is a schedule.
+        """Like `_values`, with a check of the values.
 
         Raises:
-            InputError: a schedule gives a negative number or one that is not finite, or takes too much of the weights.
+            InputError: a schedule returns a negative or non-finite number, or the decay exceeds the whole weight.
         """
         now = self._values(t)
         for name in self._schedules:
             if not 0 <= now[name] < math.inf:
-                fail("schedule", f"must give a finite number >= 0 at step {t}, got {now[name]!r}")
+                fail("schedule", f"must return a finite number >= 0 at step {t}, got {now[name]!r}")
         self._check_shrinkage(t, now)
         return now
 
     def _decoupled(self, now: Mapping[str, float]) -> float:
-        """The share of the weights that decoupled decay takes away in a step with these values."""
+        """The share by which decoupled decay shrinks the weights in a step with these values."""
         if self.decay_mode == "decoupled":
             return now["learning_rate"] * self.weight_decay
         if self.decay_mode == "independent":
@@ -208,13 +213,13 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         return 0.0
 
     def _shrinkage(self, t: int, now: Mapping[str, float]) -> float:
-        """The share of the weights that step t takes away, whatever the gradient."""
+        """The share by which step t shrinks the weights, independent of the gradient."""
         return self._decoupled(now)
 
     def _check_shrinkage(self, t: int, now: Mapping[str, float]) -> None:
         if (share := self._shrinkage(t, now)) > 1:
             name = "weight_decay" if self._decoupled(now) > 0 else "decay"
-            fail(self, f"{name} times the learning rate must be <= 1, lest weights change their sign, got {share!r}")
+            fail(self, f"{name} times the learning rate must be <= 1, or weights change their sign, got {share!r}")
 
     # --- Steps -----------------------------------------------------------------------------------------------------
 
@@ -239,7 +244,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             state.average = aligned(n, params.dtype)
         tensors = checked_layout(where, layout, n).tensors
         if self.native_rule.sums:
-            whole = layout is None  # a vector without structure has its steps adapted, as one matrix
+            whole = layout is None  # without a layout, the vector counts as one matrix
             adapted = [(tensor.size, whole or self.adapts(len(tensor.shape))) for tensor in tensors]
             state.layers = np.array(adapted, np.int64)
             state.kept = np.tile(np.array(self.first_kept(), np.float64), (len(tensors), 1))
@@ -265,21 +270,21 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         loss_scale: float = 1.0,
         norm: float | None = None,
     ) -> _core.StepPlan:
-        """What the native core needs for step t beside the arrays: the rule, its fields, and what is done around it.
+        """The arguments of step t for the native core, except the arrays: the rule, its fields, and the options.
 
-        Every schedule is called once here (see the class for the exceptions), and nowhere else.
+        Schedules are called only here, once each (see the class for two exceptions).
 
         Args:
-            t: the number of the step, 1 for the first.
-            numbers: ``State.numbers`` before the step; changed in place to those after it.
-            learning_rate: of this step, in place of the optimizer's own, which is then not looked at. It may be
-                negative, and nothing limits its product with weight_decay.
-            maximize: go up instead of down.
-            loss_scale: what the loss was multiplied by, > 0.
-            norm: of the gradient of the loss as it is, for clip_norm.
+            t: number of the step, 1 for the first.
+            numbers: ``State.numbers`` before the step; updated in place.
+            learning_rate: overrides the learning rate of the optimizer. It may be negative, and its product with
+                weight_decay is not limited.
+            maximize: maximize the loss instead of minimizing it.
+            loss_scale: factor by which the loss was multiplied, > 0.
+            norm: Euclidean norm of the gradient of the unscaled loss, for clip_norm.
 
         Raises:
-            InputError: a schedule gives a value that is out of range.
+            InputError: a schedule returns a value out of range.
         """
         if learning_rate is None:
             now = self._constants or self._checked_values(t)
@@ -299,14 +304,14 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         if t == 1 and self.first_step_rests:
             decay = l1 = 0.0
         mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
-        # Scale, clip, l2, decay, l1, mix: keywords would take longer than the rest of a small step.
+        # Scale, clip, l2, decay, l1, mix: passing them by keyword would take longer than the rest of a small step.
         return _core.StepExtras(scale, self.clip_value or math.inf, l2, decay, l1, mix)
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
         """See `Optimizer.step`."""
         numbers, t, norm = dict(state.numbers), state.t + 1, None
         if numbers.keys() != self.first_numbers.keys() or (state.average is None) != (self.ema_decay is None):
-            self._fail("state must be the one that this optimizer's init made")
+            self._fail("state must come from this optimizer's init")
         if loss_scale != 1 and not (loss_scale > 0 and math.isfinite(loss_scale)):
             self._fail(f"loss_scale must be a finite number > 0, got {loss_scale!r}")
         if self.clip_norm is not None or self.skip_nonfinite:

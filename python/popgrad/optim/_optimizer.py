@@ -1,4 +1,4 @@
-"""What every optimizer is: a step along a gradient, and a method that asks an objective for gradients."""
+"""The interface of all optimizers: `Optimizer`, its state, and its use as a `popgrad.Method`."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Array = NDArray[Any]
 
 @dataclass
 class State:
-    """All that an optimizer needs to go on, next to the parameters: arrays and numbers.
+    """The state of an optimizer between steps, apart from the parameters: arrays and numbers.
 
     Args:
-        slots: (k, n), one row for each name in the optimizer's ``state_names``; zero before the first step. Of the
-            parameters' type, or uint16 (the bits of bfloat16) or uint8 (see ``state_dtype``).
-        t: steps done.
-        numbers: what else it carries from step to step, by name.
+        slots: (k, n), one row per name in the optimizer's ``state_names``; zero before the first step. The dtype of the
+            parameters, or uint16 (the bits of bfloat16) or uint8 (see ``state_dtype``).
+        t: number of steps done.
+        numbers: further numbers that the optimizer keeps between steps, by name.
         average: (n,) the running average of the parameters, with ``ema_decay``.
-        scales: (k, ceil(n / 256)) float32, the scale of each block of states in bytes.
-        layers: (L, 2) int64, length of each tensor in the parameters and whether its steps are adapted to it.
-        kept: (L, m) float64, what the method keeps for each tensor as a whole.
-        inner: of the optimizer that a wrapper wraps.
+        scales: (k, ceil(n / 256)) float32, the scale of each block of 8-bit states.
+        layers: (L, 2) int64, for each tensor its size and whether its step is adapted to its norm.
+        kept: (L, m) float64, numbers that the method keeps per tensor.
+        inner: state of the inner optimizer of a wrapper.
     """
 
     slots: Array
@@ -51,25 +51,27 @@ class State:
     inner: State | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Arrays (not copied) and numbers by dotted names, for a checkpoint."""
+        """The arrays (not copied) and numbers by dotted names, for a checkpoint."""
         return flatten(self)
 
     @classmethod
     def from_dict(cls, named: Mapping[str, Any]) -> State:
-        """What `to_dict` gave, with the same arrays. Numbers may have become arrays of shape (), as in ``np.savez``.
+        """Rebuild a state from the result of `to_dict`, without copying the arrays.
+
+        Numbers may be arrays of shape (), as ``np.savez`` stores them.
 
         Raises:
-            InputError: a name is missing, or a value is no array or no number, such as a list from JSON.
+            InputError: a name is missing, or a value is neither an array nor a number, such as a list from JSON.
         """
         for name in ("slots", "t"):
             if name not in named:
-                fail("State.from_dict", f"{name!r} is missing; expected what to_dict gave")
+                fail("State.from_dict", f"{name!r} is missing; expected the result of to_dict")
         numbers = {name.removeprefix("numbers."): _number(name, named[name]) for name in _below("numbers.", named)}
         inner = {name.removeprefix("inner."): named[name] for name in _below("inner.", named)}
         arrays = {name: named[name] for name in ("slots", *_ARRAYS) if named.get(name) is not None}
         for name, array in arrays.items():
             if not isinstance(array, np.ndarray):
-                fail("State.from_dict", f"{name!r} must be a NumPy array of its own type, got {type(array).__name__}")
+                fail("State.from_dict", f"{name!r} must be a NumPy array, got {type(array).__name__}")
         t = _number("t", named["t"])
         if not t.is_integer():
             fail("State.from_dict", f"'t' must be a whole number, got {t!r}")
@@ -84,7 +86,7 @@ def _below(prefix: str, named: Mapping[str, Any]) -> list[str]:
 
 
 def _number(name: str, value: Any) -> float:
-    """A number that may have become an array of shape (), which would round a power of it otherwise."""
+    """A number as a float. Arrays of shape () are converted, since their powers would be rounded to their dtype."""
     number = value.item() if isinstance(value, (np.ndarray, np.generic)) and np.ndim(value) == 0 else value
     if isinstance(number, bool) or not isinstance(number, (int, float)):
         fail("State.from_dict", f"{name!r} must be a number, got {value!r}")
@@ -93,14 +95,14 @@ def _number(name: str, value: Any) -> float:
 
 @dataclass
 class Descent:
-    """Where an optimizer stands in training.
+    """The state of an optimizer as a `popgrad.Method`.
 
     Attributes:
-        w: (n,) the parameters that it steps; 64-byte aligned.
-        optimizer: its state.
-        seed: of the random numbers that it needs, such as drawn labels.
-        failed: whether a loss was not finite: its gradient is no direction, and the parameters stay where they are.
-        gradient: (n,) room for a gradient; not part of the state.
+        w: (n,) the parameters being trained; 64-byte aligned.
+        optimizer: the optimizer's state.
+        seed: seed of random numbers, such as for sampled labels.
+        failed: whether a loss was not finite, so that no step was taken.
+        gradient: (n,) buffer for the gradient; not part of the state.
     """
 
     w: Array
@@ -114,21 +116,21 @@ class Descent:
         self.gradient = aligned(len(self.w), self.w.dtype)
 
     def inside(self) -> Descent:
-        """The same place, as the optimizer inside a wrapper sees it; arrays are shared."""
+        """The state for the inner optimizer of a wrapper; the arrays are shared."""
         if self._inside is None:
             inner = self.optimizer.inner
             if inner is None:
-                fail("step", "state must be the one that this optimizer's init made")
+                fail("step", "state must come from this optimizer's init")
             self._inside = copy.copy(self)
             self._inside.optimizer = inner
         return self._inside
 
 
 class Optimizer(Method):
-    """Turns a gradient into a step: frozen settings, and a `State` that is data.
+    """A gradient method: frozen settings, and a `State` that is data.
 
-    `init`, `step` and `solution` serve a loop of your own that computes gradients itself. `popgrad.fit` goes by the
-    methods of `popgrad.Method`, in which the optimizer asks an objective for the gradients that it needs.
+    Call `init`, `step` and `solution` in a training loop that computes gradients itself. `popgrad.fit` calls the
+    methods of `popgrad.Method` instead, in which the optimizer requests gradients from an objective.
     """
 
     kind = "gradient"
@@ -136,7 +138,7 @@ class Optimizer(Method):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """Names of the operations that it asks of an objective."""
+        """Names of the `Objective` operations that the optimizer calls."""
         return ("gradient",)
 
     @abstractmethod
@@ -145,11 +147,12 @@ class Optimizer(Method):
 
         Args:
             params: (n,) float32 or float64.
-            layout: of params, such as ``model.layout``. Methods that go by layers need it; without, all parameters are
-                one matrix.
+            layout: layout of `params`, such as ``model.layout``. Methods that adapt steps per layer need it; without
+                a layout, they treat all parameters as one matrix.
 
         Raises:
-            InputError: `params` is not such an array, `layout` does not fit it, or ``state_dtype`` needs float32.
+            InputError: `params` has the wrong shape or type, `layout` does not fit it, or ``state_dtype`` needs
+                float32.
         """
 
     @abstractmethod
@@ -157,21 +160,21 @@ class Optimizer(Method):
         """Change `params` and `state` in place by one step along `gradient`.
 
         Args:
-            params: (n,) float32 or float64, C-contiguous and writable; nothing is converted.
+            params: (n,) float32 or float64, C-contiguous and writable; not converted.
             gradient: (n,) of the same dtype.
-            state: what `init` made.
-            loss_scale: what the loss was multiplied with, > 0; the gradient is divided by it in the sweep.
+            state: result of `init`.
+            loss_scale: factor by which the loss was multiplied, > 0; the step divides the gradient by it.
 
         Raises:
-            InputError: an array is of another type or shape; nothing was changed.
+            InputError: an array has the wrong type or shape; nothing was changed.
         """
 
     @abstractmethod
     def solution(self, params: Array, state: State) -> Array:
-        """The parameters to evaluate and to keep, (n,): `params`, or an average where the method keeps one."""
+        """The parameters (n,) to evaluate and to keep: `params`, or their average if the optimizer keeps one."""
 
     def restart(self, params: Array, state: State, target: Array) -> None:
-        """Continue from other parameters (n,): `params` become `target`, and `solution` returns it.
+        """Continue from other parameters (n,): set `params` to `target`, so that `solution` returns `target`.
 
         An average restarts at `target`; moments and counters stay as they are.
         """
@@ -182,7 +185,7 @@ class Optimizer(Method):
     @property
     @abstractmethod
     def bytes_per_parameter(self) -> float:
-        """Bytes that a step of float32 parameters must move for each: what it reads and writes, once a sweep."""
+        """Bytes per float32 parameter that a step reads and writes."""
 
     # --- As a method ------------------------------------------------------------------------------------------------
 
@@ -197,7 +200,7 @@ class Optimizer(Method):
         return objective.gradient_cost(batch)
 
     def advance(self, objective: Objective, batch: Batch, state: Descent) -> None:
-        """See `popgrad.Method.advance`: a gradient and a step along it."""
+        """See `popgrad.Method.advance`: compute a gradient and take a step."""
         if math.isfinite(objective.gradient(state.w, batch, state.gradient)):
             self.step(state.w, state.gradient, state.optimizer)
         else:

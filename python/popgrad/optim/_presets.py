@@ -1,4 +1,4 @@
-"""The defaults and names of other libraries, as data beside a class's own."""
+"""The defaults and names of other libraries, as data."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from popgrad.checks import Settings, fail, one_of
 __all__ = ["DECOUPLED", "Library", "Matching", "Presets", "TorchNames", "preset_of"]
 
 Library = Literal["torch", "optax", "keras"]
-# By library, what differs from the class's defaults; {} where nothing does. A library that is not there has no such
-# optimizer, or one that computes something else.
+# For each library, the arguments that differ from the defaults of the class. A library is missing if it does not have
+# the optimizer, or if its optimizer computes something else.
 Presets = dict[Library, dict[str, Any]]
 T = TypeVar("T")
 
-DECOUPLED = {"weight_decay_mode": "decoupled"}  # Keras decays all weights so, whatever the method
+DECOUPLED = {"weight_decay_mode": "decoupled"}  # the weight decay of every Keras optimizer
 
 
 @dataclass(frozen=True)
 class TorchNames:
-    """What the class in `popgrad.torch` calls a method's arguments and states, where that is not the usual.
+    """Names of arguments and states in `popgrad.torch`, where they differ from the usual names.
 
-    Usual are: ``lr``, ``betas`` for beta1, beta2, ..., ``eps`` for epsilon, ``weight_decay`` behind these, all other
-    settings that can be given by position under their own names; ``exp_avg`` for a state m, ``exp_avg_sq`` for v.
+    The usual arguments are ``lr``, ``betas`` for beta1, beta2, ..., ``eps`` for epsilon, then ``weight_decay``, and all
+    other positional settings under their own names. The usual states are ``exp_avg`` for m and ``exp_avg_sq`` for v.
 
     Args:
-        arguments: all arguments after lr in order, with the settings that each stands for; None: the usual ones.
-        defaults: of arguments, where they are not those of the settings.
-        states: names in ``state[p]`` of states and numbers, by ours.
+        arguments: all arguments after lr in order, each with its setting or settings; None: the usual arguments.
+        defaults: defaults of arguments that differ from the defaults of the settings.
+        states: names in ``state[p]``, by the names of states and numbers in `popgrad.optim`.
         counts: whether ``state[p]`` counts steps.
     """
 
@@ -40,12 +40,12 @@ class TorchNames:
 
 
 class Matching(Settings):
-    """Fills in, before a class is called, the arguments that were not given and that ``matches`` stands for."""
+    """A metaclass that fills in the arguments for ``matches`` that the caller omitted."""
 
     presets: Presets
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
-        """What was given wins, so that a copy by ``dataclasses.replace`` keeps every value."""
+        """Explicit arguments take precedence, so that a copy by ``dataclasses.replace`` keeps every value."""
         if (library := kwargs.get("matches")) is not None:
             given = [f.name for f in fields(cls) if f.init and not f.kw_only][: len(args)]  # type: ignore[arg-type]
             preset = preset_of(cls, library)
@@ -54,15 +54,15 @@ class Matching(Settings):
 
 
 def _below(kind: Any) -> list[Any]:
-    """All classes derived from `kind`, and theirs."""
+    """All direct and indirect subclasses of `kind`."""
     return [each for child in kind.__subclasses__() for each in (child, *_below(child))]
 
 
 def preset_of(cls: Any, library: Any) -> dict[str, Any]:
-    """The arguments with which `cls` is `library`'s optimizer, where they differ from its defaults.
+    """The non-default arguments with which `cls` computes the same steps as the optimizer of `library`.
 
     Raises:
-        InputError: the library is not known, or has no such optimizer.
+        InputError: the library is unknown, or does not have the optimizer.
     """
     name = cls.__name__
     one_of(name, "library", library, get_args(Library))
@@ -70,5 +70,5 @@ def preset_of(cls: Any, library: Any) -> dict[str, Any]:
         others = " and ".join(cls.presets) or "no library"
         root = [kind for kind in cls.__mro__ if isinstance(kind, Matching)][-1]
         known = sorted(kind.__name__ for kind in _below(root) if library in kind.presets)
-        fail(name, f"matches {others}, not {library!r}; what matches {library!r}: {', '.join(known)}")
+        fail(name, f"matches {others}, not {library!r}; optimizers that match {library!r}: {', '.join(known)}")
     return dict(cls.presets[library])

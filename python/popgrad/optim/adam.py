@@ -1,4 +1,4 @@
-"""Adam and its nearest kin. Formulas: csrc/kernels/step_rules.h."""
+"""Adam and its closest variants. Formulas: csrc/kernels/step_rules.h."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
     "RAdam",
 ]
 
-# Where the corrections of m and v for their start at zero go: see `Adam`.
+# How the bias of m and v, which start at zero, is corrected: see `Adam`.
 BiasCorrection = Literal["moments", "rate", "none"]
 CORRECTIONS = get_args(BiasCorrection)
 
@@ -38,10 +38,11 @@ class Adam(NativeOptimizer):
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
         epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
-        bias_correction: "moments" divides both moments as above; "rate" folds the same numbers into the learning rate,
-            ``alpha sqrt(1 - beta2^t) / (1 - beta1^t)`` before ``m / (sqrt(v) + epsilon)``, so that epsilon is larger
-            in the first steps (the paper's section 2, Keras, scikit-learn); "none" leaves them out.
+        epsilon_root: >= 0, in units of the squared gradient; added inside the root (optax's ``eps_root``). epsilon or
+            epsilon_root must be > 0.
+        bias_correction: "moments" divides both moments as above. "rate" moves the corrections into the learning rate,
+            ``alpha sqrt(1 - beta2^t) / (1 - beta1^t)`` times ``m / (sqrt(v) + epsilon)``, which increases the effect of
+            epsilon in the first steps (section 2 of the paper, Keras, scikit-learn). "none": no correction.
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0.
 
@@ -77,15 +78,16 @@ class AdamW(NativeOptimizer):
 
     .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat v_t + \epsilon_r} + \epsilon)
 
-    with the moments of `Adam`. The decay comes before the step and is scaled by the learning rate.
+    with the moments of `Adam`. The weights decay before the step, by learning rate times lambda.
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
         epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
+        epsilon_root: >= 0, in units of the squared gradient; added inside the root (optax's ``eps_root``). epsilon or
+            epsilon_root must be > 0.
         bias_correction: "moments", "rate" or "none", see `Adam`.
-        weight_decay: lambda >= 0, alpha lambda <= 1; biases decay too.
+        weight_decay: lambda >= 0; alpha lambda <= 1. Biases decay too.
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0.
 
@@ -119,7 +121,7 @@ class AdamW(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class AMSGrad(NativeOptimizer):
-    r"""Adam that divides by the largest v so far, so that a step never grows back.
+    r"""Adam that divides by the largest v so far, so that the step size of a parameter never increases again.
 
     .. math:: \tilde v_t = \max(\tilde v_{t-1}, v_t), \quad
               w_t = (1 - \alpha_t \lambda)\, w_{t-1}
@@ -129,10 +131,11 @@ class AMSGrad(NativeOptimizer):
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
         epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
+        epsilon_root: >= 0, in units of the squared gradient; added inside the root (optax's ``eps_root``). epsilon or
+            epsilon_root must be > 0.
         bias_correction: "moments", "rate" or "none", see `Adam`.
-        maximum: "raw" keeps the largest v and corrects it afterwards, as above (PyTorch, Keras); "corrected" keeps
-            the largest corrected v (optax).
+        maximum: "raw" keeps the largest v and applies the bias correction to it, as above (PyTorch, Keras).
+            "corrected" keeps the largest bias-corrected v (optax).
         weight_decay: lambda >= 0, decoupled and scaled by the learning rate; alpha lambda <= 1.
 
     State: ``m``, ``v`` and ``largest``, shape (n,), zero at t = 0.
@@ -140,7 +143,7 @@ class AMSGrad(NativeOptimizer):
     Raises:
         InputError: a hyper-parameter is out of range.
 
-    Reference: Reddi, Kale & Kumar, ICLR 2018, Algorithm 2; the bias corrections are PyTorch's.
+    Reference: Reddi, Kale & Kumar, ICLR 2018, Algorithm 2, with the bias corrections of PyTorch.
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
@@ -178,8 +181,8 @@ class AdaMax(NativeOptimizer):
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and u per step, in [0, 1).
-        epsilon: >= 0, in units of the gradient; inside the maximum (PyTorch, optax).
-        epsilon_outside: >= 0, in units of the gradient; added to u (Keras). One of both is > 0.
+        epsilon: >= 0, in units of the gradient; added inside the maximum (PyTorch, optax).
+        epsilon_outside: >= 0, in units of the gradient; added to u (Keras). epsilon or epsilon_outside must be > 0.
 
     State: ``m`` and ``u``, shape (n,), zero at t = 0.
 
@@ -212,7 +215,7 @@ class AdaMax(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class NAdam(NativeOptimizer):
-    r"""Adam with Nesterov's look ahead.
+    r"""Adam with Nesterov momentum.
 
     .. math:: w_t = w_{t-1} - \alpha_t \left( \frac{(1-\mu_t)\, g_t}{1-\prod_{i \le t} \mu_i}
               + \frac{\mu_{t+1}\, m_t}{1-\prod_{i \le t+1} \mu_i} \right) / (\sqrt{\hat v_t + \epsilon_r} + \epsilon)
@@ -222,10 +225,11 @@ class NAdam(NativeOptimizer):
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
         epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
-        momentum_decay: psi, >= 0 (PyTorch 0.004, Keras 1); None holds mu at beta1, which is optax's ``nadam``.
+        epsilon_root: >= 0, in units of the squared gradient; added inside the root (optax's ``eps_root``). epsilon or
+            epsilon_root must be > 0.
+        momentum_decay: psi, >= 0 (PyTorch 0.004, Keras 1); None keeps mu at beta1, as optax's ``nadam`` does.
 
-    State: ``m`` and ``v``, shape (n,), zero at t = 0. The number ``product`` of the mu so far.
+    State: ``m`` and ``v``, shape (n,), zero at t = 0; the number ``product``, the product of all mu so far.
 
     Raises:
         InputError: a hyper-parameter is out of range.
@@ -267,7 +271,7 @@ class NAdam(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class RAdam(NativeOptimizer):
-    r"""Adam that waits until the variance of its step can be trusted.
+    r"""Adam that does not adapt step sizes until the variance estimate is reliable.
 
     .. math:: w_t = w_{t-1} - \alpha_t\, \hat m_t\, r_t \sqrt{1-\beta_2^t} / (\sqrt{v_t + \epsilon_r} + \epsilon)
               \;\text{ if } \rho_t > \theta, \quad w_{t-1} - \alpha_t\, \hat m_t \;\text{ else}
@@ -276,9 +280,11 @@ class RAdam(NativeOptimizer):
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
         epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
+        epsilon_root: >= 0, in units of the squared gradient; added inside the root (optax's ``eps_root``). epsilon or
+            epsilon_root must be > 0.
         bias_correction: "rate" as above (the authors' code, PyTorch) or "moments" (optax), see `Adam`.
-        threshold: theta, >= 4: below it the square root in r is of a negative number (paper: 4; PyTorch, optax: 5).
+        threshold: theta, >= 4, since r would be the square root of a negative number below 4 (paper: 4; PyTorch,
+            optax: 5).
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0.
 
@@ -319,7 +325,7 @@ def moments(
     bias_correction: BiasCorrection = "moments",
     epsilon_root: float = 0.0,
 ) -> dict[str, float]:
-    """What Adam and its kin share: decays and bias corrections, in double, since float would lose 1 - beta."""
+    """Fields that the Adam rules share: decays and bias corrections, in double, since float would round 1 - beta."""
     beta1, beta2 = o.beta1, o.beta2
     debias1, debias2 = (1.0, 1.0) if bias_correction == "none" else (1 - beta1**t, 1 - beta2**t)
     rate = now["learning_rate"] / debias1

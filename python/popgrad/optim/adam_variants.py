@@ -1,4 +1,4 @@
-"""What grew out of Adam. Formulas: csrc/kernels/step_rules.h."""
+"""Further variants of Adam. Formulas: csrc/kernels/step_rules.h."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ADOPT", "AdEMAMix", "AdaBelief", "Adan", "Yogi"]
 @final
 @dataclass(frozen=True, repr=False)
 class AdaBelief(NativeOptimizer):
-    r"""Adam whose steps shrink where the gradient surprises.
+    r"""Adam that divides by the deviation of the gradient from its running mean.
 
     .. math:: s_t = \beta_2 s_{t-1} + (1-\beta_2)(g_t - m_t)^2 + \epsilon_r, \quad
               w_t = w_{t-1} - \alpha_t\, \hat m_t / (\sqrt{\hat s_t} + \epsilon)
@@ -27,8 +27,8 @@ class AdaBelief(NativeOptimizer):
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and s per step, in [0, 1).
         epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added to s in every step, so that it adds up. One of both is > 0;
-            in the paper they are one number.
+        epsilon_root: >= 0, in units of the squared gradient; added to s in every step, so that it accumulates. epsilon
+            or epsilon_root must be > 0. The paper uses one number for both.
         bias_correction: "moments", "rate" or "none", see `Adam`.
 
     State: ``m`` and ``s``, shape (n,), zero at t = 0.
@@ -65,18 +65,19 @@ class Yogi(NativeOptimizer):
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        beta1, beta2: decay of m and pace of v per step, in [0, 1).
+        beta1, beta2: decay of m and rate of change of v per step, in [0, 1).
         epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
-        bias_correction: "moments", "rate" or "none", see `Adam`; "none" is the paper's.
+        epsilon_root: >= 0, in units of the squared gradient; added inside the root (optax's ``eps_root``). epsilon or
+            epsilon_root must be > 0.
+        bias_correction: "moments", "rate" or "none", see `Adam`; the paper has none.
         initial: m and v before the first step, >= 0 (optax: 1e-6).
 
-    State: ``m`` and ``v``, shape (n,), zero at t = 0: ``initial`` joins in the first step.
+    State: ``m`` and ``v``, shape (n,), zero at t = 0; the first step adds ``initial``.
 
     Raises:
         InputError: a hyper-parameter is out of range.
 
-    Reference: Zaheer et al., NeurIPS 2018, Algorithm 2; the bias corrections make up for v = 0 at the start.
+    Reference: Zaheer et al., NeurIPS 2018, Algorithm 2, with bias corrections for v = 0 at the start.
     """
 
     learning_rate: float | Schedule = hyper(1e-2, above=0, schedule=True)
@@ -100,7 +101,7 @@ class Yogi(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class ADOPT(NativeOptimizer):
-    r"""Adam that divides by the v of the step before, and so converges for any beta2.
+    r"""Adam that divides by the v of the previous step, and therefore converges for any beta2.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1)\, \mathrm{clip}(g_t / \max(\sqrt{v_{t-1}}, \epsilon), t^{1/4})
     .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t m_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2) g_t^2
@@ -108,7 +109,7 @@ class ADOPT(NativeOptimizer):
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
-        epsilon: > 0, in units of the gradient; the least divisor.
+        epsilon: > 0, in units of the gradient; the smallest divisor.
         weight_decay: lambda >= 0, decoupled and scaled by the learning rate; alpha lambda <= 1.
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0. The first step only sets v to the squared gradient.
@@ -116,7 +117,8 @@ class ADOPT(NativeOptimizer):
     Raises:
         InputError: a hyper-parameter is out of range.
 
-    Reference: Taniguchi et al., NeurIPS 2024, arXiv:2411.02853, Algorithm 2; its limit counts from the second step.
+    Reference: Taniguchi et al., NeurIPS 2024, arXiv:2411.02853, Algorithm 2; t in the limit counts from the second
+    step.
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
@@ -126,7 +128,7 @@ class ADOPT(NativeOptimizer):
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "Adopt"
     state_names = ("m", "v")
-    first_step_rests = True  # it only looks at the gradient
+    first_step_rests = True
     default_decay_mode = "decoupled"
 
     def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
@@ -141,7 +143,7 @@ class ADOPT(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class AdEMAMix(NativeOptimizer):
-    r"""Adam with a second, slow average of the gradient.
+    r"""Adam with an additional slow average of the gradient.
 
     .. math:: f_t = \beta_1 f_{t-1} + (1-\beta_1) g_t, \quad s_t = \beta_3 s_{t-1} + (1-\beta_3) g_t
     .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1}
@@ -149,10 +151,11 @@ class AdEMAMix(NativeOptimizer):
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        beta1, beta2, beta3: decay of the fast m, of v and of the slow m per step, in [0, 1).
-        alpha: a, the weight of the slow m, > 0 or a schedule: the paper lets it grow from 0 over the run.
+        beta1, beta2, beta3: decay of the fast average, of v and of the slow average per step, in [0, 1).
+        alpha: a, the weight of the slow average, > 0 or a schedule; in the paper it grows from 0 during the run.
         epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
+        epsilon_root: >= 0, in units of the squared gradient; added inside the root (optax's ``eps_root``). epsilon or
+            epsilon_root must be > 0.
         weight_decay: lambda >= 0, decoupled and scaled by the learning rate; alpha lambda <= 1.
 
     State: ``fast``, ``slow`` and ``v``, shape (n,), zero at t = 0.
@@ -187,7 +190,7 @@ class AdEMAMix(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class Adan(NativeOptimizer):
-    r"""Nesterov's look ahead through the differences of gradients.
+    r"""Adam with Nesterov momentum, computed from gradient differences.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad d_t = \beta_2 d_{t-1} + (1-\beta_2)(g_t - g_{t-1})
     .. math:: n_t = \beta_3 n_{t-1} + (1-\beta_3)(g_t + \beta_2 (g_t - g_{t-1}))^2
@@ -196,18 +199,19 @@ class Adan(NativeOptimizer):
 
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
-        beta1, beta2, beta3: decay of m, d and n per step, in [0, 1) (the paper's betas are 1 minus these).
+        beta1, beta2, beta3: decay of m, d and n per step, in [0, 1) (1 minus the betas of the paper).
         epsilon: >= 0, in units of the gradient; added after the square root.
-        epsilon_root: >= 0, in units of its square; added inside the root (optax's ``eps_root``). One of both is > 0.
-        weight_decay: lambda >= 0, by its proximal step.
+        epsilon_root: >= 0, in units of the squared gradient; added inside the root (optax's ``eps_root``). epsilon or
+            epsilon_root must be > 0.
+        weight_decay: lambda >= 0, applied as a proximal step.
 
     State: ``m``, ``d``, ``n`` and ``g``, the last gradient, shape (n,), zero at t = 0; the first difference is zero.
 
     Raises:
         InputError: a hyper-parameter is out of range.
 
-    Reference: Xie et al., arXiv:2208.06677 (2022), Algorithm 1, as in the authors' code. optax weighs the
-    differences with 1 - beta2 where both have beta2: it agrees at beta2 = 0.5 alone.
+    Reference: Xie et al., arXiv:2208.06677 (2022), Algorithm 1, as in the authors' code. In optax, the differences
+    have the weight 1 - beta2 instead of beta2, so that it agrees only for beta2 = 0.5.
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)

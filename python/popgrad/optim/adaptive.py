@@ -1,4 +1,4 @@
-"""Steps divided by the size of past gradients. Formulas: csrc/kernels/step_rules.h."""
+"""Methods that divide steps by the magnitude of past gradients. Formulas: csrc/kernels/step_rules.h."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["AdaDelta", "AdaGrad", "RMSprop"]
 @final
 @dataclass(frozen=True, repr=False)
 class AdaGrad(NativeOptimizer):
-    r"""AdaGrad: steps shrink with all the gradient that a parameter has seen.
+    r"""AdaGrad: gradients divided by the root of the sum of all squared gradients.
 
     .. math:: s_t = s_{t-1} + g_t^2, \quad
               w_t = w_{t-1} - \frac{\alpha_t}{1 + (t-1) d}\, g_t / (\sqrt{s_t + \epsilon_r} + \epsilon)
@@ -24,11 +24,12 @@ class AdaGrad(NativeOptimizer):
     Args:
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         epsilon: >= 0, in units of the gradient; added after the square root (PyTorch).
-        epsilon_root: >= 0, in units of its square; added inside the root (Keras, optax). One of both is > 0.
+        epsilon_root: >= 0, in units of the squared gradient; added inside the root (Keras, optax). epsilon or
+            epsilon_root must be > 0.
         initial: s before the first step, >= 0 (Keras and optax: 0.1).
         rate_decay: d, >= 0 (PyTorch's ``lr_decay``).
 
-    State: ``s``, shape (n,), zero at t = 0: ``initial`` joins in the first step.
+    State: ``s``, shape (n,), zero at t = 0; the first step adds ``initial``.
 
     Raises:
         InputError: a hyper-parameter is out of range.
@@ -59,7 +60,7 @@ class AdaGrad(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class RMSprop(NativeOptimizer):
-    r"""RMSprop: steps divided by the running size of the gradient.
+    r"""RMSprop: gradients divided by the root of a running mean of squared gradients.
 
     .. math:: v_t = \rho v_{t-1} + (1-\rho) g_t^2, \quad
               w_t = w_{t-1} - \alpha_t\, g_t / (\sqrt{v_t + \epsilon_r} + \epsilon)
@@ -68,15 +69,16 @@ class RMSprop(NativeOptimizer):
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         rho: decay of v per step, in [0, 1].
         epsilon: >= 0, in units of the gradient; added after the square root (PyTorch).
-        momentum: mu of a heavy ball behind it, in [0, 1].
-        centered: divide by the running deviation, the root of v minus the squared mean gradient.
-        epsilon_root: >= 0, in units of its square; added inside the root (Keras, optax). One of both is > 0.
+        momentum: mu in [0, 1], heavy-ball momentum applied to the scaled gradients.
+        centered: divide by the running standard deviation, the root of v minus the squared mean gradient.
+        epsilon_root: >= 0, in units of the squared gradient; added inside the root (Keras, optax). epsilon or
+            epsilon_root must be > 0.
         initial: v before the first step, >= 0 (TensorFlow 1: 1).
-        rate_inside: the learning rate multiplies what joins the velocity (Keras, optax), not the velocity (PyTorch);
-            the same as long as it is constant.
+        rate_inside: multiply the learning rate with the scaled gradient that is added to the velocity (Keras, optax),
+            not with the velocity (PyTorch). With a constant learning rate, both are the same.
 
-    State: ``v``, with centered ``mean`` and with momentum ``velocity``, shape (n,), zero at t = 0: ``initial`` joins in
-    the first step.
+    State: ``v``, with centered ``mean`` and with momentum ``velocity``, shape (n,), zero at t = 0; the first step adds
+    ``initial`` to v.
 
     Raises:
         InputError: a hyper-parameter is out of range.
@@ -105,7 +107,7 @@ class RMSprop(NativeOptimizer):
         super().__post_init__()
         rule = "RmsProp" + "Centered" * self.centered + "Momentum" * (self.momentum > 0)
         names = ("v", *["mean"] * self.centered, *["velocity"] * (self.momentum > 0))
-        object.__setattr__(self, "rule", rule)  # a frozen class: only its own constructor may
+        object.__setattr__(self, "rule", rule)  # the class is frozen
         object.__setattr__(self, "state_names", names)
 
     def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
@@ -121,14 +123,14 @@ class RMSprop(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class AdaDelta(NativeOptimizer):
-    r"""AdaDelta: RMSprop whose learning rate is the running size of its own steps.
+    r"""AdaDelta: RMSprop whose step size is a running mean of its previous steps.
 
     .. math:: s_t = \rho s_{t-1} + (1-\rho) g_t^2, \quad
               \delta_t = \frac{\sqrt{d_{t-1} + \epsilon}}{\sqrt{s_t + \epsilon}}\, g_t
     .. math:: d_t = \rho d_{t-1} + (1-\rho) \delta_t^2, \quad w_t = w_{t-1} - \alpha_t \delta_t
 
     Args:
-        learning_rate: alpha, without unit, 1 in the paper; a float > 0 or a schedule ``t -> float``.
+        learning_rate: alpha, dimensionless, 1 in the paper; a float > 0 or a schedule ``t -> float``.
         rho: decay of s and d per step, in [0, 1].
         epsilon: > 0, added inside both roots.
 

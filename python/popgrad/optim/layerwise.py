@@ -1,4 +1,4 @@
-"""Methods that look at a whole tensor, or at all of them, before they step. Formulas: csrc/kernels/layer_rules.h."""
+"""Methods that use norms of whole tensors, or of all parameters. Formulas: csrc/kernels/layer_rules.h."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["LAMB", "LARS", "NovoGrad", "Prodigy"]
 @final
 @dataclass(frozen=True, repr=False)
 class NovoGrad(NativeOptimizer):
-    r"""Momentum on gradients divided by the running norm of their layer: a second moment of one number a layer.
+    r"""Momentum on gradients divided by the running norm of their layer: one second moment per layer.
 
     .. math:: v_t = \beta_2 v_{t-1} + (1-\beta_2) \|g_t\|^2 \;(v_1 = \|g_1\|^2), \quad
               m_t = \beta_1 m_{t-1} + \frac{g_t}{\sqrt{v_t} + \epsilon} + \lambda w_{t-1}, \quad
@@ -27,10 +27,10 @@ class NovoGrad(NativeOptimizer):
         learning_rate: alpha, in units of w; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
         epsilon: > 0, in units of the gradient's norm.
-        averaging: multiply what enters m by (1 - beta1), so that it is an average.
-        weight_decay: lambda >= 0, inside m as above.
+        averaging: multiply the terms added to m by (1 - beta1), so that m is an average.
+        weight_decay: lambda >= 0, added to m as above.
 
-    State: ``m``, shape (n,), zero at t = 0; v is kept once a layer, in ``State.kept``.
+    State: ``m``, shape (n,), zero at t = 0; v, one number per layer, in ``State.kept``.
 
     Raises:
         InputError: a hyper-parameter is out of range.
@@ -68,21 +68,21 @@ class NovoGrad(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class LARS(NativeOptimizer):
-    r"""Momentum whose learning rate follows the ratio of weights and gradient in every layer.
+    r"""Momentum whose learning rate in each layer is scaled by the norm of the weights over that of the gradient.
 
     .. math:: v_t = \mu v_{t-1} + \alpha_t\, \frac{\eta \|w\|}{\|g_t\| + \lambda \|w\|}\, (g_t + \lambda w_{t-1}), \quad
               w_t = w_{t-1} - v_t
 
-    The ratio is 1 where either norm is zero. A layer is one of the ``shapes`` given to `init`.
+    The ratio is 1 if either norm is zero. A layer is one tensor of the ``layout`` passed to `init`.
 
     Args:
-        learning_rate: alpha, without unit; a float > 0 or a schedule ``t -> float``.
-        momentum: mu, in [0, 1]; the learning rate is inside v.
-        trust: eta, > 0: the share of its norm by which a layer moves at alpha = 1.
+        learning_rate: alpha, dimensionless; a float > 0 or a schedule ``t -> float``.
+        momentum: mu, in [0, 1]; v includes the learning rate.
+        trust: eta, > 0: length of a layer's step relative to the norm of its weights, at alpha = 1.
         epsilon: >= 0, added to the divisor.
-        adapt_vectors: whether biases and other tensors of one dimension have a ratio too (else it is 1).
-        weight_decay: lambda >= 0, part of the update as above; with ``weight_decay_mode="coupled"``, as in optax, the
-            divisor is the norm of the sum g + lambda w instead of the sum of the norms.
+        adapt_vectors: whether to adapt biases and other one-dimensional tensors; their ratio is 1 otherwise.
+        weight_decay: lambda >= 0, part of the update as above. With ``weight_decay_mode="coupled"``, as in optax, the
+            divisor is the norm of g + lambda w instead of the sum of the two norms.
 
     State: ``v``, shape (n,), zero at t = 0.
 
@@ -132,19 +132,19 @@ class LARS(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class LAMB(NativeOptimizer):
-    r"""Adam whose steps in every layer have the length of its weights.
+    r"""Adam whose step in each layer has a length proportional to the norm of the layer's weights.
 
     .. math:: u_t = \hat m_t / (\sqrt{\hat v_t} + \epsilon) + \lambda w_{t-1}, \quad
               w_t = w_{t-1} - \alpha_t \frac{\|w_{t-1}\|}{\|u_t\|}\, u_t
 
-    with the moments of `Adam`. The ratio is 1 where either norm is zero.
+    with the moments of `Adam`. The ratio is 1 if either norm is zero.
 
     Args:
-        learning_rate: alpha, without unit; a float > 0 or a schedule ``t -> float``.
+        learning_rate: alpha, dimensionless; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
         epsilon: > 0, in units of the gradient; added after the square root.
-        adapt_vectors: whether biases and other tensors of one dimension have a ratio too (else it is 1).
-        weight_decay: lambda >= 0, part of the update whose norm is taken.
+        adapt_vectors: whether to adapt biases and other one-dimensional tensors; their ratio is 1 otherwise.
+        weight_decay: lambda >= 0, part of the update u and of its norm.
 
     State: ``m`` and ``v``, shape (n,), zero at t = 0.
 
@@ -164,7 +164,7 @@ class LAMB(NativeOptimizer):
     state_names = ("m", "v")
     default_decay_mode = "own"
     decay_modes = ()
-    first_sweep_bytes = 12  # the second one reads no gradient and writes no state: 24 + 16
+    first_sweep_bytes = 12  # the second sweep reads no gradient and writes no state: 24 + 16
 
     def adapts(self, dimensions: int) -> bool:
         """See `NativeOptimizer.adapts`: matrices always, vectors with ``adapt_vectors``."""
@@ -187,7 +187,7 @@ class LAMB(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class Prodigy(NativeOptimizer):
-    r"""Adam that finds its learning rate: an estimate d of the distance from the start to the solution.
+    r"""Adam that estimates its learning rate: d approximates the distance from the initial parameters to the solution.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1)\, d_t g_t, \quad v_t = \beta_2 v_{t-1} + (1-\beta_2)\, d_t^2 g_t^2
     .. math:: r_t = \beta_3 r_{t-1} + \alpha_t d_t^2 / d_0\; g_t^\top (w_0 - w_{t-1}), \quad
@@ -195,18 +195,18 @@ class Prodigy(NativeOptimizer):
     .. math:: d_{t+1} = \max(d_t, \hat d), \quad
               w_t = w_{t-1} - \alpha_t d_t\, (m_t / (\sqrt{v_t} + d_{t+1} \epsilon) + \lambda w_{t-1})
 
-    with beta3 the root of beta2. Norm and scalar product go over all parameters.
+    with beta3 the root of beta2. The norm and the scalar product are over all parameters.
 
     Args:
-        learning_rate: alpha, without unit, 1 in the paper; a float > 0 or a schedule ``t -> float``.
+        learning_rate: alpha, dimensionless, 1 in the paper; a float > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m and v per step, in [0, 1).
         epsilon: > 0, in units of the gradient.
-        start: d_0, the first estimate, > 0 and small.
-        growth: the most by which d grows in a step, > 1; None for no limit.
+        start: d_0, the initial estimate, > 0 and small.
+        growth: largest factor by which d grows in a step, > 1; None for no limit.
         coefficient: c, > 0: scales the estimate.
-        bias_correction: whether alpha has Adam's bias corrections, as in optax. The authors' code leaves them out
-            unless asked; then the first estimates, from moments that are too small, are more often too large.
-        weight_decay: lambda >= 0, decoupled and scaled by the learning rate found.
+        bias_correction: whether to multiply alpha by Adam's bias corrections, as in optax. The authors' code omits
+            them by default. Without them, the first moments are too small and the estimates more often too large.
+        weight_decay: lambda >= 0, decoupled and scaled by the estimated learning rate.
 
     State: ``m``, ``v``, ``s`` and ``start`` (the first parameters), shape (n,), zero at t = 0; d, its largest
     estimate and r in ``State.kept``.
@@ -227,7 +227,7 @@ class Prodigy(NativeOptimizer):
     bias_correction: bool = True
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "Prodigy"
-    torch_names = TorchNames(  # those of the authors' code
+    torch_names = TorchNames(  # the names in the authors' code
         {
             "betas": ("beta1", "beta2"),
             "eps": "epsilon",
@@ -243,10 +243,10 @@ class Prodigy(NativeOptimizer):
     state_names = ("m", "v", "s", "start")
     default_decay_mode = "own"
     decay_modes = ()
-    first_sweep_bytes = 12  # 40 for the first, 16 for the second, which writes no state
+    first_sweep_bytes = 12  # the first sweep moves 40 bytes, the second 16, since it writes no state
 
     def first_kept(self) -> list[float]:
-        """d, its largest estimate and the numerator r."""
+        """See `NativeOptimizer.first_kept`: d, its largest estimate and the numerator r."""
         return [self.start, self.start, 0.0]
 
     def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Schedule-Free methods: an average in place of a falling learning rate. Formulas: csrc/kernels/step_rules.h."""
+"""Schedule-Free methods: averaging instead of a learning-rate decay. Formulas: csrc/kernels/step_rules.h."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["ScheduleFreeAdamW", "ScheduleFreeSGD"]
 
 
 class _ScheduleFree(NativeOptimizer):
-    """What both share: z takes the steps, x averages z, and the parameters are y, between the two."""
+    """The Schedule-Free update: z takes the steps, x is the average of z, and the parameters y lie between z and x."""
 
     beta: float
     power: float
@@ -28,7 +28,7 @@ class _ScheduleFree(NativeOptimizer):
         now = super()._values(t, **given)
         if self.matches is None or given:
             return now | {"weight_rate": now["learning_rate"]}
-        # optax calls a schedule with 0 for the first step, and with 1 for the weight of that step.
+        # For the first step, optax calls the schedule with 0 for the learning rate, and with 1 for the weight.
         return now | {"weight_rate": at(self.learning_rate, t)}
 
     def _averaging(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
@@ -49,19 +49,19 @@ class _ScheduleFree(NativeOptimizer):
         return x
 
     def restart(self, params: Array, state: State, target: Array) -> None:
-        """See `Optimizer.restart`; z, and so the average, becomes `target` too."""
+        """See `Optimizer.restart`; z and the average become `target` too."""
         super().restart(params, state, target)
         if state.t > 0:
             state.slots[0] = target if state.slots.dtype == params.dtype else _narrowed(target)
 
 
 def _widened(bits: Array) -> Array:
-    """bfloat16 as float32."""
+    """Convert the bits of bfloat16 numbers to float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def _narrowed(numbers: Array) -> Array:
-    """float32 as bfloat16, rounded to the nearest, ties to even."""
+    """Convert float32 to the bits of bfloat16 numbers, rounded to nearest, ties to even."""
     bits = numbers.astype(np.float32).view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
@@ -69,20 +69,21 @@ def _narrowed(numbers: Array) -> Array:
 @final
 @dataclass(frozen=True, repr=False)
 class ScheduleFreeSGD(_ScheduleFree):
-    r"""SGD whose average makes a learning-rate schedule superfluous.
+    r"""SGD with an average of the iterates that replaces a learning-rate schedule.
 
     .. math:: y_t = (1-\beta) z_t + \beta x_t, \quad z_{t+1} = z_t - \alpha_t\, g(y_t), \quad
               x_{t+1} = (1 - c_{t+1})\, x_t + c_{t+1} z_{t+1}
 
-    The parameters are y, where gradients are taken; `solution` gives x, which is to be evaluated and kept. The weight
-    c is the share of this step in the sum of ``t ** power * (largest learning rate so far) ** 2``.
+    Gradients are computed at y, which are the parameters; `solution` returns x, the parameters to evaluate and keep.
+    Step t has the weight ``t ** power * (largest learning rate so far) ** 2``; c is its share of the sum of all weights
+    so far.
 
     Args:
-        learning_rate: alpha, a float > 0 or a schedule (a warm-up, if anything) ``t -> float``.
-        beta: where y lies between z and x, in (0, 1).
-        power: of t in the weights of the average, >= 0.
+        learning_rate: alpha, a float > 0 or a schedule (at most a warm-up) ``t -> float``.
+        beta: weight of x in y, in (0, 1).
+        power: exponent of t in the weights of the average, >= 0.
 
-    State: ``z``, shape (n,), zero at t = 0 (w at the first step).
+    State: ``z``, shape (n,), zero at t = 0; the first step starts from z = w.
 
     Raises:
         InputError: a hyper-parameter is out of range.
@@ -108,7 +109,7 @@ class ScheduleFreeSGD(_ScheduleFree):
 @final
 @dataclass(frozen=True, repr=False)
 class ScheduleFreeAdamW(_ScheduleFree):
-    r"""AdamW whose average makes a learning-rate schedule superfluous.
+    r"""AdamW with an average of the iterates that replaces a learning-rate schedule.
 
     .. math:: v_t = \beta_2 v_{t-1} + (1-\beta_2)\, g(y_t)^2, \quad
               u_t = g(y_t) / (\sqrt{v_t / (1-\beta_2^t)} + \epsilon) + \lambda y_t
@@ -116,14 +117,14 @@ class ScheduleFreeAdamW(_ScheduleFree):
     and u in place of g in `ScheduleFreeSGD`; there is no first moment.
 
     Args:
-        learning_rate: alpha, in units of w; a float > 0 or a schedule (a warm-up, if anything) ``t -> float``.
-        beta: where y lies between z and x, in (0, 1); the place of Adam's beta1.
-        power: of t in the weights of the average, >= 0.
+        learning_rate: alpha, in units of w; a float > 0 or a schedule (at most a warm-up) ``t -> float``.
+        beta: weight of x in y, in (0, 1); it replaces Adam's beta1.
+        power: exponent of t in the weights of the average, >= 0.
         beta2: decay of v per step, in [0, 1).
         epsilon: > 0, in units of the gradient; added after the square root.
-        weight_decay: lambda >= 0, at y and scaled by the learning rate.
+        weight_decay: lambda >= 0, applied at y and scaled by the learning rate.
 
-    State: ``z`` and ``v``, shape (n,), zero at t = 0 (z is w at the first step).
+    State: ``z`` and ``v``, shape (n,), zero at t = 0; the first step starts from z = w.
 
     Raises:
         InputError: a hyper-parameter is out of range.

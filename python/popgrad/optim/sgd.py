@@ -1,4 +1,4 @@
-"""Gradient descent, with momentum, with signs, with averages. Formulas: csrc/kernels/step_rules.h."""
+"""Gradient descent, momentum, sign descent and averaged SGD. Formulas: csrc/kernels/step_rules.h."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ASGD", "SGD", "HeavyBall", "Lion", "Momentum", "Nesterov", "Rprop", 
 @final
 @dataclass(frozen=True, repr=False)
 class SGD(NativeOptimizer):
-    r"""Gradient descent: full, mini-batch or stochastic, as the batch size says.
+    r"""Gradient descent: full-batch, minibatch or stochastic, depending on the batch size.
 
     .. math:: w_t = w_{t-1} - \alpha_t\, g_t
 
@@ -48,8 +48,8 @@ class Momentum(NativeOptimizer):
 
     .. math:: v_t = \beta v_{t-1} + (1-\beta) g_t, \quad w_t = w_{t-1} - \alpha_t v_t
 
-    The average keeps the size of a gradient, so alpha need not change with beta. It equals PyTorch's
-    ``SGD(lr=alpha * (1 - beta), momentum=beta)``; `HeavyBall` is the form without (1 - beta).
+    The average has the magnitude of a gradient, so that alpha does not depend on beta. The steps equal those of
+    PyTorch's ``SGD(lr=alpha * (1 - beta), momentum=beta)``; `HeavyBall` is the form without (1 - beta).
 
     Args:
         learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
@@ -60,7 +60,7 @@ class Momentum(NativeOptimizer):
     Raises:
         InputError: a hyper-parameter is out of range.
 
-    Reference: Polyak, USSR Computational Mathematics 4 (1964), with the average's weights.
+    Reference: Polyak, USSR Computational Mathematics 4 (1964), with the weights of an average.
     """
 
     learning_rate: float | Schedule = hyper(0.1, above=0, schedule=True)
@@ -76,18 +76,19 @@ class Momentum(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class HeavyBall(NativeOptimizer):
-    r"""Gradient descent with momentum in its classical form.
+    r"""Gradient descent with classical momentum.
 
     .. math:: v_t = \mu v_{t-1} + (1 - d)\, g_t, \quad w_t = w_{t-1} - \alpha_t v_t
 
-    PyTorch's ``SGD(momentum=mu, dampening=d)``. Where the gradient is constant, steps grow to alpha / (1 - mu).
+    Equals PyTorch's ``SGD(momentum=mu, dampening=d)``. With a constant gradient g, the step approaches
+    alpha g / (1 - mu) for d = 0.
 
     Args:
         learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
         momentum: mu, in [0, 1].
-        dampening: d, in [0, 1]; as in PyTorch the first gradient is taken whole.
-        rate_inside: ``v_t = mu v_{t-1} + alpha_t g_t``, ``w_t = w_{t-1} - v_t``, as in Keras and scikit-learn: a new
-            learning rate then acts on new gradients alone. The same as long as it is constant.
+        dampening: d, in [0, 1]; as in PyTorch, the first gradient is not dampened.
+        rate_inside: ``v_t = mu v_{t-1} + alpha_t g_t``, ``w_t = w_{t-1} - v_t``, as in Keras and scikit-learn. A new
+            learning rate then affects only new gradients. With a constant learning rate, both forms are the same.
 
     State: ``v``, shape (n,), zero at t = 0.
 
@@ -125,12 +126,12 @@ class Nesterov(NativeOptimizer):
 
     .. math:: v_t = \mu v_{t-1} + g_t, \quad w_t = w_{t-1} - \alpha_t (g_t + \mu v_t)
 
-    PyTorch's ``SGD(momentum=mu, nesterov=True)``: w is kept at the point looked ahead to.
+    Equals PyTorch's ``SGD(momentum=mu, nesterov=True)``: w is the look-ahead point.
 
     Args:
         learning_rate: alpha, a float > 0 or a schedule ``t -> float``.
         momentum: mu, in [0, 1].
-        rate_inside: v holds ``alpha_t g_t`` in place of g_t, as in Keras and scikit-learn; see `HeavyBall`.
+        rate_inside: v accumulates ``alpha_t g_t`` instead of g_t, as in Keras and scikit-learn; see `HeavyBall`.
 
     State: ``v``, shape (n,), zero at t = 0.
 
@@ -161,7 +162,7 @@ class Nesterov(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class SignSGD(NativeOptimizer):
-    r"""Sign descent: every parameter moves by the learning rate.
+    r"""Sign descent: each parameter moves by the learning rate, against the sign of its gradient.
 
     .. math:: w_t = w_{t-1} - \alpha_t\, \mathrm{sign}(g_t)
 
@@ -217,7 +218,7 @@ class Signum(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class Lion(NativeOptimizer):
-    r"""Lion: the sign of an average that leans to the newest gradient.
+    r"""Lion: sign descent along an average that gives the newest gradient extra weight.
 
     .. math:: w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \mathrm{sign}(\beta_1 m_{t-1} + (1-\beta_1) g_t)
     .. math:: m_t = \beta_2 m_{t-1} + (1-\beta_2) g_t
@@ -258,17 +259,17 @@ class Lion(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class Rprop(NativeOptimizer):
-    r"""Resilient propagation: a step length for every parameter, from the signs of its gradients alone.
+    r"""Resilient propagation: a step length per parameter that depends only on the signs of its gradients.
 
     .. math:: \delta_t = \mathrm{clip}(\eta^\pm \delta_{t-1}), \quad w_t = w_{t-1} - \delta_t\, \mathrm{sign}(g_t)
 
-    The length grows where two gradients in a row agree in sign, and shrinks where they do not; then the gradient is
-    forgotten for one step. For full batches: the noise of minibatches looks like changes of sign.
+    The length of a parameter grows if two consecutive gradients have the same sign. If the sign changes, the length
+    shrinks, and the gradient counts as zero for one step. Use full batches: the noise of minibatches changes signs.
 
     Args:
-        learning_rate: length of the first steps, in units of w, > 0; schedules have no effect after t = 1.
+        learning_rate: length of the first step, in units of w, > 0; schedules have no effect after t = 1.
         shrink, grow: the factors eta, in (0, 1) and > 1.
-        shortest, longest: limits of a length, >= 0 and > 0, in units of w.
+        shortest, longest: limits of the length, >= 0 and > 0, in units of w.
 
     State: ``g``, the last gradient, and ``length``, shape (n,), zero at t = 0.
 
@@ -296,7 +297,7 @@ class Rprop(NativeOptimizer):
 @final
 @dataclass(frozen=True, repr=False)
 class ASGD(NativeOptimizer):
-    r"""Stochastic gradient descent that also averages its parameters.
+    r"""Stochastic gradient descent with an average of the parameters.
 
     .. math:: w_t = (1 - \lambda \eta_t)\, w_{t-1} - \eta_t g_t, \quad
               \bar w_t = \bar w_{t-1} + \mu_t (w_t - \bar w_{t-1})
@@ -308,7 +309,7 @@ class ASGD(NativeOptimizer):
         power: p, >= 0.
         begin: t0, the step at which averaging begins, >= 0.
 
-    State: ``average``, shape (n,), what to evaluate with once averaging has begun; zero at t = 0.
+    State: ``average``, shape (n,), the parameters to evaluate once averaging has begun; zero at t = 0.
 
     Raises:
         InputError: a hyper-parameter is out of range.
@@ -328,7 +329,7 @@ class ASGD(NativeOptimizer):
         now = super()._values(t, **given)
         if self.matches is None or given:
             return now | {"earlier_rate": now["learning_rate"]}
-        # PyTorch prepares eta at the end of the step before, with the learning rate of that step.
+        # PyTorch computes eta at the end of the previous step, with the learning rate of that step.
         return now | {"earlier_rate": self._at(self.learning_rate, max(t - 1, 1))}
 
     def _rate(self, t: int, now: Mapping[str, float]) -> float:

@@ -1,4 +1,4 @@
-"""Sophia: Newton's step with a cheap diagonal. Formulas: csrc/kernels/step_rules.h."""
+"""Sophia: clipped steps with a diagonal estimate of the Hessian. Formulas: csrc/kernels/step_rules.h."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ __all__ = ["SophiaG"]
 @final
 @dataclass(frozen=True, repr=False)
 class SophiaG(NativeOptimizer):
-    r"""Momentum divided by an estimate of the curvature, parameter by parameter, and limited to the learning rate.
+    r"""Momentum divided by a diagonal estimate of the curvature, with steps clipped to the learning rate.
 
     .. math:: m_t = \beta_1 m_{t-1} + (1-\beta_1) g_t, \quad
               w_t = (1 - \alpha_t \lambda)\, w_{t-1} - \alpha_t\, \mathrm{clip}(m_t / (\rho h_t + \epsilon), 1)
     .. math:: h_t = \beta_2 h_{t-1} + (1-\beta_2)\, B\, \hat g_t^2 \;\text{ every ``interval`` steps, else } h_{t-1}
 
-    Here g-hat is the gradient of the mean loss of B samples whose labels are drawn from the model's own predictions;
-    The method asks its objective for them. In a loop of your own that computes gradients itself, call `observe` with
-    such a gradient before `step` whenever `due` says so.
+    Here g-hat is the gradient of the mean loss over B samples with labels sampled from the model's predictions.
+    `popgrad.fit` computes this gradient. In a training loop that computes gradients itself, call `observe` with it
+    before `step` whenever `due` returns True.
 
     Args:
-        learning_rate: alpha, the longest step of a parameter, in units of w; > 0 or a schedule ``t -> float``.
+        learning_rate: alpha, the largest step of a parameter, in units of w; > 0 or a schedule ``t -> float``.
         beta1, beta2: decay of m per step, and of h per estimate, in [0, 1).
-        rho: > 0, scales h: the larger, the fewer parameters are at the limit.
-        epsilon: > 0, keeps from dividing by zero.
+        rho: > 0, scales h; a larger rho clips fewer parameters.
+        epsilon: > 0, prevents division by zero.
         interval: steps between estimates, a whole number >= 1.
         weight_decay: lambda >= 0, decoupled and scaled by the learning rate; alpha lambda <= 1.
 
@@ -74,11 +74,11 @@ class SophiaG(NativeOptimizer):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """Gradients, and targets drawn from the model's predictions."""
+        """See `Optimizer.requires`: gradients, and targets sampled from the model's predictions."""
         return ("gradient", "sampled")
 
     def advance(self, objective: Objective, batch: Batch, state: Descent) -> None:
-        """An estimate of the curvature where it is due, a gradient, and a step."""
+        """See `popgrad.Method.advance`: if due, estimate the curvature; then compute a gradient and take a step."""
         if self.due(state.optimizer):
             drawn = objective.sampled(state.w, batch, random_generator(state.seed, Stream.LABELS, batch.step))
             if math.isfinite(drawn.gradient(state.w, Batch(step=batch.step), state.gradient)):
@@ -86,32 +86,32 @@ class SophiaG(NativeOptimizer):
         super().advance(objective, batch, state)
 
     def cost(self, objective: Objective, batch: Batch, state: Descent) -> Cost:
-        """A gradient; where an estimate is due, a second one and the forward pass that draws its targets."""
+        """One gradient; if an estimate is due, also a second gradient and the forward pass that samples targets."""
         gradient = objective.gradient_cost(batch)
         if not self.due(state.optimizer):
             return gradient
         return gradient + gradient + objective.sampled_cost(batch)
 
     def curvature_plan(self, samples: int) -> _core.StepPlan:
-        """What the native core needs to take an estimate over so many samples into ``h``."""
+        """The native update of ``h`` with an estimate over this number of samples."""
         fields = {"beta2": self.beta2, "gain": (1 - self.beta2) * samples}
         return _core.StepPlan(RULES["Curvature"], fields)
 
     def due(self, state: State) -> bool:
-        """Whether `observe` is to be called before the next step."""
+        """Whether to call `observe` before the next step."""
         return state.t % self.interval == 0
 
     def observe(self, params: Array, gradient: Array, state: State, samples: int) -> None:
-        """Take an estimate of the curvature into ``h``.
+        """Update ``h`` with an estimate of the curvature.
 
         Args:
-            params: (n,), which stay as they are.
-            gradient: (n,) of the mean loss of `samples` samples with labels drawn from the model.
-            state: what `init` made.
-            samples: how many, >= 1.
+            params: (n,), not changed.
+            gradient: (n,), gradient of the mean loss over samples with labels sampled from the model.
+            state: result of `init`.
+            samples: number of samples in the mean, >= 1.
 
         Raises:
-            InputError: an array is of another type or shape; nothing was changed.
+            InputError: an array has the wrong type or shape; nothing was changed.
         """
         if samples < 1:
             fail("SophiaG.observe", f"samples must be a whole number >= 1, got {samples!r}")

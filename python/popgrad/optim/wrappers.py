@@ -1,4 +1,4 @@
-"""Around any optimizer: averages, looking ahead, and flat minima."""
+"""Wrappers around any optimizer: Lookahead, parameter averaging, and sharpness-aware minimization."""
 
 from __future__ import annotations
 
@@ -22,73 +22,73 @@ __all__ = ["SAM", "Lookahead", "Polyak"]
 
 @dataclass(frozen=True)
 class Wrapper(Optimizer):
-    """An optimizer around another one, whose state is ``State.inner``."""
+    """An optimizer that wraps an inner optimizer; ``State.inner`` is the inner state."""
 
     inner: Optimizer
 
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Optimizer):
-            fail(self, f"inner must be one of popgrad.optim, such as pg.optim.Adam(), got {self.inner!r}")
+            fail(self, f"inner must be an optimizer of popgrad.optim, such as pg.optim.Adam(), got {self.inner!r}")
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """What the inner one asks of an objective."""
+        """The operations that the inner optimizer requires."""
         return self.inner.requires
 
     def init(self, params: Array, layout: Layout | None = None) -> State:
-        """The inner state, and one row of its own that begins with `params`."""
+        """See `Optimizer.init`: the inner state, and one slot, initialized to `params`."""
         inner = self.inner.init(params, layout)
         state = State(aligned((1, len(params)), params.dtype), inner=inner)
         state.slots[0] = params
         return state
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
-        """A step of the inner optimizer, and what this one adds to it."""
+        """See `Optimizer.step`: a step of the inner optimizer, then the wrapper's update."""
         inner = self._inner(state)
         self.inner.step(params, gradient, inner, loss_scale=loss_scale)
         self._add(params, state, inner)
 
     def advance(self, objective: Objective, batch: Batch, state: Descent) -> None:
-        """The inner optimizer asks for what it needs."""
+        """See `popgrad.Method.advance`: a step of the inner optimizer, then the wrapper's update."""
         inner = state.inside()
         self.inner.advance(objective, batch, inner)
         state.failed = inner.failed
         self._add(state.w, state.optimizer, inner.optimizer)
 
     def cost(self, objective: Objective, batch: Batch, state: Descent) -> Cost:
-        """That of the inner one."""
+        """The cost of the inner optimizer."""
         return self.inner.cost(objective, batch, state.inside())
 
     def _add(self, params: Array, state: State, inner: State) -> None:
-        if inner.t > state.t:  # else the step was skipped
+        if inner.t > state.t:  # False if the inner optimizer skipped the step
             state.t = inner.t
             self._after(params, state)
 
     def _after(self, params: Array, state: State) -> None:
-        """What follows the inner step."""
+        """The wrapper's update after a step of the inner optimizer."""
 
     def restart(self, params: Array, state: State, target: Array) -> None:
-        """See `Optimizer.restart`; slow weights and means restart too."""
+        """See `Optimizer.restart`; slow weights and means restart at `target` too."""
         self.inner.restart(params, self._inner(state), target)
         state.slots[0] = target
 
     @staticmethod
     def _inner(state: State) -> State:
         if state.inner is None:
-            fail("step", "state must be the one that this optimizer's init made")
+            fail("step", "state must come from this optimizer's init")
         return state.inner
 
 
 @final
 @dataclass(frozen=True)
 class Lookahead(Wrapper):
-    r"""Slow weights that follow the fast ones of an inner optimizer, which start anew from them.
+    r"""Slow weights that follow the fast weights of an inner optimizer; the fast weights restart at the slow weights.
 
     .. math:: \phi \leftarrow \phi + \alpha (w - \phi), \quad w \leftarrow \phi \quad\text{every ``steps`` steps}
 
     Args:
         inner: any optimizer of `popgrad.optim`.
-        steps: inner steps between two of phi, a whole number >= 1.
+        steps: inner steps between two updates of phi, a whole number >= 1.
         alpha: in (0, 1].
 
     State: ``slots[0]`` is phi (n,), the parameters at t = 0. `solution` is phi.
@@ -114,30 +114,31 @@ class Lookahead(Wrapper):
             _core.step(_core.StepPlan(RULES["Lookback"], {"alpha": self.alpha}), params, params, state)
 
     def solution(self, params: Array, state: State) -> Array:
-        """phi."""
+        """The slow weights phi."""
         phi: Array = state.slots[0]
         return phi
 
     @property
     def bytes_per_parameter(self) -> float:
-        """Those of the inner one, and phi's every ``steps`` steps."""
+        """The bytes of the inner optimizer, and those of the update of phi every ``steps`` steps."""
         return self.inner.bytes_per_parameter + 16 / self.steps
 
 
 @final
 @dataclass(frozen=True)
 class Polyak(Wrapper):
-    r"""The mean of all parameters since step ``begin``, beside an inner optimizer that does not know of it.
+    r"""The mean of the parameters over all steps after ``begin``; the steps of the inner optimizer do not change.
 
     .. math:: \bar w_t = \bar w_{t-1} + (w_t - \bar w_{t-1}) / (t - \mathrm{begin})
 
-    For an average that forgets, any optimizer has ``ema_decay``.
+    For an exponential moving average, use ``ema_decay``, which any optimizer accepts.
 
     Args:
         inner: any optimizer of `popgrad.optim`.
         begin: steps before averaging begins, a whole number >= 0.
 
-    State: ``slots[0]`` is the mean (n,). `solution` is the mean, before it begins that of the inner optimizer.
+    State: ``slots[0]`` is the mean (n,). `solution` returns the mean, or the solution of the inner optimizer before
+    averaging begins.
 
     Raises:
         InputError: an argument is out of range.
@@ -153,30 +154,30 @@ class Polyak(Wrapper):
 
     def _after(self, params: Array, state: State) -> None:
         if state.t > self.begin:
-            # The gradient is not looked at; w is written back as it is.
+            # The rule ignores the gradient and does not change w.
             plan = _core.StepPlan(RULES["Average"], {"mix": 1 / (state.t - self.begin)})
             _core.step(plan, params, params, state)
 
     def solution(self, params: Array, state: State) -> Array:
-        """The mean, once it has begun."""
+        """The mean, or the solution of the inner optimizer before averaging begins."""
         return state.slots[0] if state.t > self.begin else self.inner.solution(params, self._inner(state))
 
     @property
     def bytes_per_parameter(self) -> float:
-        """Those of the inner one, and the mean's."""
+        """The bytes of the inner optimizer and of the mean."""
         return self.inner.bytes_per_parameter + 16
 
 
 @final
 @dataclass(frozen=True)
 class SAM(Wrapper):
-    r"""Sharpness-aware minimization: the gradient is taken at the worst place nearby, for minima that are flat.
+    r"""Sharpness-aware minimization: steps along the gradient at the worst point nearby, which favor flat minima.
 
     .. math:: \hat w = w + \rho\, g(w) / \|g(w)\|_2, \quad \text{then a step of the inner optimizer from } w
               \text{ along } g(\hat w)
 
-    It needs two gradients a step, which `pg.fit` asks for and charges. In a loop of your own, use `advance` (see
-    `popgrad.Method`), or give `step` the gradient at `worst`::
+    Each step needs two gradients, and `pg.fit` charges both to the budget. In your own training loop, use `advance`
+    (see `popgrad.Method`), or pass the gradient at `worst` to `step`::
 
         loss, gradient = objective_and_gradient(w)
         _, gradient = objective_and_gradient(optimizer.worst(w, gradient))
@@ -184,9 +185,9 @@ class SAM(Wrapper):
 
     Args:
         inner: any optimizer of `popgrad.optim`.
-        rho: length of the step up, > 0, in units of w.
+        rho: distance to the worst point, > 0, in units of w.
 
-    State: ``slots[0]``, room for the worst place (n,).
+    State: ``slots[0]``, a buffer for the worst point (n,).
 
     Raises:
         InputError: an argument is out of range.
@@ -201,7 +202,7 @@ class SAM(Wrapper):
         positive(self, "rho")
 
     def worst(self, params: Array, gradient: Array) -> Array:
-        """The place (n,) at distance rho up the gradient; a copy of `params` where that is zero or not finite.
+        """The point (n,) at distance rho up the gradient; a copy of `params` if the gradient is zero or not finite.
 
         Args:
             params: (n,), not changed.
@@ -212,7 +213,7 @@ class SAM(Wrapper):
         return place
 
     def climb(self, params: Array, gradient: Array) -> bool:
-        """Move `params` (n,) to the worst place nearby; False, and no move, where there is no direction."""
+        """Move `params` (n,) to the worst point nearby; without a move, False if the gradient is zero or not finite."""
         norm = math.sqrt(_core.sum_squares(gradient))
         if not 0 < norm < math.inf:
             return False
@@ -221,32 +222,32 @@ class SAM(Wrapper):
         return True
 
     def advance(self, objective: Objective, batch: Batch, state: Descent) -> None:
-        """A step of the inner optimizer, whose gradients are those at the worst place nearby."""
+        """See `popgrad.Method.advance`: a step of the inner optimizer with the gradient at the worst point nearby."""
         super().advance(_Sharp(objective, self, state.optimizer.slots[0]), batch, state)
 
     def cost(self, objective: Objective, batch: Batch, state: Descent) -> Cost:
-        """That of the inner one, whose gradients cost twice as much."""
+        """The cost of the inner optimizer, with two gradients in place of one."""
         return super().cost(_Sharp(objective, self, state.optimizer.slots[0]), batch, state)
 
     def solution(self, params: Array, state: State) -> Array:
-        """That of the inner optimizer."""
+        """The solution of the inner optimizer."""
         return self.inner.solution(params, self._inner(state))
 
     @property
     def bytes_per_parameter(self) -> float:
-        """Those of the inner one, of the norm, the copy and the step up."""
+        """The bytes of the inner optimizer, of the norm, of the copy and of the step to the worst point."""
         return self.inner.bytes_per_parameter + 4 + 8 + 12
 
 
 class _Sharp(Around):
-    """An objective whose gradient is that at the worst place nearby."""
+    """An objective whose gradient is computed at the worst point nearby."""
 
     def __init__(self, inner: Objective, sam: SAM, place: Array) -> None:
         super().__init__(inner)
         self.sam, self.place = sam, place
 
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
-        """The gradient at the worst place; `w` itself is never moved."""
+        """The gradient at the worst point near `w`; `w` is not changed."""
         loss = self.inner.gradient(w, batch, out)
         np.copyto(self.place, w)
         if not (math.isfinite(loss) and self.sam.climb(self.place, out)):
@@ -254,6 +255,6 @@ class _Sharp(Around):
         return self.inner.gradient(self.place, batch, out)
 
     def gradient_cost(self, batch: Batch) -> Cost:
-        """Two gradients."""
+        """The cost of two gradients."""
         once = self.inner.gradient_cost(batch)
         return once + once

@@ -34,6 +34,9 @@ RULES = _core.step_rules()
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 BETAS: Names = {"betas": ("beta1", "beta2"), "eps": "epsilon"}
 _LEAST = 5e-324  # what a rule that must not divide by zero gets for an epsilon of zero
+# Looked up once: after a backward pass, every lookup in a module is a cache miss.
+_GLOBAL_PRE_HOOKS, _GLOBAL_POST_HOOKS = hooks._global_optimizer_pre_hooks, hooks._global_optimizer_post_hooks
+_PROFILER, _is_compiling = torch.autograd.profiler, torch.compiler.is_compiling
 # Arguments that are taken for the sake of compatibility; they choose nothing here.
 _WITHOUT_EFFECT = ("foreach", "fused", "capturable", "differentiable", "initial_accumulator_value")
 
@@ -202,7 +205,7 @@ class Optimizer(torch.optim.Optimizer):
             if plan is None or not plan.is_current(group):
                 plans[k] = self._plan(group)
             self._check_group(group)
-        return cast(list[GroupPlan], plans)
+        return plans  # type: ignore[return-value]
 
     def add_param_group(self, param_group: Group) -> None:
         """See `torch.optim.Optimizer.add_param_group`.
@@ -314,10 +317,10 @@ class Optimizer(torch.optim.Optimizer):
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
-            or hooks._global_optimizer_pre_hooks
-            or hooks._global_optimizer_post_hooks
-            or torch.autograd.profiler._is_profiler_enabled
-            or torch.compiler.is_compiling()
+            or _GLOBAL_PRE_HOOKS
+            or _GLOBAL_POST_HOOKS
+            or _PROFILER._is_profiler_enabled
+            or _is_compiling()
         ):
             return _hooked_step(self) if closure is None else _hooked_step(self, closure)
         return self._step(closure)

@@ -1,4 +1,4 @@
-"""Training: an iterator over records, and `fit`, which is a loop over it."""
+"""Training: `Trainer`, an iterator over records, and `fit`, which runs a `Trainer` to its end."""
 
 from popgrad.train.fit import fit
 from popgrad.train.records import History

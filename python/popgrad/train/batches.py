@@ -1,4 +1,4 @@
-"""In which order samples are used."""
+"""Minibatches in shuffled order."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ __all__ = ["Batches"]
 
 @final
 class Batches:
-    """Minibatches, shuffled anew every epoch: a function of (seed, step).
+    """Minibatches that are reshuffled every epoch, as a function of (seed, step).
 
-    The rest of an epoch that does not fill a batch is a smaller one.
+    The last batch of an epoch may be smaller.
 
     Args:
-        samples: how many there are, >= 1.
-        size: samples of a batch, in [1, samples].
-        seed: of the order.
+        samples: number of samples, >= 1.
+        size: samples per batch, in [1, samples].
+        seed: seed of the shuffling.
     """
 
     def __init__(self, samples: int, size: int, seed: int) -> None:
         self.samples, self.size, self.seed = samples, size, seed
-        self._each = math.ceil(samples / size)  # batches of an epoch
+        self._each = math.ceil(samples / size)  # batches per epoch
         self._epoch = -1
         self._order: NDArray[Any]
 
     def at(self, step: int) -> Batch:
-        """The batch of a step, 1, 2, ...; all samples have no rows, so that they need not be gathered."""
+        """The batch of step 1, 2, ...; its rows are None if it holds all samples, so that no row is gathered."""
         if self.size == self.samples:
             return Batch(None, step)
         epoch, place = divmod(step - 1, self._each)

@@ -1,4 +1,4 @@
-"""Train a model: check the arguments, divide the samples, and loop over the records of a `Trainer`."""
+"""`fit`: check the arguments, split the samples, and run a `Trainer` with callbacks."""
 
 from __future__ import annotations
 
@@ -50,52 +50,54 @@ def fit(
     """Train a model with a gradient method or a search.
 
     Args:
-        model: starts from its current parameters, and has the best recorded parameters afterwards.
-        X: (N, inputs), without NaN: an array, a frame, or a tensor in CPU memory. y: (N,) labels, or (N,) or
-            (N, outputs) numbers. Labels that are text, or K whole numbers beyond 0 to K - 1, become `MLP.classes`, in
-            sorted order.
-        optimizer: one of `popgrad.optim` or `popgrad.search`.
-        epochs: stop after the work of so many passes of gradients over the training samples (3 forwards a sample),
-            for a search too.
-        batch_size: samples of a step; None means all. "auto": 32 for a gradient method, all for a search. A search
-            measures a whole generation on the same samples.
-        validation: share of the samples to hold back, in (0, 1), or (X, y), or (X, y, sample_weight). Exactly
-            round(N * share) samples are held back; the choice is a function of `seed`. Labels are stratified: each
-            class has the same share, up to one sample, and a class of two or more samples is in both parts wherever
-            the sizes permit. Numeric targets are divided at random.
-        budget: when to stop; the last step ends within it. With `epochs`, the smaller of the two. Without both:
-            3,000,000 forwards, or 20 epochs or 50 generations of the search if these are more.
-        callbacks: functions, or one, called as ``callback(model, history)`` after every record, with the
-            parameters of that record in the model. A callback that returns True ends the run. A callback may change
-            ``model.params``, for example project them: a gradient method continues from the changed parameters, an
-            average of the parameters restarts there, and they are recorded in place of the others. A search cannot
-            continue from parameters that it has not proposed: it ignores the change, with a warning.
-        seed: of shuffling, of the validation share and of the search.
-        sample_weight: (N,) weights >= 0; samples of weight 0 are left out. The mean over a minibatch uses the
-            weights of that minibatch.
-        objective: what a search minimizes, and what picks the best record: a metric of `MLP.evaluate`. Gradient
-            methods always descend the loss. A function of raw outputs is called once before training starts, to check
-            that it returns a number for each candidate.
-        select: what picks the best record: "loss", "metric" (``history.metric_name``; ties go to the smaller loss), or
-            None for the objective. Measured on the validation samples if there are any.
-        record_every: forwards between records, or a list of rising totals, with a record after each (and at the end
-            of the run). Default: at most about a hundred records; one after every epoch at first, then after ever more
-            epochs, up to a 75th of the budget.
-        racing: how the candidates of a search's generation race for their fitness, such as ``pg.Racing(keep=0.5)``.
-            The best candidate of a generation is measured on all samples, the others on fewer. The run is charged the
-            forwards that are used.
-        resume: the history of an earlier run of the same model and method. The run continues from that run's last
-            state. With the same samples, batch_size and seed, it also continues the order of minibatches, and two runs
-            equal one run of both lengths. The settings of an optimizer, such as the learning rate, may differ; those
-            of a search may not. The new history starts at zero. Or what `Trainer.state_dict` gave: with the same
-            arguments and the same parameters in the model as at the start of that run, this run continues it, and the
-            history is that of both.
+        model: the model to train, starting from its current parameters. After the run, it has the best recorded
+            parameters.
+        X: (N, inputs), without NaN: an array, a table, or a tensor in CPU memory.
+        y: (N,) labels, or (N,) or (N, outputs) numbers. If the labels are text, or K whole numbers other than 0 to
+            K - 1, the sorted labels become `MLP.classes`.
+        optimizer: a method of `popgrad.optim` or `popgrad.search`.
+        epochs: number of epochs. One epoch is the work of computing the gradient on every training sample once
+            (3 forwards per sample). A search stops after the same number of forwards.
+        batch_size: samples per step; None means all samples. "auto": 32 for a gradient method, all samples for a
+            search. A search evaluates all candidates of a generation on the same samples.
+        validation: share of the samples to hold out, in (0, 1), or separate samples as (X, y) or
+            (X, y, sample_weight). A share holds out exactly round(N * share) samples; the choice depends on `seed`
+            alone. Labels are stratified: every class has the same share, up to one sample. If the sizes allow, a class
+            with at least two samples is in both parts. With numeric targets, the split is random.
+        budget: limit of the run; the last step ends within it. If `epochs` is also given, the smaller limit applies.
+            If neither is given, the limit is the largest of 3,000,000 forwards, 20 epochs, and 50 generations of the
+            search.
+        callbacks: one function or several, called as ``callback(model, history)`` after every record, while the
+            model has the recorded parameters. A callback that returns True ends the run. A callback may change
+            ``model.params``, for example to project them. A gradient method then continues from the new parameters,
+            restarts any average of the parameters there, and records the new parameters in place of the old ones. A
+            search ignores the change, with a warning, since it continues only from its own candidates.
+        seed: seed of shuffling, of the validation split and of the search.
+        sample_weight: (N,) weights >= 0; samples of weight 0 are dropped. The mean over a minibatch uses the weights
+            of that minibatch.
+        objective: a metric of `MLP.evaluate`. A search minimizes it, and by default it selects the best record.
+            Gradient methods always descend the loss. A user-defined metric is called once before training starts, to
+            check that it returns one number per candidate.
+        select: criterion for the best record: "loss", "metric" (``history.metric_name``; the loss breaks ties), or
+            None for the objective. It is computed on the validation samples if there are any.
+        record_every: forwards between records, or a list of increasing totals of forwards; a record follows each
+            total and the end of the run. Default: at most about 100 records, first after every epoch, then at growing
+            intervals of up to 1/75 of the budget.
+        racing: settings for evaluating the candidates of a generation on fewer samples, such as
+            ``pg.Racing(keep=0.5)``. The best candidate of a generation is evaluated on all samples. The budget counts
+            the forwards that were computed.
+        resume: the `History` of an earlier run with the same model and method, or the result of `Trainer.state_dict`.
+            With a history, the run continues from the last state of the earlier run, and the new history starts at
+            zero. If samples, batch_size and seed are the same, the order of minibatches continues too: two runs equal
+            one run of the total length. The settings of an optimizer, such as the learning rate, may differ; the
+            settings of a search must not. With a state, pass the arguments of the earlier run and a model with the
+            same initial parameters. The run then continues the earlier run, and the history covers both.
 
     Returns:
         The history; its first record is the untrained model.
 
     Raises:
-        InputError: an argument does not fit; nothing was changed.
+        InputError: an argument is invalid; the model is unchanged.
     """
     _check_kinds(model, optimizer)
     callbacks = _checked_callbacks(callbacks)
@@ -132,7 +134,7 @@ def fit(
         if callbacks and model.params.tobytes() != trainer.params.tobytes() and not trainer.move_to(model.params):
             warned = _warn_once(warned)
         if stop:
-            trainer.finish("a callback ended it")
+            trainer.finish("a callback ended the run")
     model.params = trainer.history.best_params
     return trainer.history
 
@@ -146,7 +148,8 @@ def _check_kinds(model: object, optimizer: object) -> None:
     if not isinstance(optimizer, Method):
         fail(
             "fit",
-            f"optimizer must be one of popgrad.optim or popgrad.search, such as pg.optim.Adam(), got {optimizer!r}",
+            "optimizer must be a method of popgrad.optim or popgrad.search, "
+            f"such as pg.optim.Adam(), got {optimizer!r}",
         )
 
 
@@ -159,16 +162,16 @@ def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
 
 
 def _checked_last(history: History, method: Method, params: Array) -> Last:
-    """Where the earlier run ended."""
+    """The last state of the earlier run, checked against this run's method and parameters."""
     last = history.last
     if last is None:
-        fail("fit", "resume must be the history of a run that has ended")
+        fail("fit", "resume must be the history of a finished run")
     if last.method.described() != method.described():
-        fail("fit", f"resume must be of a run of {method.described()}, got one of {last.method.described()}")
+        fail("fit", f"resume must be from a run of {method.described()}, got a run of {last.method.described()}")
     found = last.method.recommend(last.state)
     if found.shape != params.shape or found.dtype != params.dtype:
         got = f"{found.dtype} {found.shape}"
-        fail("fit", f"resume must be of a model with {params.dtype} parameters {params.shape}, got {got}")
+        fail("fit", f"resume must be from a model with {params.dtype} parameters {params.shape}, got {got}")
     return last
 
 
@@ -181,10 +184,10 @@ def divided(
     seed: int,
     metric: Metric = "loss",
 ) -> tuple[Objective, Objective | None]:
-    """The objective on the training samples, and on the validation samples if there are any; see `fit`."""
+    """The objectives on the training samples and on the validation samples (None without validation); see `fit`."""
     everything: Objective = model.objective(X, y, weight, metric=metric, operation="fit")
     if (rows := everything.weighted_rows()) is not None:
-        # The others teach nothing, and a minibatch of such samples alone would have no mean.
+        # Samples of weight 0 do not contribute, and a minibatch of only such samples would have no mean.
         everything = everything.subset(rows)
     if validation is None:
         return everything, None
@@ -199,16 +202,16 @@ def divided(
 
 
 def _told_to_stop(callbacks: list[Callback], model: Model, history: History) -> bool:
-    """Call every callback; whether one of them returned True (NumPy's own True counts)."""
+    """Call every callback and return whether any returned True (or NumPy's True)."""
     answers = [callback(model, history) for callback in callbacks]
     return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers)
 
 
 def _warn_once(warned: bool) -> bool:
-    """Say that changed parameters are not a candidate of the search."""
+    """Warn, once per run, that a search ignores changed parameters; always True."""
     if not warned:
         warnings.warn(
-            "[fit] a callback changed model.params; a search continues from its own candidates and ignores that",
+            "[fit] a callback changed model.params; a search continues from its own candidates and ignores the change",
             stacklevel=3,
         )
     return True

@@ -1,4 +1,4 @@
-"""Which samples a training run holds back for validation."""
+"""The split into training and validation samples."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _SHARE = "a share in (0, 1), a pair (X, y) or a triple (X, y, sample_weight)"
 
 
 def checked_share(validation: object) -> float:
-    """The share of samples to hold back.
+    """Return the share of samples to hold out.
 
     Raises:
-        InputError: it is not a number in (0, 1).
+        InputError: `validation` is not a number in (0, 1).
     """
     if isinstance(validation, bool) or not isinstance(validation, (int, float, np.floating)) or not 0 < validation < 1:
         fail("fit", f"validation must be {_SHARE}, got {validation!r}")
@@ -28,17 +28,17 @@ def checked_share(validation: object) -> float:
 
 
 def held_back(samples: int, share: float, labels: Array | None, seed: int) -> Array:
-    """Which samples to hold back, (samples,) bool; exactly round(samples * share) are.
+    """A mask (samples,) bool of the samples to hold out; exactly round(samples * share) entries are True.
 
-    With labels (samples,) int64 >= 0 the share of every class is the same, up to one sample. A class of two or more
-    samples is in both parts, as far as the sizes of the parts permit, and a class of one sample is not held back.
+    With labels (samples,) int64 >= 0, every class has the same share, up to one sample. If the sizes allow, a class
+    with at least two samples is in both parts, and a class with one sample is in the training part.
 
     Raises:
         InputError: one of the two parts would be empty.
     """
     total = round(samples * share)
     if not 0 < total < samples:
-        fail("fit", f"validation={share} of {samples} samples leaves no samples for one of the two parts")
+        fail("fit", f"validation={share} of {samples} samples leaves no samples for training or for validation")
     order = random_generator(seed, Stream.DIVIDE, 0).permutation(samples)
     held = np.zeros(samples, bool)
     if labels is None:
@@ -53,7 +53,7 @@ def held_back(samples: int, share: float, labels: Array | None, seed: int) -> Ar
 
 
 def _quotas(sizes: Array, total: int) -> Array:
-    """How many samples of each class to hold back: `total` in all, near equal shares."""
+    """The number of samples to hold out per class: in total `total`, with nearly equal shares."""
     ideal = sizes * (total / sizes.sum())
     least, most = np.minimum(sizes - 1, 1), np.where(sizes > 1, sizes - 1, 0)
     if total < least.sum():

@@ -23,19 +23,21 @@ __all__ = ["History", "Last", "Marks", "Recorder", "improving"]
 Array = NDArray[Any]
 Select = Literal["loss", "metric"] | None
 
-_EVEN_RECORDS, _GROWTH = 75, 1.25  # records at equal distances; before, each distance is this many times the last
-_SIGNIFICANT = 1.645  # standard deviations; one-sided, 5 %
-_NOTABLE = 0.01  # share of all gains that the last quarter must have brought
-_WORTHWHILE, _LEAST = 0.05, 0.001  # or shares of the objective itself and of all gains, which it must both exceed
+_EVEN_RECORDS, _GROWTH = 75, 1.25  # largest interval: 1/75 of the budget; until then each interval grows by 1.25
+_SIGNIFICANT = 1.645  # standard deviations: the one-sided 5 % level
+# The gain of the last quarter must reach _NOTABLE of the whole gain, or both _WORTHWHILE of the objective and _LEAST of
+# the whole gain.
+_NOTABLE = 0.01
+_WORTHWHILE, _LEAST = 0.05, 0.001
 
 
 @dataclass(frozen=True)
 class Last:
-    """Where a method stood when a run ended, so that `popgrad.fit` can continue it.
+    """The state of a method at the end of a run, from which `popgrad.fit` can continue.
 
     Attributes:
-        method: the settings that made the state.
-        state: the state of the method; its parameters are not the best ones.
+        method: the method, with its settings.
+        state: the state of the method; its parameters are the last ones, not the best ones.
         step: steps or generations done so far.
     """
 
@@ -46,27 +48,27 @@ class Last:
 
 @dataclass
 class History:
-    """What happened, record by record; the first record is the untrained model.
+    """The records of a training run; the first record is the untrained model.
 
     Attributes:
-        metric_name: what ``metric`` and ``validation_metric`` are, "error_rate" or "mse"; smaller is better.
-        objective_name: what ``objective`` is, "loss" by default; smaller is better.
-        forwards: samples through the network so far (`popgrad.Budget` says how they are counted).
+        metric_name: name of ``metric`` and ``validation_metric``, "error_rate" or "mse"; smaller is better.
+        objective_name: name of ``objective``, "loss" by default; smaller is better.
+        forwards: samples passed through the network so far, counted as in `popgrad.Budget`.
         evaluations: candidates evaluated so far; a gradient counts as one.
-        seconds: wall time of the steps so far, without the time that the records take.
-        loss, metric: over all training samples.
-        validation_loss, validation_metric: over the validation samples; empty without any.
-        objective: over the validation samples, or over the training samples if there is no validation.
-        best: index of the record with the smallest objective, or the smallest loss or metric as ``select`` says,
-            over the same samples as the objective. The first of equals.
-        best_params: (n,) the parameters of that record, which the model has after `fit`.
-        nonfinite: how many losses or fitnesses were NaN or infinite.
+        seconds: wall time of the steps so far; the time for records is not included.
+        loss, metric: values on all training samples.
+        validation_loss, validation_metric: values on the validation samples; empty without validation.
+        objective: values on the validation samples, or on the training samples without validation.
+        best: index of the record with the smallest objective, or with the smallest loss or metric if ``select`` says
+            so, on the same samples as the objective. The earliest record wins a tie.
+        best_params: (n,) the parameters of the best record, which the model has after `fit`.
+        nonfinite: number of losses or fitnesses that were NaN or infinite.
         reason: why the run ended.
         improving: whether the objective was still falling when the run ended, so that a larger budget is likely to
             help (see `improving`).
         diverged: whether training failed, so that a smaller learning rate is needed (see `Objective.diverged`).
             Always False for a search. Overfitting is not divergence.
-        last: what ``fit(..., resume=history)`` continues from; None while the run lasts.
+        last: the state from which ``fit(..., resume=history)`` continues; None during the run.
     """
 
     metric_name: str
@@ -102,12 +104,12 @@ COLUMNS = (
 
 
 class Recorder:
-    """Measures parameters on all training and validation samples, and keeps the best ones.
+    """Evaluates parameters on all training and validation samples, and keeps the best parameters.
 
     Args:
-        train: the training samples.
-        held: the validation samples, which then judge which record is best; or None.
-        select: what the best record is picked by; None means the objective. Equal metrics are ordered by the loss.
+        train: objective on the training samples.
+        held: objective on the validation samples, or None. If given, it selects the best record.
+        select: criterion for the best record; None means the objective. The loss breaks ties between metrics.
     """
 
     def __init__(self, train: Objective, held: Objective | None, select: Select = None) -> None:
@@ -137,7 +139,7 @@ class Recorder:
         self.params = params
 
     def replace(self, params: Array) -> None:
-        """Replace the last record by one of other parameters (n,)."""
+        """Replace the last record by a record of other parameters (n,)."""
         history = self.history
         used = Used(history.forwards[-1], history.evaluations[-1], history.seconds[-1])
         history.best, history.best_params = self._before
@@ -146,15 +148,15 @@ class Recorder:
         self.record(params, used)
 
     def tree(self) -> dict[str, Any]:
-        """All records, the best and the last parameters, as arrays and numbers."""
+        """The records, the best parameters and the last parameters, as a tree for `popgrad.state.flatten`."""
         columns = {name: np.array(getattr(self.history, name), _TYPES.get(name)) for name in COLUMNS}
         return {**columns, "best": self.history.best, "best_params": self.history.best_params, "params": self.params}
 
     def load(self, operation: str, flat: Mapping[str, Any], n: int) -> None:
-        """Take over what `tree` gave for another run.
+        """Restore the result of `tree` from an earlier run.
 
         Raises:
-            InputError: an entry is missing, or is no array of numbers; then nothing has changed.
+            InputError: an entry is missing or is not a numeric array; this recorder is unchanged.
         """
         lists = {name: arrays.real(operation, name, flat.get(name)).tolist() for name in COLUMNS}
         frame: dict[str, Any] = {"best": 0, "best_params": self.history.best_params, "params": self.params}
@@ -165,7 +167,7 @@ class Recorder:
         self.history.best, self.history.best_params, self.params = rest["best"], rest["best_params"], rest["params"]
 
     def _key(self, record: int) -> tuple[float, ...]:
-        """What records are ordered by; the smallest is best."""
+        """The sort key of a record; the record with the smallest key is best."""
         history = self.history
         if self.select is None:
             return (history.objective[record],)
@@ -176,18 +178,18 @@ class Recorder:
 
 
 class Marks:
-    """When to record: at the first step that reaches each total of forwards.
+    """The schedule of records: a record follows the first step that reaches each total of forwards.
 
     Args:
-        record_every: forwards between records, or rising totals. None: after each epoch at first, then after ever more
-            epochs, a quarter more each time, up to a 75th of the budget; about a hundred records at most. Where the
-            budget limits the seconds, at least every 75th of these too.
-        epoch: forwards of an epoch.
-        affordable: forwards that the budget pays for; infinity if it does not say.
-        seconds: limit of the budget, or None.
+        record_every: forwards between records, or increasing totals. None: first every epoch, then at intervals that
+            grow by a quarter each time, up to 1/75 of the budget; at most about 100 records. If the budget limits the
+            seconds, a record is also due at the first whole epoch after each 1/75 of that limit.
+        epoch: forwards of one epoch.
+        affordable: forwards that the budget allows; infinity if the budget does not limit them.
+        seconds: the budget's limit in seconds, or None.
 
     Raises:
-        InputError: `record_every` is not a positive number or rising positive numbers.
+        InputError: `record_every` is neither a positive number nor a list of increasing positive numbers.
     """
 
     def __init__(
@@ -204,11 +206,11 @@ class Marks:
         self._late = self._pause
 
     def reached(self, forwards: int, seconds: float) -> bool:
-        """Whether it is time for a record."""
+        """Whether a record is due."""
         return forwards >= self._total or (seconds >= self._late and forwards >= self._whole)
 
     def advance(self, used: Used) -> None:
-        """Wait for the next mark, after a record."""
+        """Set the next mark, after a record."""
         while self._total <= used.forwards:
             self._total = next(self._totals)
         self._whole = (used.forwards // self._epoch + 1) * self._epoch
@@ -216,7 +218,7 @@ class Marks:
 
 
 def _spread(epoch: int, affordable: float) -> Iterator[float]:
-    """The totals of forwards of the default, without end."""
+    """The default totals of forwards, an infinite sequence."""
     gap = max(1, math.ceil(affordable / epoch / _EVEN_RECORDS)) if affordable < math.inf else None
     epochs = 1
     while True:
@@ -226,11 +228,11 @@ def _spread(epoch: int, affordable: float) -> Iterator[float]:
 
 
 def _totals(record_every: int | Sequence[int] | NDArray[np.integer[Any]]) -> Iterator[float]:
-    """The totals of forwards that the caller gave, without end."""
+    """The user's totals of forwards, an infinite sequence."""
     if isinstance(record_every, (Sequence, np.ndarray)):
         totals = [positive_int("fit", "each of record_every", total) for total in record_every]
         if totals != sorted(totals):
-            fail("fit", f"record_every must rise, got {record_every!r}")
+            fail("fit", f"record_every must be increasing, got {record_every!r}")
         return chain(totals, repeat(math.inf))
     every = positive_int("fit", "record_every", record_every)
     return count(every, every)
@@ -239,10 +241,10 @@ def _totals(record_every: int | Sequence[int] | NDArray[np.integer[Any]]) -> Ite
 def improving(history: History) -> bool:
     """Whether the objective was still falling when the run ended.
 
-    Three things must hold: the objective is smallest in the last tenth of the run (by forwards); the trend of its last
-    quarter falls significantly (Mann-Kendall test, one-sided, 5 %); and the last quarter lowered the objective by 1 %
-    of the whole run's gain, or by 5 % of the objective and 0.1 % of that gain. With fewer than four records after the
-    first one, the last record must be the best one.
+    Three conditions must hold, with the run measured in forwards. The smallest objective is in the last tenth of the
+    run. The objective falls significantly in the last quarter (Mann-Kendall test, one-sided, 5 %). The gain of the
+    last quarter is at least 1 % of the whole run's gain, or at least both 5 % of the objective and 0.1 % of the whole
+    run's gain. With fewer than four records after the first one, the last record must be the best one.
     """
     values, forwards = np.array(history.objective), np.array(history.forwards, np.float64)
     last = len(values) - 1
@@ -260,7 +262,7 @@ def improving(history: History) -> bool:
 
 
 def _trend(values: NDArray[np.float64]) -> float:
-    """The statistic of Mann and Kendall in standard deviations; below zero if values fall (ties make it smaller)."""
+    """The Mann-Kendall statistic in standard deviations; negative if the values fall. Ties move it toward zero."""
     n = len(values)
     pairs = np.sign(values[None, :] - values[:, None])[np.triu_indices(n, 1)]
     return float(pairs.sum() / math.sqrt(n * (n - 1) * (2 * n + 5) / 18))

@@ -1,4 +1,4 @@
-"""The training loop: an objective, a method, a budget and an order of samples make an iterator over records."""
+"""The training loop: `Trainer` applies a method to an objective within a budget, and yields records."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ Array = NDArray[Any]
 
 @final
 class Trainer:
-    """Trains parameters step by step; iterating gives the history after each record, the untrained one first.
+    """Trains parameters; iteration yields the history after each record, beginning with the untrained parameters.
 
-    `popgrad.fit` is a loop over one. A run that is stopped and resumed, at any record, gives the same bits::
+    `popgrad.fit` iterates over a trainer. A run that was stopped at any record and resumed gives the same bits as an
+    uninterrupted run::
 
         trainer = pg.Trainer(model.objective(X, y), optimizer, model.params, epochs=20)
         for history in trainer:
@@ -37,20 +38,20 @@ class Trainer:
             state = trainer.state_dict()
 
     Args:
-        objective: on the training samples.
-        method: one of `popgrad.optim` or `popgrad.search`.
-        w: (n,) where to begin; not changed.
+        objective: objective on the training samples.
+        method: a method of `popgrad.optim` or `popgrad.search`.
+        w: (n,) initial parameters; not changed.
         held: the same objective on the validation samples, or None.
-        last: where an earlier run ended, which this one continues with a new history.
+        last: last state of an earlier run, which this trainer continues with a new history.
 
     The other arguments are those of `popgrad.fit`.
 
     Attributes:
-        history: of the run so far.
-        params: (n,) of the last record.
+        history: history of the run so far.
+        params: (n,) parameters of the last record.
 
     Raises:
-        InputError: an argument does not fit.
+        InputError: an argument is invalid.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class Trainer:
         )
         self.state = method.prepare(objective, w, seed) if last is None else _copied(method, last)
         self.step = 0 if last is None else last.step
-        self._seen = 0  # samples, each pass counted
+        self._seen = 0  # samples of all batches so far
         self._seconds = 0.0
         self._done = False
         self._limit(samples, epochs, budget, record_every)
@@ -104,10 +105,10 @@ class Trainer:
             fail("fit", "the parameters of the untrained model are not finite; initialize the model anew")
 
     def _limit(self, samples: int, epochs: int | None, budget: Budget | None, record_every: Any) -> None:
-        """Decide what the run may use and when it is recorded.
+        """Set the budget and the schedule of records.
 
         Raises:
-            InputError: not even one step fits.
+            InputError: the budget does not allow one step.
         """
         began = time.perf_counter()
         cost = self.method.cost(self.objective, self.batches.at(self.step + 1), self.state)
@@ -126,24 +127,24 @@ class Trainer:
                 epochs = None
         assert budget is not None
         _check_first(budget, first, epochs, epoch)
-        self.budget, self.epochs = budget, epochs  # epochs: only if they limit the forwards
+        self.budget, self.epochs = budget, epochs  # epochs: None unless they limit the forwards
         self._marks = Marks(record_every, epoch, budget.affordable(first), budget.seconds)
 
     # --- The loop ---------------------------------------------------------------------------------------------------
 
     @property
     def history(self) -> History:
-        """Of the run so far."""
+        """The history of the run so far."""
         return self._recorder.history
 
     @property
     def params(self) -> Array:
-        """Parameters (n,) of the last record."""
+        """The parameters (n,) of the last record."""
         return self._recorder.params
 
     @property
     def used(self) -> Used:
-        """What the run has used so far."""
+        """The forwards, evaluations and seconds used so far."""
         return Used(self.objective.forwards, self.objective.evaluations, self._seconds)
 
     def __iter__(self) -> Self:
@@ -167,7 +168,7 @@ class Trainer:
         return self.history
 
     def _until_mark(self) -> Iterator[Batch]:
-        """The batches of all steps until the next record, or the end of the run."""
+        """The batches of the steps up to the next record or the end of the run."""
         meter, method, state = self.objective, self.method, self.state
         began = time.perf_counter() - self._seconds
         while not self._marks.reached(meter.forwards, self._seconds):
@@ -196,10 +197,10 @@ class Trainer:
         return f"the forwards of {passes} are used up"
 
     def move_to(self, w: Array) -> bool:
-        """Continue from other parameters (n,), and record them in place of the last ones.
+        """Continue from other parameters (n,), and record them in place of the last record.
 
         Returns:
-            False if the method cannot; then nothing has changed.
+            False if the method cannot continue from other parameters; the trainer is then unchanged.
         """
         if not self.method.move_to(self.state, w):
             return False
@@ -207,7 +208,7 @@ class Trainer:
         return True
 
     def finish(self, reason: str = "") -> None:
-        """End the run, for a reason if it has none yet, and fill in what is then known of it."""
+        """End the run, and set reason (unless it is set), last, improving and diverged in the history."""
         history, objective = self.history, self._recorder.train
         self._done = True
         history.reason = history.reason or reason
@@ -229,19 +230,19 @@ class Trainer:
         return {**fixed, **used, "step": self.step, "seen": self._seen, "seconds": self._seconds}
 
     def state_dict(self) -> dict[str, Any]:
-        """All that the run needs to go on, by dotted names: arrays (copies) and numbers."""
+        """The state of the run by dotted names: copied arrays, and numbers."""
         flat = flatten({"method": self.state, "run": self._numbers(), "records": self._recorder.tree()})
         return {name: value.copy() if isinstance(value, np.ndarray) else value for name, value in flat.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where another trainer with the same arguments stood.
+        """Continue the run of another trainer with the same arguments.
 
         Args:
-            state: what `state_dict` gave.
+            state: the result of `state_dict`.
 
         Raises:
-            InputError: the state is that of another method, of other samples, or of another batch size or seed. This
-                trainer stays as it was.
+            InputError: the state is from another method, or from a run with another number of samples, batch size or
+                seed. This trainer is unchanged.
         """
         where = "Trainer.load_state_dict"
         parts: dict[str, dict[str, Any]] = {"method": {}, "run": {}, "records": {}}
@@ -254,7 +255,7 @@ class Trainer:
         numbers = restored(where, mine, parts["run"])
         for name in ("samples", "batch_size", "seed"):
             if numbers[name] != mine[name]:
-                fail(where, f"the state was saved with {name} {numbers[name]}, and this run has {mine[name]}")
+                fail(where, f"the state was saved with {name} {numbers[name]}, but this run has {mine[name]}")
         method = restored(where, self.state, parts["method"])
         self._recorder.load(where, parts["records"], self.objective.layout.size)
         meter, self.state = self.objective, method
@@ -265,14 +266,14 @@ class Trainer:
 
 
 def _check_first(budget: Budget, first: Used, epochs: int | None, epoch: int) -> None:
-    """Fail unless the budget pays for the first step."""
+    """Fail unless the budget allows the first step."""
     exceeded = budget.exceeded(*first)
     if exceeded == "forwards" and epochs is not None:
         least = math.ceil(first.forwards / epoch)
         fail(
             "fit",
             f"one step costs {first.forwards:,} forwards, more than the {budget.limit('forwards')} of epochs={epochs}; "
-            f"give epochs >= {least}, or a budget in place of epochs",
+            f"pass epochs >= {least}, or a budget instead of epochs",
         )
     if exceeded is not None:
         cost = str(Budget(first.forwards, first.evaluations))
@@ -282,5 +283,5 @@ def _check_first(budget: Budget, first: Used, epochs: int | None, epoch: int) ->
 def _copied(method: Method, last: Last) -> Any:
     """A copy of the state in which an earlier run ended."""
     if method.kind == "search" and method != last.method:
-        fail("fit", f"resume must be of a run with the same settings, {method!r}, got {last.method!r}")
+        fail("fit", f"resume must be from a run with the same settings, {method!r}, got {last.method!r}")
     return restored("fit", last.state, flatten(last.state))
