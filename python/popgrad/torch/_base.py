@@ -10,6 +10,8 @@ from typing import Any, ClassVar, NoReturn, cast
 
 import torch
 from torch._compile import _disable_dynamo
+from torch.autograd import profiler
+from torch.compiler import is_compiling
 from torch.optim import optimizer as hooks
 
 from popgrad import _core
@@ -36,7 +38,6 @@ BETAS: Names = {"betas": ("beta1", "beta2"), "eps": "epsilon"}
 _LEAST = 5e-324  # what a rule that must not divide by zero gets for an epsilon of zero
 # Looked up once: after a backward pass, every lookup in a module is a cache miss.
 _GLOBAL_PRE_HOOKS, _GLOBAL_POST_HOOKS = hooks._global_optimizer_pre_hooks, hooks._global_optimizer_post_hooks
-_PROFILER, _is_compiling = torch.autograd.profiler, torch.compiler.is_compiling
 # Arguments that are taken for the sake of compatibility; they choose nothing here.
 _WITHOUT_EFFECT = ("foreach", "fused", "capturable", "differentiable", "initial_accumulator_value")
 
@@ -319,8 +320,8 @@ class Optimizer(torch.optim.Optimizer):
             or self._optimizer_step_post_hooks
             or _GLOBAL_PRE_HOOKS
             or _GLOBAL_POST_HOOKS
-            or _PROFILER._is_profiler_enabled
-            or _is_compiling()
+            or profiler._is_profiler_enabled
+            or is_compiling()
         ):
             return _hooked_step(self) if closure is None else _hooked_step(self, closure)
         return self._step(closure)
