@@ -245,6 +245,19 @@ def test_a_resumed_fit_is_the_uninterrupted_one(name, stop, validation):
     assert resumed.seconds[:stop] == trainer.history.seconds[:stop]
 
 
+def test_what_a_trainer_refuses():
+    model, X, y = small()
+    for arguments, message in (
+        ((model, optim.Adam(), model.params), "objectives must be popgrad.Objective, .* got MLP"),
+        ((model.objective(X, y), "adam", model.params), "method must be one of popgrad.optim or popgrad.search"),
+        ((model.objective(X, y), optim.Adam(), model.params[1:]), "layout must add up to 50 parameters, got 51"),
+    ):
+        with pytest.raises(pg.InputError, match=message):
+            pg.Trainer(*arguments)
+    with pytest.raises(pg.InputError, match=r"\[fit\] seed must be a whole number >= 0, got -1"):
+        pg.fit(model, X, y, optimizer=optim.Adam(), validation=0.5, seed=-1)
+
+
 def test_what_a_trainer_does_not_resume():
     model, X, y = small()
     objective = model.objective(X, y)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from popgrad.budget import Budget
-from popgrad.checks import fail
+from popgrad.checks import fail, whole_seed
 from popgrad.method import Method
 from popgrad.metrics import Metric
 from popgrad.models import Model
@@ -100,6 +100,7 @@ def fit(
         InputError: an argument is invalid; the model is unchanged.
     """
     _check_kinds(model, optimizer)
+    seed = whole_seed("fit", seed)
     callbacks = _checked_callbacks(callbacks)
     last = _checked_last(resume, optimizer, model.params) if isinstance(resume, History) else None
     train, held = divided(model, X, y, sample_weight, validation, seed, objective)

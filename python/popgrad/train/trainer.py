@@ -70,6 +70,8 @@ class Trainer:
         racing: Racing | None = None,
         last: Last | None = None,
     ) -> None:
+        if not isinstance(method, Method):
+            fail("Trainer", f"method must be one of popgrad.optim or popgrad.search, got {method!r}")
         if select is not None:
             one_of("fit", "select", select, ("loss", "metric"))
         seed = whole_seed("fit", seed)
@@ -97,6 +99,9 @@ class Trainer:
 
     @staticmethod
     def _check_objectives(objective: Objective, held: Objective | None, w: Array) -> None:
+        if not isinstance(objective, Objective) or not isinstance(held, (Objective, type(None))):
+            got = type(held if isinstance(objective, Objective) else objective).__name__
+            fail("Trainer", f"objectives must be popgrad.Objective, such as model.objective(X, y), got {got}")
         objective.layout.check_vector("fit", len(w))
         objective.check("fit", w=w)
         if held is not None:
