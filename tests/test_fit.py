@@ -104,7 +104,7 @@ def test_searches_train_a_network_without_gradient(name):
 def test_gradients_of_a_network_without_any_are_refused(name):
     model, X, y = small()
     model = pg.MLP([4, 6, 3], activation="step")
-    with pytest.raises(pg.InputError, match=r"\[fit\] activation 'step' has no gradient. Train it with a search"):
+    with pytest.raises(pg.InputError, match=r"\[fit\] activation 'step' has no gradient. Train the model with a"):
         pg.fit(model, X, y, optimizer=optim.REGISTRY[name]())
 
 
