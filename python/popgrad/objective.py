@@ -91,7 +91,7 @@ class Objective(ABC):
 
     @abstractmethod
     def values(self, population: Population, batch: Batch = ALL) -> Floats:
-        """Values (P,) of all candidates on the same samples; smaller is better, and infinity replaces non-finite values.
+        """Values (P,) of all candidates on the same samples; smaller is better, and non-finite values become inf.
 
         Args:
             population: (P, n), with the dtype `dtype`; an array is C-contiguous. Do not change it.
