@@ -18,7 +18,7 @@ const Kernels& kernels();
 const Bfloat16Fns* bfloat16_kernels();
 const char* bfloat16_name();
 
-// One update of every tensor of a list. `fields` holds most_fields numbers, of which the rule names the first. A rule's
+// One update of every tensor of a list. `fields` holds most_fields numbers; the rule names the first ones. A rule's
 // first `kept` fields come from StepArgs::kept and go back there.
 void step(const StepRule&, const double* fields, const StepArgs<float>* tensors, size_t count);
 void step(const StepRule&, const double* fields, const StepArgs<double>* tensors, size_t count);

@@ -7,33 +7,33 @@
 
 namespace popgrad {
 
-// What any rule can have done in its sweep. In this order: g *= scale; g is limited to [-clip, clip];
-// g += l2 * w; w -= decay * w; the rule; w moves towards zero by l1 (and stays there if it would pass it);
-// the average of the weights, where there is one, moves to w by the share mix.
+// Options that act around a rule in its sweep, in this order: g *= scale; g is clipped to [-clip, clip]; g += l2 * w;
+// w -= decay * w; the rule; w moves toward zero by l1, but not past zero; the average of the weights, if there is one,
+// moves toward w by the share mix.
 struct StepExtras {
   double scale, clip, l2, decay, l1, mix;
 };
 
 inline constexpr int most_states = 4;
-inline constexpr size_t packed_block = 256;  // values in bytes that share one scale
+inline constexpr size_t packed_block = 256;  // 8-bit values that share one scale
 
-// How the states of a tensor are stored: as numbers of T, or (float only) in fewer bits, rounded up or down by chance.
+// Storage of a tensor's states: as T, or (float only) in fewer bits with stochastic rounding.
 enum class Packing { none, bfloat16, bytes };
 
-// One tensor whose parameters are to be updated in place.
+// One tensor to update in place.
 template <class T>
 struct StepArgs {
   T* w;
   const T* g;
   void* state[most_states];    // n values each
-  float* scales[most_states];  // bytes: one for every packed_block values
+  float* scales[most_states];  // 8-bit states: one per packed_block values
   T* average;                  // of the weights, or null
-  double* kept;                // what the rule keeps for the tensor as a whole
+  double* kept;                // the numbers that the rule keeps per tensor
   size_t n;
   const StepExtras* extras;  // or null
   Packing packing;
-  bool adapt;      // whether a rule that sums over the tensor is to see the sums, or zeros
-  uint32_t noise;  // what the rounding by chance is a function of, beside the element's number
+  bool adapt;      // false: a rule with sums gets zeros in place of the sums
+  uint32_t noise;  // seeds the stochastic rounding, together with the element's index
 };
 
 template <class T>
@@ -41,14 +41,14 @@ using StepFn = void (*)(const double* fields, const StepArgs<T>&, size_t begin, 
 template <class T>
 using MeasureFn = void (*)(const double* fields, const StepArgs<T>&, size_t begin, size_t end, double* sums);
 
-// Rules with `sums` > 0 take two sweeps: the first adds those sums over a tensor (or over all of them), `settle` makes
-// the fields of the second from them. The first `kept` fields are what it remembers, and live in StepArgs::kept.
+// Rules with `sums` > 0 take two sweeps. The first computes sums over a tensor (or over all tensors), from which
+// `settle` computes the fields of the second. The first `kept` fields persist between steps, in StepArgs::kept.
 struct StepRule {
   const char* name;
   const char* fields;
   int states, sums, kept;
-  bool whole;    // the sums go over all tensors
-  int positive;  // bit k: state k is never negative; -1: its states do not fit in bytes
+  bool whole;    // the sums are over all tensors
+  int positive;  // bit k: state k is never negative; -1: the states cannot be stored in 8 bits
   StepFn<float> f32;
   StepFn<double> f64;
   MeasureFn<float> measure_f32;
@@ -63,12 +63,12 @@ template <class T>
 struct MoveArgs {
   T* out[2];
   const T* source[4];
-  size_t source_stride[4];  // n, or 0 where one row serves every member
-  const int64_t* row[4];    // which row of the source a member uses; null: the one with its own number
+  size_t source_stride[4];  // n, or 0 if all members share one row
+  const int64_t* row[4];    // row of the source that each member uses; null: row k for member k
   const double* fields;
-  size_t field_stride;       // fields per member, or 0 where all share them
+  size_t field_stride;       // fields per member, or 0 if all members share the fields
   const int64_t* chosen;     // one coordinate per member, or null
-  const uint32_t* identity;  // the number of the member in the random numbers; null: its own number
+  const uint32_t* identity;  // member index that seeds the random numbers; null: k for member k
   uint64_t seed;
   uint32_t stream, generation;
   size_t n;
@@ -92,13 +92,13 @@ struct Layer {
 };
 inline constexpr int no_activation = -1;
 
-// The layers from the inputs to the raw outputs. Their parameters follow one another in the same order.
+// The layers from the inputs to the raw outputs. Their parameters are consecutive, in the same order.
 struct Shape {
   const Layer* layers;
   int count;
 };
 
-// Samples, read where they lie: sample i is row rows[i] (or i, where rows is null) of X and y.
+// Samples, read in place: sample i is row rows[i] of X and y, or row i if rows is null.
 template <class T>
 struct Batch {
   const T* X;
@@ -114,11 +114,11 @@ struct Dropout {
   uint32_t step;
 };
 
-// Population sums over samples that are packed in blocks of block_samples, side by side in lanes: input i of a block
-// is at X[i * lanes + lane]. A last block that is not full has as many lanes as whole vectors need.
+// Samples for evaluating a population, packed in blocks of block_samples, one sample per lane: input i of a block is at
+// X[i * lanes + lane]. In a partial last block, the number of lanes is rounded up to whole vectors.
 template <class T>
 struct Packed {
-  const T* X;       // (blocks, inputs, lanes); every block has the room of a full one
+  const T* X;       // (blocks, inputs, lanes); every block is allocated in full size
   const T* y;       // (blocks, y_width, lanes)
   const T* weight;  // (blocks, lanes); zero for lanes past the end
   const uint32_t*
@@ -126,7 +126,7 @@ struct Packed {
   int64_t samples, inputs, y_width;
 };
 
-// One candidate whose first layer is not stored: it is the layer of the center plus a matrix of low rank.
+// One candidate whose first layer is not stored: the layer is that of the center plus a low-rank matrix.
 template <class T>
 struct Moved {
   const T* start;      // (blocks, outputs of the layer, lanes): the layer at the center
@@ -141,14 +141,14 @@ struct Moved {
 
 template <class T>
 struct NetworkFns {
-  // Elements of scratch memory, aligned to 64 bytes, that every function except gradient needs.
+  // Number of elements of scratch memory, aligned to 64 bytes, for every function except gradient.
   size_t (*scratch)(const Shape&);
   // X may be null.
   void (*pack)(const Batch<T>&, int64_t block, T* X, T* y, T* weight);
   // Sum of weight * score over the blocks [first, last).
   double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
-  // The same of several scores in one pass: sums[k] of score k, with the weights and targets of data[k]. The inputs are
-  // those of data[0]. Raw outputs are written into out (samples, outputs) unless it is null.
+  // The same for several scores in one pass: sums[k] for score k, with the weights and targets of data[k] and the
+  // inputs of data[0]. Writes raw outputs to out (samples, outputs) unless out is null.
   void (*measure)(const Shape&, const int* scores, const Packed<T>* data, int count, const T* w, int64_t first,
                   int64_t last, double* sums, T* out, T* scratch);
   // The next three functions evaluate many candidates near a center w. The first layer at the center, for one block:
@@ -193,7 +193,7 @@ struct RowFns {
                  size_t end);
 };
 
-// The noise of candidates that are not stored (kernels/random.h), bit-equal on every instruction set.
+// The noise of candidates that are not stored (kernels/random.h), with the same bits on every instruction set.
 template <class T>
 struct NoiseFns {
   // out[i - begin] = coordinate i of a member's noise; begin is a multiple of noise_piece.
@@ -207,11 +207,11 @@ struct NoiseFns {
                   T* out);
 };
 
-// Evaluation with products of bfloat16 numbers summed in float, for processors with instructions for them. Weights,
-// inputs and hidden values are rounded to the nearest bfloat16 number; everything else is float.
+// Evaluation with bfloat16 products summed in float, for processors with such instructions. Weights, inputs and hidden
+// values are rounded to the nearest bfloat16 number; all other values are float.
 struct Bfloat16Fns {
-  bool (*works)();                   // whether a product comes out right on this processor
-  int64_t (*words)(int64_t inputs);  // of one sample, padding included
+  bool (*works)();                   // whether products are correct on this processor
+  int64_t (*words)(int64_t inputs);  // words per sample, padding included
   size_t (*scratch)(const Shape&);
   void (*pack)(const Batch<float>&, int64_t block, uint32_t* words);
   double (*evaluate)(const Shape&, int score, const float* w, const Packed<float>&, int64_t first, int64_t last,
@@ -220,14 +220,14 @@ struct Bfloat16Fns {
                   float* out, float* scratch);
 };
 
-inline constexpr size_t noise_piece = 256;    // coordinates of a member that are drawn together
-inline constexpr int64_t block_samples = 64;  // samples side by side; part of the order in which sums are taken
+inline constexpr size_t noise_piece = 256;    // coordinates of a member per call of the generator
+inline constexpr int64_t block_samples = 64;  // samples per block; determines the order of sums
 
 struct Kernels {
   const char* name;
   const StepRule* steps;
   int step_count;
-  const StepRule* plain;  // plain[k]: as little arithmetic as k states can have, to compare bandwidths with
+  const StepRule* plain;  // plain[k]: k states with minimal arithmetic, a reference for bandwidth
   const MoveRule* moves;
   int move_count;
   const Activation* activations;

@@ -221,7 +221,10 @@ NO_NETWORK = {
     "names": ({"weight": W, "bias": B}, r"holds '(weight|bias)'; expected names such as '0.weight' and '0.bias'"),
     "other_kind": ({"0.weight": W, "0.scale": B}, r"holds '0.scale'; expected names such as"),
     "digit": ({"².weight": W, "².bias": B}, r"expected names such as '0.weight'"),
-    "apart": ({"0.weight": W, "0.bias": B, "2.weight": W, "2.bias": B}, r"the layers of .* do not follow one another"),
+    "apart": (
+        {"0.weight": W, "0.bias": B, "2.weight": W, "2.bias": B},
+        r"sizes of consecutive layers .* do not match",
+    ),
     "float16": ({"0.weight": W.astype(np.float16), "0.bias": B.astype(np.float16)}, r"unknown dtype 'float16'"),
 }
 

@@ -104,11 +104,11 @@ def test_searches_train_a_network_without_gradient(name):
 def test_gradients_of_a_network_without_any_are_refused(name):
     model, X, y = small()
     model = pg.MLP([4, 6, 3], activation="step")
-    with pytest.raises(pg.InputError, match=r"\[fit\] activation 'step' has no gradient. Train it with a search"):
+    with pytest.raises(pg.InputError, match=r"\[fit\] activation 'step' has no gradient. Train the model with a"):
         pg.fit(model, X, y, optimizer=optim.REGISTRY[name]())
 
 
-def test_objective_is_what_a_search_minimises_and_what_picks_the_best():
+def test_objective_is_what_a_search_minimizes_and_what_picks_the_best():
     X, y = real("wine")
     model = pg.MLP([13, 6, 3])
     budget = pg.Budget(evaluations=1500)

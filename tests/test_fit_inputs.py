@@ -102,7 +102,7 @@ BAD = {
     "y_length": ({"y": [0, 1]}, r"\[fit\] y must have one entry per row of X, 20"),
     "y_label": ({"y": np.full(20, 3)}, r"\[fit\] labels must be whole numbers in \[0, 3\), got 3 in row 0"),
     "y_text": ({"y": ["a"] * 20}, r"\[fit\] y must hold one label for each of the model's 3 classes, got 1: 'a'"),
-    "weight": ({"sample_weight": -np.ones(20)}, r"\[fit\] sample_weight must be finite, none below zero"),
+    "weight": ({"sample_weight": -np.ones(20)}, r"\[fit\] sample_weight must be finite, >= 0 and not all zero"),
     "epochs_zero": ({"epochs": 0}, r"\[fit\] epochs must be a whole number >= 1, got 0"),
     "epochs_float": ({"epochs": 1.5}, r"epochs must be a whole number >= 1, got 1.5"),
     "batch_zero": ({"batch_size": 0}, r"batch_size must be a whole number >= 1, got 0"),

@@ -111,12 +111,12 @@ BAD = {
     "numbers": (call(metric="r2"), r"r2 needs numeric targets; a model with loss 'cross_entropy' has labels"),
     "one_label": (
         call("binary_cross_entropy", metric="f1_macro"),
-        r"f1_macro needs one label a sample; a model with loss 'binary_cross_entropy' has 3",
+        r"f1_macro needs one label per sample; a model with loss 'binary_cross_entropy' has 3",
     ),
     "level": (call("mse", metric=("quantile", 1.0)), r"the level of quantile must be in \(0, 1\), got 1.0"),
     "level_nan": (call("mse", metric=("quantile", np.nan)), r"the level of quantile must be in \(0, 1\), got nan"),
     "level_text": (call("mse", metric=("quantile", "0.5")), r"the level of quantile must be in \(0, 1\), got '0.5'"),
-    "level_other": (call(metric=("auc", 0.5)), r"only quantile takes a level, got \('auc', 0.5\)"),
+    "level_other": (call(metric=("auc", 0.5)), r"only quantile accepts a level, got \('auc', 0.5\)"),
     "triple": (call("mse", metric=("quantile", 0.5, 1)), r"unknown metric \('quantile', 0.5, 1\)"),
     "one_class": (call(y=np.ones(90), metric="auc"), r"auc needs samples of at least two classes"),
     "one_class_weighs": (
@@ -197,5 +197,5 @@ def test_auc_of_one_class_is_refused_by_fit_before_work():
 
 def test_a_race_needs_members_that_are_stored():
     model = pg.MLP([4, 2])
-    with pytest.raises(pg.InputError, match=r"\[race\] population must be stored here"):
+    with pytest.raises(pg.InputError, match=r"\[race\] population must be an array"):
         pg.race(model, pg.Perturbations(model.params, 0.1, 4, 0), np.ones((9, 4)), np.zeros(9, int))

@@ -164,7 +164,7 @@ BAD = {
     # Weights.
     "weight_length": (lambda: network().loss(X4, Y3, Y3[:3]), r"sample_weight must have shape \(5,\), got \(3,\)"),
     "weight_number": (lambda: network().loss(X4, Y3, 1.0), r"sample_weight must have shape \(5,\), got \(\)"),
-    "weight_negative": (lambda: network().loss(X4, Y3, Y3 - 1), r"sample_weight must be finite, none below zero"),
+    "weight_negative": (lambda: network().loss(X4, Y3, Y3 - 1), r"sample_weight must be finite, >= 0 and not all zero"),
     "weight_zero": (lambda: network().loss(X4, Y3, 0 * Y3), r"sample_weight must be .* not all zero"),
     "weight_nan": (lambda: network().gradient(X4, Y3, NAN[:, 1]), r"\[MLP.gradient\] sample_weight must be finite"),
     "weight_infinite": (lambda: network().loss(X4, Y3, Y3 + np.inf), r"sample_weight must be finite"),

@@ -51,7 +51,7 @@ def test_layouts_refuse(shapes, message):
         pg.Layout(shapes)
 
 
-# --- A model of one's own -----------------------------------------------------------------------------------------
+# --- A user's own model --------------------------------------------------------------------------------------------
 
 
 class Line(pg.Model):
@@ -117,7 +117,7 @@ def line():
     ids=lambda method: method.described(),
 )
 @pytest.mark.parametrize("chosen", [{}, {"validation": 0.25, "batch_size": 16}])
-def test_a_model_of_ones_own_is_trained(method, chosen):
+def test_a_users_own_model_is_trained(method, chosen):
     model, X, y = line()
     history = pg.fit(model, X, y, optimizer=method, budget=pg.Budget(forwards=200_000), **chosen)
     assert history.loss[history.best] < 0.01 * history.loss[0]
@@ -192,7 +192,7 @@ def test_what_is_asked_for_is_charged(method, forwards, evaluations, batch):
     assert cost.evaluations >= meter.evaluations
 
 
-def test_a_loop_of_ones_own_is_that_of_fit():
+def test_a_users_own_loop_is_that_of_fit():
     model, X, y = small()
     other = copy.deepcopy(model)
     history = pg.fit(model, X, y, optimizer=optim.SAM(optim.Adam()), batch_size=None, epochs=40, record_every=10**9)

@@ -254,9 +254,9 @@ def test_choices_refuse(name):
 
 def test_one_epsilon_at_least_keeps_from_dividing_by_zero():
     assert optim.Adam(epsilon=0.0, epsilon_root=1e-8)
-    with pytest.raises(pg.InputError, match="epsilon must be > 0 where epsilon_root is 0"):
+    with pytest.raises(pg.InputError, match="epsilon must be > 0 if epsilon_root is 0"):
         optim.Adam(epsilon=0.0)
-    with pytest.raises(pg.InputError, match="epsilon must be > 0 where epsilon_outside is 0"):
+    with pytest.raises(pg.InputError, match="epsilon must be > 0 if epsilon_outside is 0"):
         optim.AdaMax(epsilon=0.0)
 
 

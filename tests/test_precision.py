@@ -286,7 +286,7 @@ class TestErrors:
     def test_noise_of_low_rank_is_float32_with_a_note(self):
         model, _, X, y = problem([9, 6, 3])
         members = pg.Perturbations(model.params, 0.1, 34, 5, rank=1, layout=model.layout)
-        with pytest.warns(UserWarning, match="noise of low rank is evaluated in float32"):
+        with pytest.warns(UserWarning, match="low-rank noise is evaluated in float32"):
             half = model.evaluate(members, X, y, precision="bfloat16")
         assert np.array_equal(half, model.evaluate(members, X, y))
         with pytest.raises(ValueError, match="X must have 9 columns"):  # and no note before an error
@@ -323,7 +323,7 @@ def test_without_such_a_processor_it_is_float32_with_a_note(isa):
     first, second = run.stdout.splitlines()
     if isa in ("baseline", "avx2", "avx512"):
         assert first == f"{isa} None True"
-        why = f"the instruction set in use, {isa}, has no products of bfloat16: evaluated in float32"
+        why = f"the instruction set in use, {isa}, has no bfloat16 products; evaluated in float32"
         assert second == str([f"[MLP.evaluate] precision='bfloat16': {why}"]) + " True"
     else:
         assert first == f"avx512 {isa} False"

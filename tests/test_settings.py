@@ -73,7 +73,7 @@ def test_allowed(allowed):
         ({"mode": "too"}, "unknown mode 'too'. Did you mean 'two'? Known: one, two"),
         ({"mode": 1}, "unknown mode 1. Known: one, two"),
         ({"epsilon": -1.0}, "epsilon must be a finite number >= 0, got -1.0"),
-        ({"epsilon": 0.0}, "epsilon must be > 0 where epsilon_root is 0, got 0"),
+        ({"epsilon": 0.0}, "epsilon must be > 0 if epsilon_root is 0, got 0"),
     ],
 )
 def test_refused(change, message):

@@ -79,7 +79,7 @@ def test_refuses_states_that_do_not_fit():
     optimizer = pt.Adam(params := parameters())
     drive(1, optimizer)
     optimizer.state[params[0]]["exp_avg"] = torch.zeros(3)
-    with pytest.raises(pg.InputError, match=r"\[Adam\] the state exp_avg of a parameter of shape \(5, 7\) is \(3,\)"):
+    with pytest.raises(pg.InputError, match=r"\[Adam\] the state exp_avg must have shape \(5, 7\), got \(3,\)"):
         drive(1, optimizer)
 
 
@@ -94,7 +94,7 @@ def test_refuses_states_that_do_not_fit():
         ("AdamW", {"capturable": True}, "capturable must be False"),
         ("SGD", {"differentiable": True}, "differentiable must be False"),
         ("SGD", {"momentum": 1.5}, "momentum must be in"),
-        ("SGD", {"nesterov": True}, "nesterov needs a momentum"),
+        ("SGD", {"nesterov": True}, "nesterov requires momentum > 0"),
         ("RMSprop", {"alpha": 1.5}, "alpha must be in"),
         ("Rprop", {"etas": (0.5, 0.9)}, "etas: grow must be"),
         ("ASGD", {"lambd": -1}, "lambd must be a finite number >= 0"),

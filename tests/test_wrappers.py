@@ -97,7 +97,7 @@ def test_sam_stays_where_there_is_no_way_up(gradient):
     assert optimizer.worst(w, gradient) is not w
 
 
-def test_sam_in_a_loop_of_ones_own():
+def test_sam_in_a_users_own_loop():
     optimizer = optim.SAM(optim.Momentum(0.05), rho=0.1)
     ours, theirs = np.array([1.0, -2.0, 0.5]), np.array([1.0, -2.0, 0.5])
     state = optimizer.init(ours)

@@ -1,4 +1,4 @@
-// What every binding of a step is given: a rule that knows the names of its fields, and a plan of one step.
+// The arguments of every binding of a step: a rule with the names of its fields, and a plan of one step.
 #pragma once
 
 #include <memory>
@@ -9,7 +9,7 @@
 
 namespace popgrad::bindings {
 
-// A rule and its words, as Python's interned strings. It lives as long as the process: plans point to it.
+// A rule and the names of its fields, as interned Python strings. It is never freed, since plans point to it.
 struct NamedRule {
   const StepRule* rule;
   py::tuple fields;
@@ -23,14 +23,14 @@ struct NamedRule {
   }
 };
 
-// The rule, the values of its fields, and what is done around it: all that a step needs beside the arrays.
+// The rule, the values of its fields, and the options around it: all arguments of a step except the arrays.
 struct StepPlan {
   const NamedRule& named;
   double field[most_fields] = {};
   bool has_extras;
   StepExtras extras;
 
-  // `around` is a StepExtras or None; pybind11 would look for another overload at every None if this were a pointer.
+  // `around` is a StepExtras or None. If it were a pointer, pybind11 would try another overload for every None.
   StepPlan(const NamedRule& rule, const py::dict& fields, const py::object& around)
       : named(rule), has_extras(!around.is_none()), extras(has_extras ? checked(around) : StepExtras{}) {
     const size_t count = rule.fields.size();

@@ -1,16 +1,16 @@
-// StepRule: name, states, sums, kept, positive, fields; see StepRule in table.h. positive is None if the states do not
-// fit in bytes.
-// step_rules(): {name: StepRule}    plain_rules(): (StepRule, ...), the k-th with k states and hardly any arithmetic
-// StepExtras(scale, clip, l2, decay, l1, mix): what is done around a rule, see StepExtras in table.h
-// StepPlan(rule, fields, extras): one step; fields: {name: number}, exactly those of the rule
+// StepRule: name, states, sums, kept, positive, fields; see StepRule in table.h. positive is None if the states cannot
+// be stored in 8 bits.
+// step_rules(): {name: StepRule}    plain_rules(): (StepRule, ...), rule k with k states and minimal arithmetic
+// StepExtras(scale, clip, l2, decay, l1, mix): options that act around a rule, see StepExtras in table.h
+// StepPlan(rule, fields, extras): one step; fields: {name: number}, exactly the fields of the rule
 // step(plan, w, g, state, t): one update of a flat vector, in place, without the GIL.
 //   w, g: (n,) float32 or float64
 //   state: an object with these attributes, such as popgrad.optim.State
 //     slots: (states, n) of the type of w, or of uint16 or uint8 (packed, float32 only)
 //     average: (n,) or None; needs extras             scales: (states, ceil(n / 256)) float32, with uint8
-//     layers: (L, 2) int64, lengths that add up to n and whether each is adapted    kept: (L, kept) float64
-//   t: what stochastic rounding depends on
-// sum_squares(x): in an order that does not depend on threads.
+//     layers: (L, 2) int64, sizes with sum n, and whether to adapt each layer    kept: (L, kept) float64
+//   t: seeds the stochastic rounding
+// sum_squares(x): summed in an order that does not depend on the number of threads.
 #include <limits>
 #include <string>
 #include <vector>
@@ -24,7 +24,7 @@ namespace popgrad::bindings {
 
 namespace {
 
-// One tensor for each layer of a flat vector; layers do not part the work of a rule that sums over nothing.
+// One tensor per layer of a flat vector; a rule without sums treats the vector as one tensor.
 template <class T>
 void split(std::vector<StepArgs<T>>& tensors, const StepRule& rule, const py::object& layers, const py::object& kept) {
   const py::ssize_t count = length("layers", layers);
@@ -47,7 +47,7 @@ void split(std::vector<StepArgs<T>>& tensors, const StepRule& rule, const py::ob
   if (rest.n) throw py::value_error("[_core.step] layers must add up to the parameters");
 }
 
-// The arrays around a flat vector, read by name.
+// The arrays of a state, read by attribute name.
 class Surroundings {
  public:
   explicit Surroundings(const py::object& state) : state_(state) {}
@@ -72,7 +72,7 @@ class Surroundings {
   const py::object& state_;
 };
 
-// Where the states of a flat vector lie, and how they are stored.
+// The memory and the storage type of a flat vector's states.
 template <class T>
 void set_states(StepArgs<T>& args, const StepRule& rule, const Surroundings& around, py::ssize_t n) {
   const py::object state = around.slots();
@@ -127,7 +127,7 @@ void step_bound(const StepPlan& plan, const py::object& w, const py::object& g, 
   });
 }
 
-// Made at the first call, not at the import, since it picks the instruction set. Never freed: plans point to them.
+// Created at the first call, not at import, since the call selects the instruction set. Never freed: plans point to it.
 const std::vector<NamedRule>& named(const StepRule* first, int count) {
   auto* const rules = new std::vector<NamedRule>;
   for (int k = 0; k < count; ++k) rules->emplace_back(first[k]);

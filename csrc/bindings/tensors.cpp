@@ -1,18 +1,18 @@
-// Steps of PyTorch's tensors, where they lie.
+// Steps of PyTorch tensors, in place.
 // gather(exchange, tensor, params, state, names, numbers, kept, states, adapt_vectors) -> list[TensorBatch] | None
-//   Reads parameters, gradients and state[p] as they are at this moment; nothing is cached between two steps.
-//   exchange: Tensor.__dlpack_c_exchange_api__    tensor: the class whose instances it can read
+//   Reads the current parameters, gradients and state[p]; nothing is cached between steps.
+//   exchange: Tensor.__dlpack_c_exchange_api__    tensor: the class whose instances exchange can read
 //   params: parameters; those without a gradient are skipped    state: {parameter: {name: tensor}}
-//   names: of the entries in state[p] that are needed: `numbers` that are the same for all tensors of a batch (such as
-//   the steps done), `kept` that each tensor has of its own, and `states` as large as the parameter.
-//   None: something is missing, or is not dense, of one type and laid out alike; then look closer.
-// TensorBatch: tensors of one type whose numbers are equal, which one native call updates.
-//   params; is_double; values(): the numbers as they are now, None if another step has made them differ since
-//   split(): the same tensors, each in a batch of its own
+//   names: the required entries of state[p]: `numbers` shared by all tensors of a batch (such as the step count),
+//   `kept` numbers per tensor, and `states` with the shape of the parameter. None: an entry is missing, or a tensor is
+//   not dense or differs in type or memory order.
+// TensorBatch: tensors with the same type and equal numbers, which one native call updates.
+//   params; is_double; values(): the current numbers, or None if another step has made them unequal
+//   split(): the same tensors, one per batch
 //   step(plan, after): updates parameters and states without the GIL, then sets the numbers to `after`.
-//   TensorBatch(is_double, numbers, kept, states, rows, params, alive): the same for tensors given by address, where
-//   PyTorch has no exchange table. A row: size, whether adapted, addresses of parameter, gradient and states, then
-//   address and kind (0 float32, 1 float64, 2 int64) of every number.
+//   TensorBatch(is_double, numbers, kept, states, rows, params, alive): a batch of tensors given by address, for
+//   versions of PyTorch without an exchange table. A row: size, whether to adapt, addresses of parameter, gradient and
+//   states, then address and kind (0 float32, 1 float64, 2 int64) of each number.
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -29,8 +29,8 @@ namespace popgrad::bindings {
 
 namespace {
 
-// The part that is needed of DLPack's exchange table, which lets a tensor be read without knowing its library:
-// github.com/dmlc/dlpack, dlpack.h, version 1.3.
+// The required part of DLPack's exchange table, which reads tensors of any library: github.com/dmlc/dlpack, dlpack.h,
+// version 1.3.
 struct DlTensor {
   void* data;
   int32_t device_type, device;
@@ -60,7 +60,7 @@ struct DlExchange {
   void* stream;
 };
 
-// Whether the elements lie in the same order.
+// Whether two tensors have the same memory order.
 bool alike(const DlTensor& a, const DlTensor& b) {
   if (a.dimensions != b.dimensions) return false;
   bool strides = true;
@@ -71,11 +71,11 @@ bool alike(const DlTensor& a, const DlTensor& b) {
   return strides || a.size() == 0;
 }
 
-// Whether the elements fill a piece of memory, each once, in whatever order.
+// Whether the elements fill a block of memory without gaps or overlap, in any order.
 bool dense(const DlTensor& a) {
   constexpr int most = 64;
   if (a.size() == 0) return true;
-  int order[most], used = 0;  // dimensions that matter, from the shortest stride to the longest
+  int order[most], used = 0;  // dimensions larger than 1, from the shortest stride to the longest
   for (int d = a.dimensions - 1; d >= 0; --d) {
     if (a.shape[d] == 1) continue;
     if (used == most) return false;
@@ -89,9 +89,9 @@ bool dense(const DlTensor& a) {
   return true;
 }
 
-constexpr int most_numbers = 4;  // of a batch and of a tensor, each
+constexpr int most_numbers = 4;  // limit per batch, and per tensor
 
-// A number in memory that belongs to a tensor of one element.
+// A number in the memory of a one-element tensor.
 struct Number {
   enum Kind : int { float32, float64, int64 };
   void* at;
@@ -126,7 +126,7 @@ struct Row {
   int64_t n;
   bool adapt;
   char *w, *g, *state[most_states];
-  Number number[2 * most_numbers];  // those of the batch, then those of the tensor
+  Number number[2 * most_numbers];  // numbers of the batch, then of the tensor
 };
 
 class TensorBatch {
@@ -154,7 +154,7 @@ class TensorBatch {
     alive_.push_back(std::move(alive));
   }
 
-  // Whether the numbers of a tensor are those of this batch.
+  // Whether the numbers of a tensor equal the numbers of this batch.
   bool takes(bool of_doubles, const Row& row) const {
     if (of_doubles != is_double) return false;
     for (int k = 0; k < numbers_; ++k)
@@ -171,7 +171,7 @@ class TensorBatch {
     for (py::object& object : alive) alive_.push_back(std::move(object));
   }
 
-  // Whether some of the parameters share memory, so that one call must not update them side by side.
+  // Whether parameters share memory, so that one call must not update them in parallel.
   bool overlaps() const {
     if (rows_.size() < 2) return false;
     std::vector<std::pair<char*, char*>> ranges;
@@ -184,7 +184,7 @@ class TensorBatch {
       if (ranges[k].first < ranges[k - 1].second) return true;
     return false;
   }
-  // The same tensors, each in a batch of its own.
+  // The same tensors, one per batch.
   py::list split() const {
     py::list into;
     for (size_t k = 0; k < rows_.size(); ++k) {
@@ -253,18 +253,18 @@ class TensorBatch {
   std::vector<py::object> alive_;  // what the rows point to
 };
 
-// Looks up one key of a dictionary after the other. They are mostly in its own order: then nothing is hashed, which for
-// a tensor is a function of Python.
+// Looks up several keys of a dictionary. If the keys are in the order of the dictionary, which is usual, no key is
+// hashed: the hash of a tensor is a Python function.
 class InOrder {
  public:
   explicit InOrder(PyObject* dict) : dict_(dict) {}
 
-  // Borrowed; null where there is none.
+  // A borrowed reference; null if the key is missing.
   PyObject* operator[](PyObject* wanted) {
     PyObject* const found = next(wanted);
     return found ? found : PyDict_GetItemWithError(dict_, wanted);
   }
-  // The same, where it is the next one.
+  // The same, if the key is the next one in the dictionary.
   PyObject* next(PyObject* wanted) {
     Py_ssize_t position = position_;
     PyObject *key, *value;
@@ -284,7 +284,7 @@ class Reader {
 
   bool is_tensor(PyObject* object) const { return PyObject_TypeCheck(object, tensor_); }
 
-  // In the computer's memory.
+  // In CPU memory.
   bool read(PyObject* object, DlTensor& out) const {
     if (!is_tensor(object)) return false;
     if (api_->read(object, &out)) {
@@ -294,13 +294,13 @@ class Reader {
     return out.in_memory();
   }
 
-  // With the same type and order as w.
+  // With the same type and memory order as w.
   bool read_like(PyObject* object, const DlTensor& w, DlTensor& out) const {
     return read(object, out) && out.is_float(w.bits) && alike(w, out) && plain(object, out);
   }
 
-  // PyTorch has tensors whose minus sign is not yet in their memory. They are views of complex numbers, so that only
-  // those with a single element can be dense; and backward passes do leave such gradients.
+  // PyTorch has tensors with a pending negation, which their memory does not show. They are views of complex numbers,
+  // so that only one-element tensors among them are dense. Backward passes produce such gradients.
   bool plain(PyObject* object, const DlTensor& read) const {
     const int64_t n = read.size();
     if (n != 1) return n == 0 || read.address();
@@ -323,14 +323,14 @@ class Reader {
   PyTypeObject* const tensor_;
 };
 
-// Which entries of state[p] are needed.
+// The required entries of state[p].
 struct Wanted {
   py::tuple names;
   int numbers, kept, states;
   bool adapt_vectors;
 };
 
-// Whether a parameter, its gradient and its state are as a row needs them.
+// Whether a parameter, its gradient and its state meet the requirements of a row.
 bool read_row(const Reader& reader, const Wanted& wanted, PyObject* param, PyObject* gradient, PyObject* state,
               Row& row, bool& is_double, std::vector<py::object>& alive) {
   DlTensor w, other;

@@ -1,5 +1,5 @@
-// Activation functions: value(z), and slope(z, a) = the derivative at z where a = value(z) is at hand.
-// Each passes NaN through, so that a broken network is never mistaken for a good one.
+// Activation functions: value(z), and slope(z, a), the derivative at z, given a = value(z).
+// All propagate NaN, so that a broken network is never mistaken for a good one.
 #pragma once
 
 #include "math.h"
@@ -73,7 +73,7 @@ struct Sine {
 };
 
 template <class T>
-struct Step {  // Heaviside; its derivative is zero wherever it exists, so asking for a gradient is an error
+struct Step {  // Heaviside; the derivative is zero wherever it exists, so that a request for a gradient is an error
   static POPGRAD_HD T value(T z) { return z > T(0) ? T(1) : z <= T(0) ? T(0) : z; }
   static POPGRAD_HD T slope(T, T) { return T(0); }
 };

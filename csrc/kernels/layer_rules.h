@@ -1,22 +1,21 @@
-// Update rules that look at a whole tensor before they move it: two sweeps, with a settlement in between.
-//   measure   first sweep: may change the states, never w; what it puts into `sums` is added over the tensor
-//   settle    in double, once per tensor: the sums become members; the first `kept` members are remembered
+// Update rules that depend on sums over a whole tensor. Each takes two sweeps:
+//   measure   first sweep: may change the states, but not w; its terms in `sums` are summed over the tensor
+//   settle    once per tensor, in double: computes members from the sums; the first `kept` members persist
 //   ()        second sweep, as in step_rules.h
-// A tensor that is not to be adapted shows sums of zero. `whole`: the sums go over all tensors, which then share
-// one settlement.
+// The sums of a tensor that is not adapted are zero. `whole`: the sums are over all tensors, and settle is called once.
 #pragma once
 
 #include "math.h"
 
 namespace popgrad::POPGRAD_TARGET {
 
-// The factor |w| / |u| of a layer; 1 where either is zero.
+// The factor |w| / |u| of a layer; 1 if either norm is zero.
 POPGRAD_HD double trust_ratio(double weights, double update) {
   return weights > 0 && update > 0 ? sqrt(weights / update) : 1.0;
 }
 
-// LARS. You, Gitman & Ginsburg 2017, arXiv:1708.03888, Algorithm 1. s = {v}; the decay belongs to the update whose norm
-// is taken. ratio is set by settle: trust |w| / (|g| + decay |w|).
+// LARS. You, Gitman & Ginsburg 2017, arXiv:1708.03888, Algorithm 1. s = {v}; the update includes the decay. settle
+// computes ratio = trust |w| / (|g| + decay |w|).
 template <class T>
 struct Lars {
   static constexpr int states = 1, sums = 2, fades = 1;
@@ -36,8 +35,7 @@ struct Lars {
   }
 };
 
-// LAMB. You et al. 2020, arXiv:1904.00962, Algorithm 2. s = {m, v}; rate = learning_rate times |w| / |update|,
-// which settle puts in.
+// LAMB. You et al. 2020, arXiv:1904.00962, Algorithm 2. s = {m, v}; settle multiplies rate by |w| / |update|.
 template <class T>
 struct Lamb {
   static constexpr int states = 2, sums = 2;
@@ -56,8 +54,8 @@ struct Lamb {
   POPGRAD_HD void operator()(T& w, T, T* s) const { w -= rate * update(w, s); }
 };
 
-// NovoGrad. Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1: one second moment for a whole layer, kept as v.
-// s = {m}; first = 1 at t = 1, where v is the squared norm itself. scale is set by settle.
+// NovoGrad. Ginsburg et al. 2019, arXiv:1905.11286, Algorithm 1: one second moment v per layer. s = {m}; first = 1 at
+// t = 1, where v is the squared norm. settle computes scale.
 template <class T>
 struct NovoGrad {
   static constexpr int states = 1, sums = 1, kept = 1, fades = 1;
@@ -74,9 +72,9 @@ struct NovoGrad {
   }
 };
 
-// Prodigy. Mishchenko & Defazio 2023, arXiv:2306.06101, Algorithm 4, in the authors' code: Adam whose learning rate is
-// an estimate d of the distance to the solution. s = {m, v, r, start}; kept: d, the largest estimate, the numerator.
-// rate = learning_rate with its bias correction; first = 1 at t = 1. step = d * rate, with the d before this step.
+// Prodigy. Mishchenko & Defazio 2023, arXiv:2306.06101, Algorithm 4, as in the authors' code: Adam whose learning rate
+// is an estimate d of the distance to the solution. s = {m, v, r, start}; kept: d, the largest estimate, the numerator.
+// rate = learning_rate with bias correction; first = 1 at t = 1; step = d * rate, with d before this step.
 template <class T>
 struct Prodigy {
   static constexpr int states = 4, sums = 2, kept = 3;

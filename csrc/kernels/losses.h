@@ -1,17 +1,17 @@
-// Losses and metrics of one sample, for a block of samples side by side.
+// Losses and metrics per sample, for a block of samples in adjacent lanes.
 //
 // z holds the network's raw outputs, output by output: z[o * lanes + i] is output o of sample i. y holds the
-// targets alike: one row of class indices for a loss over labels, else one row per output. A score writes
-// value[i] for every sample, and, unless slope is null, d value[i] / d z into slope (which may be z itself).
+// targets in the same layout: one row of class indices for a loss over labels, otherwise one row per output. A score
+// writes value[i] for each sample and, unless slope is null, d value[i] / d z into slope, which may alias z.
 #pragma once
 
 #include "math.h"
 
 namespace popgrad::POPGRAD_TARGET {
 
-inline constexpr int max_lanes = 64;  // samples of a block; fixed, so that sums do not depend on the target
+inline constexpr int max_lanes = 64;  // samples per block; fixed, so that sums do not depend on the target
 
-// Softmax and negative log-likelihood of the label, in the shifted form that cannot overflow.
+// Softmax and negative log-likelihood of the label, shifted by the largest output to avoid overflow.
 template <class T>
 struct CrossEntropy {
   static constexpr bool labels = true, differentiable = true;
@@ -76,7 +76,7 @@ struct HuberEach {  // Huber 1964 with delta = 1
 };
 
 template <class T>
-struct BinaryEach {  // the output is a logit: no sigmoid is taken that could saturate
+struct BinaryEach {  // computed from the logit, since the sigmoid could saturate
   static POPGRAD_HD T value(T z, T y) { return (z < T(0) ? T(0) : z) - z * y + log1p(exp(-abs(z))); }
   static POPGRAD_HD T slope(T z, T y) {
     const T e = exp(-abs(z)), d = T(1) / (T(1) + e);
@@ -85,7 +85,7 @@ struct BinaryEach {  // the output is a logit: no sigmoid is taken that could sa
 };
 
 template <class T>
-struct BinaryErrorEach {  // a logit says yes above zero; 0 * z keeps NaN
+struct BinaryErrorEach {  // a logit above zero predicts 1; 0 * z propagates NaN
   static POPGRAD_HD T value(T z, T y) { return ((z > T(0)) != (y > T(0.5)) ? T(1) : T(0)) + T(0) * z; }
   static POPGRAD_HD T slope(T, T) { return T(0); }
 };
@@ -101,7 +101,7 @@ struct BinaryCrossEntropy : MeanOver<T, BinaryEach<T>, true> {};
 template <class T>
 struct BinaryErrorRate : MeanOver<T, BinaryErrorEach<T>, false> {};
 
-// 0 where the largest output is the label's (the first of equals), else 1; 0 * z keeps NaN.
+// 0 if the label's output is the largest (the first one in a tie), otherwise 1; 0 * z propagates NaN.
 template <class T>
 struct ErrorRate {
   static constexpr bool labels = true, differentiable = false;

@@ -1,9 +1,9 @@
-// exp, log, tanh, ... in float as straight-line arithmetic, so that the compiler vectorizes the loops around
-// them; in double as the mathematical library's own (exact to the last place, one at a time).
+// exp, log, tanh, ...: in float as straight-line arithmetic, so that the compiler vectorizes loops that call them; in
+// double as calls of the math library (accurate to the last place, but scalar).
 //
-// The float versions are within a few units in the last place over the whole range, pass NaN through, and use
-// + - * / and bit operations alone: without contraction they give the same bits on every backend. Polynomials
-// are Taylor series long enough for their interval, unless a comment says otherwise.
+// The float versions are accurate to a few units in the last place over the whole range, propagate NaN, and use only
+// + - * / and bit operations. Without contraction, they give the same bits on every backend. Polynomials are Taylor
+// series long enough for their interval, unless a comment says otherwise.
 #pragma once
 
 #include "config.h"
@@ -24,22 +24,22 @@ POPGRAD_HD T sign(T x) {
 POPGRAD_HD float float_from_bits(uint32_t bits) { return __builtin_bit_cast(float, bits); }
 POPGRAD_HD uint32_t bits_from_float(float x) { return __builtin_bit_cast(uint32_t, x); }
 
-// Replaces denormal floats by zero, for values that decay forever: some processors are many times slower with denormal
-// numbers, and rounding keeps the last of them from becoming zero. Doubles would take too long to become denormal.
+// Replaces denormal floats by zero, for values that decay forever. Some processors are many times slower with denormal
+// numbers, and rounding keeps the smallest ones from ever becoming zero. Doubles take too long to become denormal.
 inline constexpr float least_normal = 1.17549435e-38f;
 POPGRAD_HD float without_denormals(float x) { return abs(x) < least_normal ? 0.0f : x; }
 POPGRAD_HD double without_denormals(double x) { return x; }
-// The same for a running average, unless a gradient has just been added. Uses bits, so that every loop vectorizes.
+// The same for a running average, unless a gradient was just added. Bit operations let every loop vectorize.
 POPGRAD_HD float faded(float average, float joined) {
   const uint32_t keep = uint32_t(!(abs(average) < least_normal)) | uint32_t(joined != 0.0f);
   return float_from_bits(bits_from_float(average) & (0u - keep));
 }
 POPGRAD_HD double faded(double average, double) { return average; }
 
-// Adding and taking away 1.5 * 2^23 rounds to the nearest integer, which then stands in the low bits.
+// Adding and subtracting 1.5 * 2^23 rounds to the nearest integer, which is then in the low bits of the sum.
 inline constexpr float round_shift = 12582912.0f;
 
-// exp(r) - 1 for |r| <= log(2) / 2: r + r^2 p(r), where p is fitted so that the relative error stays below 1.4e-8.
+// exp(r) - 1 for |r| <= log(2) / 2: r + r^2 p(r), with p fitted to a relative error below 1.4e-8.
 POPGRAD_HD float expm1_reduced(float r) {
   float p = 0.0013946497f;
   p = p * r + 0.0083666109f;
@@ -88,7 +88,8 @@ POPGRAD_HD double log(double x) { return POPGRAD_MATH(log)(x); }
 POPGRAD_HD float log1p(float x) { return twice_atanh(x / (2.0f + x)); }
 POPGRAD_HD double log1p(double x) { return POPGRAD_MATH(log1p)(x); }
 
-// exp(x) - 1 for x <= 0 = 2^n (exp(r) - 1) + (2^n - 1) with r as in exp: no digits are lost near zero, where n is.
+// exp(x) - 1 for x <= 0, as 2^n (exp(r) - 1) + (2^n - 1) with r as in exp. Near zero, n = 0, so that no digits are
+// lost.
 POPGRAD_HD float expm1(float x) {
   const float limited = x < -20.0f ? -20.0f : x;
   const float t = limited * 1.44269504089f + round_shift, n = t - round_shift;
@@ -145,8 +146,8 @@ POPGRAD_HD float cos_polynomial(float x) {
   return 1.0f + s * p;
 }
 
-// x - n pi for the nearest integer n, in three parts, and the sign (-1)^n. Good to |x| = 10^4; farther out only
-// the range of the result is promised, not its digits.
+// x - n pi for the nearest integer n, with pi in three parts, and the sign (-1)^n. Accurate up to |x| = 10^4; beyond,
+// only the range of the result is guaranteed.
 POPGRAD_HD float reduce_pi(float x, float* sign) {
   const float t = x * 0.31830988618f + round_shift, n = t - round_shift;
   *sign = float_from_bits(0x3F800000u | (bits_from_float(t) << 31));

@@ -2,16 +2,16 @@
 //   x[k]     coordinate of the k-th array that the move writes (x[0] is the member itself)
 //   s[k]     the same coordinate of the k-th source: another member's row, a center, a bound
 //   draws    the random numbers of this coordinate of this member in this generation
-//   chosen   whether this is the coordinate that was picked for this member
-// The members are the words of `fields`, in that order, the same for all or one row of them per member.
-// To add one: write the struct, add it to MOVE_RULES, then see CONTRIBUTING.md, "A metaheuristic".
+//   chosen   whether this is the coordinate that was chosen for this member
+// `fields` lists the members of the struct in order; their values are shared, or one row per member of the population.
+// To add a move: write the struct, add it to MOVE_RULES, then see CONTRIBUTING.md, "A metaheuristic".
 #pragma once
 
 #include "random.h"
 
 namespace popgrad::POPGRAD_TARGET {
 
-// The point at the share u in [0, 1) of the way from a to b. Where b - a overflows it goes half of the way twice.
+// a + u (b - a) for u in [0, 1). If b - a overflows, it is computed in two halves.
 template <class T>
 POPGRAD_HD T between(T a, T b, T u) {
   const T width = b - a, half = T(0.5) * b - T(0.5) * a;
@@ -28,9 +28,8 @@ struct Uniform {
   }
 };
 
-// A point outside of its bounds is reflected at the bound that it crossed. A point that is still outside then, further
-// than the bounds are apart, or that is not a number, is drawn uniformly between them. A bound may be infinite.
-// s = {lower, upper}.
+// A point outside its bounds is reflected at the bound that it crossed. If the reflected point is outside too, or the
+// point is NaN, a new point is drawn uniformly between the bounds. A bound may be infinite. s = {lower, upper}.
 template <class T>
 struct Reflect {
   static constexpr int outputs = 1, sources = 2;
@@ -38,7 +37,7 @@ struct Reflect {
   POPGRAD_HD void operator()(T* x, const T* s, const Draws& draws, bool) const {
     const T reflected = x[0] < s[0] ? s[0] + (s[0] - x[0]) : x[0] > s[1] ? s[1] - (x[0] - s[1]) : x[0];
     const T drawn = between(s[0], s[1], T(draws.uniform(0)));
-    const T kept = drawn > s[1] ? s[1] : drawn;  // rounding may have passed the bound
+    const T kept = drawn > s[1] ? s[1] : drawn;  // rounding may exceed the bound
     const bool inside = reflected >= s[0] && reflected <= s[1];
     x[0] = inside || kept - kept != T(0) ? reflected : kept;
   }
@@ -67,9 +66,9 @@ struct SpreadGaussian {
   }
 };
 
-// A point of the crown inner < |x - center| <= outer in the maximum norm: all coordinates are uniform within
-// outer, and the chosen one is put between the two radii, so that the point is never in the inner box.
-// Radii are in units of the scale, which may differ by coordinate. s = {center, scale}.
+// A point of the crown inner < |x - center| <= outer in the maximum norm: all coordinates are uniform within outer, and
+// the chosen coordinate is between the two radii, so that the point is never in the inner box. The radii are in units
+// of the scale, which may differ by coordinate. s = {center, scale}.
 // Chelouah & Siarry 2000, "Tabu search applied to global optimization", section 3.2.
 template <class T>
 struct Crown {
@@ -83,8 +82,8 @@ struct Crown {
   }
 };
 
-// Uniform crossover (Syswerda 1989), then Gaussian mutation of a fraction `rate` of the genes, by sigma in units of the
-// scale. s = {mother, father, scale}.
+// Uniform crossover (Syswerda 1989), then Gaussian mutation of a fraction `rate` of the genes, with standard deviation
+// sigma in units of the scale. s = {mother, father, scale}.
 template <class T>
 struct Crossover {
   static constexpr int outputs = 1, sources = 3;
@@ -125,10 +124,10 @@ struct ParticleSwarm {
   }
 };
 
-// Particle swarm: the state after the fitness of the candidate is known. `failed` is 1 for a particle whose fitness is
-// not finite: it stays, with its velocity reversed and halved. `drawn` is 1 for a particle whose candidate was not
-// reached by a move: it comes to rest there. A coordinate that the move took out of the box has the moved velocity
-// reversed and halved. SPSO 2011 (Clerc, hal-00764996).
+// Particle swarm: the state after the fitness of the candidate is known. failed = 1: the fitness is not finite; the
+// particle keeps its position, and its velocity is reversed and halved. drawn = 1: the candidate was drawn anew, not
+// moved; the particle takes its position with velocity zero. In a coordinate where the move left the box, the moved
+// velocity is reversed and halved. SPSO 2011 (Clerc, hal-00764996).
 // x = {position, velocity}, s = {candidate, moved velocity, lower, upper}.
 template <class T>
 struct ParticleArrival {

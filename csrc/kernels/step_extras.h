@@ -27,7 +27,7 @@ struct Around {
   POPGRAD_HD T shrink(T w) const { return w > l1 ? w - l1 : w < -l1 ? w + l1 : w != w || l1 == T(0) ? w : T(0); }
 };
 
-// One parameter's update, but for its running average.
+// The update of one parameter, without its running average.
 template <Extent extent, class Rule, class T>
 POPGRAD_HD void update(const Rule& rule, const Around<T>& around, T g, T& w, T* states) {
   const T pull = around.template pull<extent>(w, g);

@@ -1,19 +1,19 @@
 // Update rules, in order of increasing complexity. One struct is one optimizer on every backend.
 //   w     a parameter, changed in place        g   its gradient
 //   s[k]  the k-th state, zero before step 1   the members are constant during one step
-// The members are the words of `fields`, in that order; Python computes them in double (1 - beta too, which
-// float would round badly) and each is rounded once.
-// A rule that also says `positive` can have its states in bytes: bit k is set if state k is never negative.
-// `fades`: bit k is set if state k is a running average of gradients (not of their squares, whose smallest values
-// matter next to a small epsilon). Where the gradient stays away, it becomes zero before it is denormal. To add one:
-// write the struct, add it to STEP_RULES, then see CONTRIBUTING.md, "A gradient optimizer".
+// `fields` lists the members in order. Python computes them in double, including 1 - beta, and rounds each once.
+// `positive`: the states may be stored in 8 bits; bit k is set if state k is never negative.
+// `fades`: bit k is set if state k is a running average of gradients. Without new gradients, the state is set to zero
+// before it becomes denormal. Averages of squares do not fade, since their smallest values matter next to a small
+// epsilon.
+// To add a rule: write the struct, add it to STEP_RULES, then see CONTRIBUTING.md, "A gradient optimizer".
 #pragma once
 
 #include "math.h"
 
 namespace popgrad::POPGRAD_TARGET {
 
-// Gradient descent; whether it is stochastic is decided by what g was computed from. Robbins & Monro 1951.
+// Gradient descent, stochastic if g is from a minibatch. Robbins & Monro 1951.
 template <class T>
 struct Sgd {
   static constexpr int states = 0;
@@ -22,8 +22,8 @@ struct Sgd {
   POPGRAD_HD void operator()(T& w, T g, T*) const { w -= learning_rate * g; }
 };
 
-// Momentum. Polyak 1964. s = {v}. gain = 1: the heavy ball; 1 - beta: a running average of the gradient, whose steps
-// keep their length whatever beta is; the learning rate, with rate = 1: the velocity of Keras and scikit-learn.
+// Momentum. Polyak 1964. s = {v}. gain = 1: heavy ball. gain = 1 - beta: a running average of the gradient, whose
+// magnitude does not depend on beta. gain = learning rate with rate = 1: the velocity of Keras and scikit-learn.
 template <class T>
 struct Momentum {
   static constexpr int states = 1, positive = 0, fades = 1;
@@ -35,7 +35,7 @@ struct Momentum {
   }
 };
 
-// Nesterov 1983, in the form of Sutskever et al. 2013 with w at the point looked ahead to. s = {v}; gain as above.
+// Nesterov 1983, in the form of Sutskever et al. 2013, with w at the look-ahead point. s = {v}; gain as above.
 template <class T>
 struct Nesterov {
   static constexpr int states = 1, fades = 1;
@@ -69,8 +69,7 @@ struct Signum {
   }
 };
 
-// Lion. Chen et al. 2023, arXiv:2302.06675, Algorithm 2: the step looks ahead with beta1, m remembers with beta2.
-// s = {m}.
+// Lion. Chen et al. 2023, arXiv:2302.06675, Algorithm 2: the step uses beta1, the update of m uses beta2. s = {m}.
 template <class T>
 struct Lion {
   static constexpr int states = 1, positive = 0, fades = 1;
@@ -82,8 +81,8 @@ struct Lion {
   }
 };
 
-// Resilient propagation, iRprop-: after a change of sign the gradient is forgotten. Igel & Husken 2000, algorithm 3;
-// Riedmiller & Braun 1993. s = {last g, length}; first = the length to begin with at t = 1, then zero.
+// Resilient propagation, iRprop-: after a change of sign, the gradient counts as zero. Igel & Husken 2000, algorithm 3;
+// Riedmiller & Braun 1993. s = {last g, length}; first = the initial length at t = 1, then zero.
 template <class T>
 struct Rprop {
   static constexpr int states = 2;
@@ -111,8 +110,8 @@ struct Asgd {
   }
 };
 
-// Where a rule has both, epsilon is added to a root and `root` inside it; `first` is what a state starts from: added
-// at t = 1, zero from then on.
+// In the following rules, epsilon is added outside a square root, and `root` inside it. `first` is the initial value of
+// a state: added at t = 1, zero afterwards.
 
 // AdaGrad. Duchi, Hazan & Singer 2011, figure 1 (diagonal). s = {sum of g^2}.
 template <class T>
@@ -138,8 +137,8 @@ struct RmsProp {
   }
 };
 
-// RMSprop divided by the running deviation instead of the size. Graves 2013, arXiv:1308.0850, eq. 38 to 45.
-// s = {v, mean g}; rounding may make the variance negative, which counts as zero.
+// RMSprop divided by the running standard deviation. Graves 2013, arXiv:1308.0850, eq. 38 to 45. s = {v, mean g}; if
+// rounding makes the variance negative, it counts as zero.
 template <class T>
 struct RmsPropCentered {
   static constexpr int states = 2, fades = 1 << 1;
@@ -153,7 +152,7 @@ struct RmsPropCentered {
   }
 };
 
-// RMSprop with a heavy ball behind it. s = {v, velocity}; of inner and rate one is the learning rate, the other 1.
+// RMSprop with heavy-ball momentum. s = {v, velocity}; the learning rate is either inner or rate, and the other is 1.
 template <class T>
 struct RmsPropMomentum {
   static constexpr int states = 2, fades = 1 << 1;
@@ -166,7 +165,7 @@ struct RmsPropMomentum {
   }
 };
 
-// Both. s = {v, mean g, velocity}.
+// Centered RMSprop with heavy-ball momentum. s = {v, mean g, velocity}.
 template <class T>
 struct RmsPropCenteredMomentum {
   static constexpr int states = 3, fades = 1 << 1 | 1 << 2;
@@ -195,9 +194,9 @@ struct AdaDelta {
   }
 };
 
-// Adam. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1. s = {m, v}; rate = learning_rate / (1 - beta1^t),
-// scale = 1 / sqrt(1 - beta2^t): the two bias corrections, taken out of the sweep (of `root` too, which stands before
-// scale). scale = 1 with the second one in rate is the form of the paper's section 2.
+// Adam. Kingma & Ba 2015, arXiv:1412.6980, Algorithm 1. s = {m, v}. The bias corrections are constants of the sweep:
+// rate = learning_rate / (1 - beta1^t), scale = 1 / sqrt(1 - beta2^t), and `root` is divided by scale^2. For the form
+// in section 2 of the paper, scale = 1, and rate includes both corrections.
 template <class T>
 struct Adam {
   static constexpr int states = 2, positive = 1 << 1, fades = 1;
@@ -210,8 +209,9 @@ struct Adam {
   }
 };
 
-// AMSGrad. Reddi, Kale & Kumar 2018, Algorithm 2. s = {m, v, largest v}; correct = 1 keeps the largest raw v and
-// leaves its bias correction to scale (PyTorch), 1 / (1 - beta2^t) keeps the largest corrected one (optax).
+// AMSGrad. Reddi, Kale & Kumar 2018, Algorithm 2. s = {m, v, largest v}. With correct = 1, the state is the largest raw
+// v, and scale corrects its bias (PyTorch). With correct = 1 / (1 - beta2^t), the state is the largest corrected v
+// (optax).
 template <class T>
 struct AmsGrad {
   static constexpr int states = 3, fades = 1;
@@ -226,8 +226,8 @@ struct AmsGrad {
   }
 };
 
-// AdaMax. Kingma & Ba 2015, Algorithm 2. s = {m, u}; inside joins the gradient in the maximum (PyTorch, optax), epsilon
-// is added to u (Keras).
+// AdaMax. Kingma & Ba 2015, Algorithm 2. s = {m, u}; inside is added to |g| inside the maximum (PyTorch, optax),
+// epsilon is added to u (Keras).
 template <class T>
 struct AdaMax {
   static constexpr int states = 2, fades = 1;
@@ -241,7 +241,7 @@ struct AdaMax {
   }
 };
 
-// NAdam. Dozat 2016, Algorithm 8. s = {m, v}; rate_g and rate_m hold the learning rate, the momentum schedule and its
+// NAdam. Dozat 2016, Algorithm 8. s = {m, v}; rate_g and rate_m are the learning rate times the momentum schedule with
 // bias corrections: (1 - mu_t) / (1 - prod mu) for the gradient, mu_{t+1} / (1 - prod mu mu_{t+1}) for m.
 template <class T>
 struct NAdam {
@@ -255,8 +255,8 @@ struct NAdam {
   }
 };
 
-// RAdam. Liu et al. 2020, arXiv:1908.03265, Algorithm 2. s = {m, v}; of adaptive and plain one is zero: whether the
-// variance can be trusted depends on t alone.
+// RAdam. Liu et al. 2020, arXiv:1908.03265, Algorithm 2. s = {m, v}; either adaptive or plain is zero, depending on t
+// alone.
 template <class T>
 struct RAdam {
   static constexpr int states = 2, fades = 1;
@@ -269,8 +269,8 @@ struct RAdam {
   }
 };
 
-// AdaBelief. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2: the variance around m in place of the raw moment;
-// `root` is added to s in every step, so it adds up. s = {m, s}.
+// AdaBelief. Zhuang et al. 2020, arXiv:2010.07468, Algorithm 2: the variance around m instead of the raw moment.
+// `root` is added to s in every step, so that it accumulates. s = {m, s}.
 template <class T>
 struct AdaBelief {
   static constexpr int states = 2, fades = 1;
@@ -299,9 +299,9 @@ struct Yogi {
   }
 };
 
-// ADOPT. Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2: g is divided by the *previous* v, then limited to
-// t^(1/4), then averaged. s = {m, v}. The first step only sets v = g^2, which Python says by beta2 = 0, gain2 = 1,
-// gain1 = 0 and learning_rate = 0.
+// ADOPT. Taniguchi et al. 2024, arXiv:2411.02853, Algorithm 2: g is divided by the root of the *previous* v, clipped to
+// t^(1/4), then averaged. s = {m, v}. The first step only sets v = g^2: Python passes beta2 = 0, gain2 = 1, gain1 = 0
+// and learning_rate = 0.
 template <class T>
 struct Adopt {
   static constexpr int states = 2, fades = 1;
@@ -316,7 +316,7 @@ struct Adopt {
 };
 
 // AdEMAMix. Pagliardini, Ablin & Grangier 2024, arXiv:2409.03137, Algorithm 1: a second, slow average of the gradient.
-// s = {fast m, slow m, v}; scale1 = 1 / (1 - beta1^t), the slow one is not corrected.
+// s = {fast m, slow m, v}; scale1 = 1 / (1 - beta1^t). The slow m has no bias correction.
 template <class T>
 struct AdEmaMix {
   static constexpr int states = 3, fades = 1 | 1 << 1;
@@ -349,8 +349,8 @@ struct Adan {
   }
 };
 
-// Sophia-G. Liu et al. 2023, arXiv:2305.14342, Algorithm 3: Newton's step with a diagonal estimate of the curvature,
-// never longer than the learning rate. s = {m, h}; h is Curvature's. rho scales h.
+// Sophia-G. Liu et al. 2023, arXiv:2305.14342, Algorithm 3: a Newton step with a diagonal estimate of the curvature,
+// clipped to the learning rate. s = {m, h}; the rule Curvature updates h. rho scales h.
 template <class T>
 struct Sophia {
   static constexpr int states = 2, fades = 1;
@@ -363,8 +363,8 @@ struct Sophia {
   }
 };
 
-// The running average of Sophia's estimate, the squared gradient of labels drawn from the model (Gauss-Newton-
-// Bartlett, Algorithm 2). s = {m, h}; gain = (1 - beta2) times the samples behind g. w stays.
+// The running average of Sophia's estimate: the squared gradient for labels sampled from the model (Gauss-Newton-
+// Bartlett, Algorithm 2). s = {m, h}; gain = (1 - beta2) times the number of samples. w does not change.
 template <class T>
 struct Curvature {
   static constexpr int states = 2;
@@ -373,9 +373,9 @@ struct Curvature {
   POPGRAD_HD void operator()(T&, T g, T* s) const { s[1] = beta2 * s[1] + gain * g * g; }
 };
 
-// Schedule-Free SGD. Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with w at the point y where gradients are
-// taken. s = {z}; mix = the weight of z in the average x; ahead = learning_rate (1 - beta (1 - mix)); first = 1 at
-// t = 1, where z is w.
+// Schedule-Free SGD. Defazio et al. 2024, arXiv:2405.15682, Algorithm 1, with w = y, the point of the gradients.
+// s = {z}; mix = the weight of z in the average x; ahead = learning_rate (1 - beta (1 - mix)); first = 1 at t = 1,
+// where z starts from w.
 template <class T>
 struct ScheduleFreeSgd {
   static constexpr int states = 1;
@@ -388,7 +388,8 @@ struct ScheduleFreeSgd {
   }
 };
 
-// Schedule-Free AdamW. The same with g over the root of its running square; weights decay at y. s = {z, v}.
+// Schedule-Free AdamW: Schedule-Free SGD with g divided by the root of its running mean square, and with weight decay
+// at y. s = {z, v}.
 template <class T>
 struct ScheduleFreeAdamW {
   static constexpr int states = 2;
@@ -403,7 +404,7 @@ struct ScheduleFreeAdamW {
   }
 };
 
-// For wrappers, whose steps have no gradient (g is not used). s = {average}: towards w by the share mix.
+// An average of the weights, for wrappers; g is not used. s = {average}, which moves toward w by the share mix.
 template <class T>
 struct Average {
   static constexpr int states = 1;
@@ -412,7 +413,7 @@ struct Average {
   POPGRAD_HD void operator()(T& w, T, T* s) const { s[0] += mix * (w - s[0]); }
 };
 
-// Lookahead. Zhang et al. 2019, arXiv:1907.08610, Algorithm 1. s = {slow}; w comes back to it.
+// Lookahead. Zhang et al. 2019, arXiv:1907.08610, Algorithm 1. s = {slow}; w is then set to slow.
 template <class T>
 struct Lookback {
   static constexpr int states = 1;

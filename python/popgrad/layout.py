@@ -1,4 +1,4 @@
-"""Where each tensor lies in a flat parameter vector."""
+"""The names, shapes and offsets of the tensors in a flat parameter vector."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Tensor:
     """One tensor of a `Layout`.
 
     Attributes:
-        name: unique in its layout, such as "0.weight".
-        shape: its sizes; () for a single number.
-        offset: place of its first number in the vector.
+        name: name, unique in the layout, such as "0.weight".
+        shape: shape; () for a single number.
+        offset: index of the first element in the vector.
     """
 
     name: str
@@ -33,16 +33,16 @@ class Tensor:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """The number of elements."""
         return math.prod(self.shape)
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it has two dimensions, (outputs, inputs)."""
+        """Whether the tensor has two dimensions, (outputs, inputs)."""
         return len(self.shape) == 2
 
     def of(self, vector: Array) -> Array:
-        """This tensor in a vector (n,), or in each row of a population (P, n): a view wherever NumPy can make one."""
+        """This tensor in a vector (n,), or in each row of a population (P, n); a view if possible, otherwise a copy."""
         return vector[..., self.offset : self.offset + self.size].reshape(*vector.shape[:-1], *self.shape)
 
 
@@ -54,11 +54,11 @@ class Layout:
         shapes: names and shapes of the tensors, such as ``{"weight": (32, 64), "bias": (32,)}``.
 
     Attributes:
-        tensors: each with its name, shape and offset.
+        tensors: the tensors, each with a name, a shape and an offset.
         size: n, the length of the vector.
 
     Raises:
-        InputError: `shapes` is no such mapping.
+        InputError: `shapes` is not a nonempty mapping of names to shapes.
     """
 
     def __init__(self, shapes: Shapes) -> None:
@@ -76,7 +76,7 @@ class Layout:
 
     @classmethod
     def flat(cls, size: int) -> Layout:
-        """The layout of a vector of `size` numbers without any structure: one tensor of one dimension."""
+        """A layout without structure: one one-dimensional tensor of `size` elements."""
         return cls({"params": (size,)})
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -95,28 +95,28 @@ class Layout:
         return f"Layout({self.shapes()})"
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of each tensor."""
+        """The shape of each tensor, by name."""
         return {tensor.name: tensor.shape for tensor in self.tensors}
 
     def tensor_shapes(self) -> list[tuple[int, ...]]:
-        """Shape of each tensor, whatever its name is."""
+        """The shapes of the tensors, in order."""
         return [tensor.shape for tensor in self.tensors]
 
     def views(self, vector: Array) -> dict[str, Array]:
-        """The tensors of a vector (n,) by their names, as views."""
+        """The tensors of a vector (n,) by name, as views."""
         return {tensor.name: tensor.of(vector) for tensor in self.tensors}
 
     def check_vector(self, operation: str, size: int) -> None:
-        """Fail unless a vector of this size has this layout."""
+        """Fail unless the layout describes a vector of this size."""
         if size != self.size:
             fail(operation, f"layout must add up to {size} parameters, got {self.size}")
 
 
 def checked_layout(operation: str, layout: object, size: int) -> Layout:
-    """Return `layout`, or that of a vector without structure for None.
+    """Return `layout`; for None, a layout without structure.
 
     Raises:
-        InputError: it is no layout, or that of a vector with another length.
+        InputError: `layout` is not a layout, or describes a vector of another length.
     """
     if layout is None:
         return Layout.flat(size)

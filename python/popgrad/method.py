@@ -1,4 +1,4 @@
-"""What optimizers, searches and combinations of them have in common: a method minimizes an objective step by step."""
+"""The interface of optimizers, searches and their combinations: a method minimizes an objective step by step."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from popgrad.objective import Batch, Objective
 __all__ = ["Method"]
 
 Array = NDArray[Any]
-State = Any  # a tree of arrays and numbers, as popgrad.state.flatten takes it; the parameters are in it
+State = Any  # a tree of arrays and numbers for popgrad.state.flatten, including the parameters
 
 
 class Method(metaclass=Settings):
     """A way to minimize an `Objective`: frozen settings, and a state that is data.
 
-    A loop of your own, for any method::
+    A training loop for any method::
 
         objective = model.objective(X, y)
         state = method.prepare(objective, model.params, seed=0)
@@ -31,11 +31,11 @@ class Method(metaclass=Settings):
         model.params = method.recommend(state)
 
     Attributes:
-        label: name in tables and charts; by default that of the class.
+        label: name in tables and charts; the class name by default.
         command: name on the command line; by default the label in lower case, with "_" between words.
-        kind: "gradient" for methods that follow gradients, "search" for those that compare candidates.
-        default_batch_size: samples of a step in `popgrad.fit`; None for all.
-        least_steps: steps or generations that a run without a budget gets at least.
+        kind: "gradient" for methods that follow gradients, "search" for methods that compare candidates.
+        default_batch_size: samples per step in `popgrad.fit`; None for all.
+        least_steps: minimum number of steps or generations in a run without a budget.
     """
 
     label: ClassVar[str]
@@ -51,7 +51,7 @@ class Method(metaclass=Settings):
 
     @property
     def requires(self) -> tuple[str, ...]:
-        """Names of the operations that it asks of an objective, such as "gradient"; all objectives have values."""
+        """Names of the objective's operations that the method calls, except `values`; for example "gradient"."""
         return ()
 
     @abstractmethod
@@ -59,9 +59,9 @@ class Method(metaclass=Settings):
         """The state before the first step.
 
         Args:
-            objective: what will be minimized.
-            w: (n,) where to begin; copied.
-            seed: of all random numbers of the method, in [0, 2^64).
+            objective: the objective to minimize.
+            w: (n,) initial parameters; copied.
+            seed: seed of all random numbers of the method, in [0, 2^64).
 
         Raises:
             InputError: `w` does not fit the method, or the objective lacks an operation of `requires`.
@@ -69,11 +69,11 @@ class Method(metaclass=Settings):
 
     @abstractmethod
     def cost(self, objective: Objective, batch: Batch, state: State) -> Cost:
-        """The most that the next `advance` costs."""
+        """An upper bound on the cost of the next `advance`."""
 
     @abstractmethod
     def advance(self, objective: Objective, batch: Batch, state: State) -> None:
-        """Change the state by one step or generation; the objective is asked for what that needs."""
+        """Update the state by one step or generation, with calls of the objective."""
 
     def run(self, objective: Objective, batches: Iterable[Batch], state: State) -> None:
         """Advance once for each batch."""
@@ -82,28 +82,28 @@ class Method(metaclass=Settings):
 
     @abstractmethod
     def recommend(self, state: State) -> Array:
-        """The parameters (n,) to evaluate and to keep; not to be changed."""
+        """The parameters (n,) to evaluate and to keep. Do not change them."""
 
     @abstractmethod
     def finished(self, state: State) -> str | None:
-        """Why going on is pointless, or None."""
+        """The reason why further steps are pointless, or None."""
 
     def move_to(self, state: State, w: Array) -> bool:
-        """Continue from other parameters (n,); False if the method cannot, and goes on from its own."""
+        """Continue from other parameters (n,). False if the method cannot; the state is then unchanged."""
         return False
 
     def described(self) -> str:
-        """The name of its class, and of the methods that it is made of, such as "Lookahead(Adam)"."""
+        """The class name, with the names of inner methods, such as "Lookahead(Adam)"."""
         inner = [getattr(self, field.name) for field in fields(cast(Any, self))]
         names = [method.described() for method in inner if isinstance(method, Method)]
         return type(self).__name__ + (f"({', '.join(names)})" if names else "")
 
     def check(self, operation: str, objective: Objective) -> None:
-        """Fail if the objective lacks what the method requires.
+        """Fail if the objective lacks an operation that the method requires.
 
         Args:
-            operation: the name that the error begins with.
-            objective: what is to be minimized.
+            operation: prefix of the error message.
+            objective: the objective to minimize.
         """
         for needed in self.requires:
             if (reason := objective.lacks(needed)) is not None:

@@ -1,4 +1,4 @@
-"""What methods minimize: a function of a parameter vector on a batch of samples, and the meter that charges for it."""
+"""Objectives: functions of a parameter vector on a batch of samples, and the meter that counts their cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 class Population(Protocol):
-    """Candidates (P, n): an array, or `popgrad.Perturbations`, whose members are never stored together."""
+    """Candidates (P, n): an array, or `popgrad.Perturbations`, which generates its members on demand."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -29,21 +29,21 @@ class Population(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the candidates."""
+        """The dtype of the candidates."""
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, which: Any, /) -> Any:
-        """One candidate (n,) by its number, or several (k, n) by a slice or an array of numbers."""
+        """One candidate (n,) by its index, or several (k, n) by a slice or an array of indices."""
 
 
 class Batch(NamedTuple):
     """The samples of a step.
 
     Attributes:
-        rows: (b,) int64, numbers of the samples; None for all.
-        step: number of the step or generation, 1, 2, ...; random numbers such as dropout's masks depend on it. 0 stands
-            for an evaluation outside of training, without dropout.
+        rows: (b,) int64, indices of the samples; None for all.
+        step: number of the step or generation, 1, 2, ...; seeds random numbers such as dropout masks. 0 means an
+            evaluation outside of training, without dropout.
     """
 
     rows: Array | None = None
@@ -54,12 +54,12 @@ ALL = Batch()
 
 
 class Report(NamedTuple):
-    """What a record of training shows of one parameter vector, on all samples of an objective.
+    """The values in a record of training: for one parameter vector, on all samples of an objective.
 
     Attributes:
-        loss: what gradients descend.
-        metric: what people read, such as the error rate; its name is `Objective.metric_name`.
-        value: what searches minimize; its name is `Objective.name`.
+        loss: the loss that gradient methods descend.
+        metric: a readable metric such as the error rate; `Objective.metric_name` is its name.
+        value: the value that searches minimize; `Objective.name` is its name.
     """
 
     loss: float
@@ -70,16 +70,17 @@ class Report(NamedTuple):
 class Objective(ABC):
     """A function to minimize, of parameters (n,) and a batch of samples.
 
-    `popgrad.Model.objective` makes one. To minimize a function of your own with `popgrad.fit`, derive a class that sets
-    `layout`, `dtype` and `samples` and has `values`; with `gradient`, every gradient method can train it too. A method
-    asks only for what it needs, and an objective without it is refused before any work, see `lacks`.
+    `popgrad.Model.objective` creates objectives. To minimize your own function with `popgrad.fit`, derive a class that
+    sets `layout`, `dtype` and `samples` and defines `values`. If the class defines `gradient`, gradient methods work
+    too. If an objective lacks an operation that a method requires, `popgrad.fit` raises an error before any work; see
+    `lacks`.
 
     Attributes:
-        layout: of the parameters.
-        dtype: of the parameters, float32 or float64.
-        samples: how many samples there are, >= 1.
-        name: of what `values` returns.
-        metric_name: of the metric in `report`.
+        layout: layout of the parameters.
+        dtype: dtype of the parameters, float32 or float64.
+        samples: number of samples, >= 1.
+        name: name of the value that `values` returns.
+        metric_name: name of the metric in `report`.
     """
 
     layout: Layout
@@ -90,24 +91,24 @@ class Objective(ABC):
 
     @abstractmethod
     def values(self, population: Population, batch: Batch = ALL) -> Floats:
-        """Values (P,) of all candidates on the same samples; smaller is better, infinity where it is not finite.
+        """Values (P,) of all candidates on the same samples; smaller is better, and non-finite values become inf.
 
         Args:
-            population: (P, n), of the type `dtype`, C-contiguous where it is an array; not to be changed.
+            population: (P, n), with the dtype `dtype`; an array is C-contiguous. Do not change it.
             batch: the samples; default all.
         """
 
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
-        """The loss at `w` (n,); its gradient is written to `out` (n,)."""
+        """Return the loss at `w` (n,), and write its gradient to `out` (n,)."""
         fail(type(self).__name__, self.lacks("gradient") or "has no gradient")
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
-        """The same function with targets drawn from what the model predicts at `w` for the samples of the batch."""
-        fail(type(self).__name__, self.lacks("sampled") or "cannot draw targets")
+        """The same objective on the samples of the batch, with targets sampled from the model's predictions at `w`."""
+        fail(type(self).__name__, self.lacks("sampled") or "cannot sample targets")
 
     def subset(self, rows: Array) -> Objective:
-        """The same function of the samples with these numbers (b,)."""
-        fail(type(self).__name__, self.lacks("subset") or "cannot be divided")
+        """The same objective on the samples with the indices `rows` (b,)."""
+        fail(type(self).__name__, self.lacks("subset") or "cannot be split")
 
     def with_samples(
         self,
@@ -117,99 +118,99 @@ class Objective(ABC):
         *,
         operation: str = "Objective.with_samples",
     ) -> Objective:
-        """The same function of other samples, such as those for validation; see `popgrad.Model.objective`."""
-        fail(operation, self.lacks("with_samples") or "takes no other samples")
+        """The same objective on other samples, such as validation samples; see `popgrad.Model.objective`."""
+        fail(operation, self.lacks("with_samples") or "accepts no other samples")
 
     def lacks(self, operation: str) -> str | None:
-        """Why an operation, such as "gradient", is not possible, in words that follow a name; None if it is."""
+        """The reason why an operation, such as "gradient", is not possible, for an error message; otherwise None."""
         if getattr(type(self), operation) is getattr(Objective, operation):
             return f"{type(self).__name__} does not define {operation}"
         return None
 
     def check(self, operation: str, rows: Array | None = None, w: Array | None = None) -> None:
-        """Fail if the samples do not define the values, or a function of the caller's returns something else.
+        """Fail if the values are undefined on the samples, or a user-defined metric returns invalid results.
 
         Args:
-            operation: the name that errors begin with.
+            operation: prefix of error messages.
             rows: (b,) int64, the samples to use; default all.
-            w: (n,) parameters to call such a function with.
+            w: (n,) parameters for a call of the user-defined metric.
         """
         return
 
     def weighted_rows(self) -> Array | None:
-        """Numbers of the samples whose weight is not zero; None for all."""
+        """Indices of the samples whose weight is not zero; None for all."""
         return None
 
     def strata(self) -> Array | None:
-        """Labels (samples,) whose shares a division into parts keeps; None to divide at random."""
+        """Labels (samples,) for stratified splits; None for random splits."""
         return None
 
     def report(self, w: Array, value: bool = True) -> Report:
-        """Loss, metric and value at `w` (n,) on all samples; the value is NaN where it is not asked for."""
+        """Loss, metric and value at `w` (n,) on all samples; if `value` is False, the value may be NaN."""
         found = float(self.values(w[None], ALL)[0])
         return Report(found, found, found)
 
     # --- What went wrong --------------------------------------------------------------------------------------------
 
     def diverged(self, losses: Sequence[float], w: Array) -> bool:
-        """Whether a gradient method failed: the last loss is not finite, or 10 % above the first.
+        """Whether a gradient method failed: the last loss is not finite, or more than 10 % above the first.
 
         Args:
-            losses: of all records.
-            w: (n,) at the end.
+            losses: losses of all records.
+            w: (n,) final parameters.
         """
         return not losses[-1] <= 1.1 * losses[0]
 
     def why_not_finite(self, w: Array) -> str:
-        """What may make the loss of the untrained parameters (n,) overflow, and what to do."""
+        """An error message for untrained parameters (n,) whose loss is not finite, with the likely cause and remedy."""
         return "the loss of the untrained model is not finite; initialize the model anew"
 
     def scale_hint(self) -> str:
-        """What to try against divergence besides a smaller learning rate, such as ", and scale X"; "" for nothing."""
+        """A further remedy for divergence, besides a smaller learning rate, such as ", and scale X"; or ""."""
         return ""
 
     # --- Costs ------------------------------------------------------------------------------------------------------
 
     def size(self, batch: Batch) -> int:
-        """How many samples a batch has."""
+        """The number of samples in a batch."""
         return self.samples if batch.rows is None else len(batch.rows)
 
     def values_cost(self, popsize: int, batch: Batch) -> Cost:
-        """What `values` of so many candidates costs."""
+        """The cost of `values` for `popsize` candidates."""
         return Cost(popsize * self.size(batch), popsize)
 
     def gradient_cost(self, batch: Batch) -> Cost:
-        """What `gradient` costs."""
+        """The cost of `gradient`."""
         return Cost(GRADIENT_FORWARDS * self.size(batch), 1)
 
     def sampled_cost(self, batch: Batch) -> Cost:
-        """What `sampled` costs: a forward pass, without what is then asked of the result."""
+        """The cost of `sampled`, a forward pass; calls on the result cost extra."""
         return Cost(self.size(batch), 0)
 
 
 class Priced(Objective):
-    """An objective that says what operations cost, and can do none of them.
+    """An objective that only reports the costs of operations, and computes no values or gradients.
 
     Args:
-        layout: of the parameters.
-        samples: how many there are.
-        dtype: of the parameters.
+        layout: layout of the parameters.
+        samples: number of samples.
+        dtype: dtype of the parameters.
     """
 
     def __init__(self, layout: Layout, samples: int = 1, dtype: Any = np.float32) -> None:
         self.layout, self.samples, self.dtype = layout, samples, np.dtype(dtype)
 
     def values(self, population: Population, batch: Batch = ALL) -> Floats:
-        """Not possible."""
+        """Always fails."""
         fail("Priced", "has no values")
 
     def lacks(self, operation: str) -> None:
-        """Nothing: what operations cost is known of all."""
+        """None, since the cost of every operation is known."""
         return
 
 
 class Around(Objective):
-    """An objective around another one; what a subclass does not change is that of the inner one."""
+    """A wrapper around an inner objective; methods that a subclass does not override call the inner objective."""
 
     def __init__(self, inner: Objective) -> None:
         self.inner = inner
@@ -217,68 +218,68 @@ class Around(Objective):
         self.name, self.metric_name = inner.name, inner.metric_name
 
     def values(self, population: Population, batch: Batch = ALL) -> Floats:
-        """Those of the inner objective."""
+        """The values of the inner objective."""
         return self.inner.values(population, batch)
 
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
-        """That of the inner objective."""
+        """The gradient of the inner objective."""
         return self.inner.gradient(w, batch, out)
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
-        """That of the inner objective."""
+        """The inner objective with sampled targets."""
         return self.inner.sampled(w, batch, random)
 
     def lacks(self, operation: str) -> str | None:
-        """What the inner objective lacks."""
+        """The reason why the inner objective lacks an operation, or None."""
         return self.inner.lacks(operation)
 
     def report(self, w: Array, value: bool = True) -> Report:
-        """That of the inner objective."""
+        """The report of the inner objective."""
         return self.inner.report(w, value)
 
     def size(self, batch: Batch) -> int:
-        """That of the inner objective."""
+        """The batch size in the inner objective."""
         return self.inner.size(batch)
 
     def values_cost(self, popsize: int, batch: Batch) -> Cost:
-        """That of the inner objective."""
+        """The cost in the inner objective."""
         return self.inner.values_cost(popsize, batch)
 
     def gradient_cost(self, batch: Batch) -> Cost:
-        """That of the inner objective."""
+        """The cost in the inner objective."""
         return self.inner.gradient_cost(batch)
 
     def sampled_cost(self, batch: Batch) -> Cost:
-        """That of the inner objective."""
+        """The cost in the inner objective."""
         return self.inner.sampled_cost(batch)
 
 
 class Metered(Around):
-    """An objective that counts what is asked of it: the only place where a budget is charged.
+    """An objective that counts the cost of all calls; only this class charges a budget.
 
     Attributes:
-        forwards, evaluations: used so far, in the units of `popgrad.Budget`.
-        nonfinite: losses and values so far that were NaN or infinite.
+        forwards, evaluations: cost so far, in the units of `popgrad.Budget`.
+        nonfinite: number of losses and values so far that were NaN or infinite.
     """
 
     def __init__(self, inner: Objective, meter: Metered | None = None) -> None:
         super().__init__(inner)
         self.forwards = self.evaluations = self.nonfinite = 0
-        self._meter = self if meter is None else meter  # targets drawn anew are charged to the same meter
+        self._meter = self if meter is None else meter  # objectives with sampled targets share the meter
 
     def _charge(self, cost: Cost) -> None:
         self._meter.forwards += cost.forwards
         self._meter.evaluations += cost.evaluations
 
     def values(self, population: Population, batch: Batch = ALL) -> Floats:
-        """Those of the inner objective, charged."""
+        """The values of the inner objective, with their cost counted."""
         values = self.inner.values(population, batch)
         self._charge(self.inner.values_cost(len(population), batch))
         self._meter.nonfinite += len(values) - int(np.isfinite(values).sum())
         return values
 
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
-        """That of the inner objective, charged."""
+        """The gradient of the inner objective, with its cost counted."""
         loss = self.inner.gradient(w, batch, out)
         self._charge(self.inner.gradient_cost(batch))
         if not math.isfinite(loss):
@@ -286,7 +287,7 @@ class Metered(Around):
         return loss
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Metered:
-        """That of the inner objective, charged, and metered itself."""
+        """The inner objective with sampled targets, metered by the same meter, with the cost of sampling counted."""
         drawn = self.inner.sampled(w, batch, random)
         self._charge(self.inner.sampled_cost(batch))
         return Metered(drawn, self._meter)

@@ -1,4 +1,4 @@
-"""Settings that declare their range: checks and tuning spaces read one declaration."""
+"""Settings with declared ranges, which both the checks and tuning spaces use."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _KEY = "popgrad"
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One setting of an optimizer or a search: its default, and the values that it may have.
+    """One setting of an optimizer or a search: its default and its allowed values.
 
     Args:
-        name: of the dataclass field.
-        default: ``dataclasses.MISSING`` if there is none.
-        above, at_least: the open or closed lower end of the range; None means no such end.
-        below, at_most: the open or closed upper end of the range; None means no such end.
-        choices: the values that are allowed, in place of a range.
+        name: name of the dataclass field.
+        default: default value; ``dataclasses.MISSING`` for a required setting.
+        above, at_least: open or closed lower bound of the range, or None.
+        below, at_most: open or closed upper bound of the range, or None.
+        choices: the allowed values, instead of a range.
         whole: whether only whole numbers are allowed.
-        schedule: whether a function ``t -> float`` is allowed in place of a number.
+        schedule: whether a function ``t -> float`` is allowed instead of a number.
         optional: whether None is allowed.
-        finite: whether infinity is refused.
+        finite: whether infinity is forbidden.
         log: whether a tuner should draw the value on a logarithmic scale.
-        zero_needs: the setting that must be > 0 if this one is 0.
-        keyword: whether the setting can be given by keyword only.
+        zero_needs: name of the setting that must be > 0 if this setting is 0.
+        keyword: whether the setting is keyword-only.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Setting:
 
     @property
     def low(self) -> float | None:
-        """The lower end of the range, open or closed."""
+        """The lower bound of the range, open or closed."""
         return self.above if self.at_least is None else self.at_least
 
     @property
     def high(self) -> float | None:
-        """The upper end of the range, open or closed."""
+        """The upper bound of the range, open or closed."""
         return self.below if self.at_most is None else self.at_most
 
     @property
@@ -83,7 +83,7 @@ class Setting:
         return text + " or None" * self.optional
 
     def allows(self, value: Any) -> bool:
-        """Whether the value, a single one and no schedule, is within the declared range or among the choices."""
+        """Whether the value, which is not a schedule, is within the declared range or among the choices."""
         if value is None and self.optional:
             return True
         if self.choices:
@@ -103,10 +103,10 @@ class Setting:
         )
 
     def check(self, operation: object, value: Any) -> None:
-        """Fail unless the value is allowed.
+        """Raise an error unless the value is allowed.
 
         Raises:
-            InputError: it is not.
+            InputError: the value is not allowed.
         """
         if (self.schedule and callable(value)) or self.allows(value):
             return
@@ -130,19 +130,19 @@ def hyper(
     log: bool | None = None,
     zero_needs: str | None = None,
 ) -> Any:
-    """Declare a setting of a dataclass: its default and its range, which `check_settings` checks.
+    """Declare a setting of a dataclass: its default, and its range, which `check_settings` checks.
 
     For example ``learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)``, or
-    ``beta1: float = hyper(0.9, at_least=0, below=1)``. For settings that can be given by keyword only, put
-    ``_: KW_ONLY`` before them, which type checkers understand.
+    ``beta1: float = hyper(0.9, at_least=0, below=1)``. Put ``_: KW_ONLY`` before keyword-only settings.
 
     Args:
-        default: the default; a setting without one must be given.
+        default: default value; a setting without a default is required.
         above, at_least, below, at_most, choices, whole, schedule, optional, finite, zero_needs: see `Setting`.
-        log: see `Setting`; None means: if the range is "> 0" without an upper end, and the setting is no whole number.
+        log: see `Setting`. None: True if the range is "> 0" without an upper bound, and the setting is not a whole
+            number; otherwise False.
 
     Returns:
-        What ``dataclasses.field`` returns.
+        A ``dataclasses.field``.
     """
     if log is None:
         log = above == 0 and below is None and at_most is None and not whole
@@ -155,7 +155,7 @@ def hyper(
 def settings_of(kind: type[Any]) -> Mapping[str, Setting]:
     """All settings of a dataclass by name, in the order of its fields.
 
-    A field without `hyper` is a setting of any value.
+    A field without `hyper` is a setting that allows any value.
     """
     return _settings_of(cast(Hashable, kind))
 
@@ -174,7 +174,7 @@ def check_settings(obj: Any) -> None:
     """Fail unless every setting of `obj`, an instance of a dataclass, has an allowed value.
 
     Raises:
-        InputError: one has not; the message names it, its range and the value.
+        InputError: a setting has a forbidden value; the message names the setting, its range and the value.
     """
     settings = settings_of(type(obj))
     for name, setting in settings.items():
@@ -182,4 +182,4 @@ def check_settings(obj: Any) -> None:
     for name, setting in settings.items():
         other = setting.zero_needs
         if other is not None and not (getattr(obj, name) or getattr(obj, other)):
-            fail(obj, f"{name} must be > 0 where {other} is 0, got 0")
+            fail(obj, f"{name} must be > 0 if {other} is 0, got 0")

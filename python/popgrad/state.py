@@ -1,4 +1,4 @@
-"""States as trees of arrays and numbers: one way to flatten, restore and compare them."""
+"""States as trees of arrays and numbers: functions to flatten, restore and compare them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ def flatten(tree: object) -> dict[str, Value]:
     """The arrays (not copied) and numbers of a tree, by dotted names such as "inner.slots".
 
     Args:
-        tree: mappings, dataclasses and objects with ``state_dict()`` and ``load_state_dict()``, nested. Leaves are
-            arrays and numbers. None is left out, and so is a field of a dataclass that says
-            ``metadata={"state": False}``.
+        tree: nested mappings, dataclasses and objects with ``state_dict()`` and ``load_state_dict()``. Leaves are
+            arrays and numbers. None is omitted, and so are dataclass fields with ``metadata={"state": False}``.
     """
     if hasattr(tree, "state_dict"):
         return dict(tree.state_dict())
@@ -41,16 +40,16 @@ def flatten(tree: object) -> dict[str, Value]:
 
 
 def restored(operation: str, tree: T, flat: Mapping[str, Value]) -> T:
-    """A tree like `tree` with the values that `flatten` gave for another one.
+    """A tree like `tree`, with values from the result of `flatten` for another tree.
 
     Args:
-        operation: the name that errors begin with.
-        tree: has the structure, shapes and types; not changed. Parts that are not state are shared with the result.
-        flat: by dotted names. A number may have become an array of shape (), as in ``np.savez``, and an array nested
-            lists, as in JSON, if its type holds every number of them exactly.
+        operation: prefix of error messages.
+        tree: template for structure, shapes and types; not changed. The result shares its parts that are not state.
+        flat: values by dotted names. A number may be an array of shape (), as ``np.savez`` stores it. An array may be
+            nested lists, as in JSON, if the array's dtype represents each of their numbers exactly.
 
     Raises:
-        InputError: a name is missing or unknown, or a value has another shape or type.
+        InputError: a name is missing or unknown, or a value has the wrong shape or type.
     """
     if hasattr(tree, "load_state_dict"):
         again = copy.copy(tree)
@@ -91,9 +90,9 @@ def _branches(tree: object) -> Iterator[tuple[str, object]]:
 
 
 def digest(value: Any) -> int:
-    """A number in [0, 2^53) that stands for `value`: equal values have equal ones, in every process.
+    """A hash of `value` in [0, 2^53); equal values have equal hashes, in every process.
 
-    Fewer than 2^53 so that a file format that knows only float64 keeps it.
+    A hash below 2^53 is exact in file formats whose numbers are float64.
     """
     return int.from_bytes(hashlib.sha256(_described(value).encode()).digest()[:8], "big") >> 11
 
@@ -106,14 +105,14 @@ def _described(value: Any) -> str:
         return f"{type(value).__qualname__}({', '.join(inside)})"
     if isinstance(value, Real):
         return repr(float(value))
-    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))  # a schedule has another address in every process
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(value))  # the address of a schedule differs between processes
 
 
 def like(operation: str, key: str, value: Any, mine: Any) -> Any:
-    """Return `value` as what `mine` is: a number of its type, or a copy as an array of its shape and type.
+    """Convert `value` to the type of `mine`: a number, or a copied array with the same shape and dtype.
 
     Raises:
-        InputError: it is something else.
+        InputError: `value` has another shape or type.
     """
     if isinstance(mine, np.ndarray):
         return _array_like(operation, key, value, mine)

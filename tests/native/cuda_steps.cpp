@@ -1,4 +1,4 @@
-// Every update rule and every move on the GPU against the CPU: bit by bit, but for rules that sum over tensors. Skipped
+// Every update rule and every move on the GPU against the CPU: bit by bit, except rules that sum over tensors. Skipped
 // where there is no device.
 #include <cuda_runtime_api.h>
 

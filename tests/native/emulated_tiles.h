@@ -1,5 +1,5 @@
 // The eight tile registers of AMX in plain arithmetic, as Intel's manual describes TILELOADD, TDPBF16PS and TILESTORED,
-// but for the order of the sums and denormal numbers.
+// except for the order of the sums and denormal numbers.
 #pragma once
 
 #include <cstdint>

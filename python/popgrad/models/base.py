@@ -1,4 +1,4 @@
-"""What every model is."""
+"""The base class of models."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Array = NDArray[Any]
 
 
 class Model(ABC):
-    """Parameters as one flat vector, and the objective that samples make of them.
+    """A model with one flat parameter vector, which creates an objective from samples.
 
-    `popgrad.fit` takes any model. To bring your own, derive a class that sets `layout` and `params` and has
-    `objective`; examples/own_model.py shows one.
+    `popgrad.fit` accepts any model. To write your own, derive a class that sets `layout` and `params` and defines
+    `objective`, as in examples/own_model.py.
 
     Attributes:
         layout: names and shapes of the tensors in the parameters.
-        params: (n,) float32 or float64, written in place.
+        params: (n,) float32 or float64; assignment copies into the same array.
     """
 
     layout: Layout
@@ -48,22 +48,22 @@ class Model(ABC):
         metric: Metric = "loss",
         operation: str = "Model.objective",
     ) -> Objective:
-        """What the samples ask of the parameters; bad samples are an error here.
+        """Check the samples, and return the objective on them.
 
         Args:
-            X: the inputs, one row a sample.
-            y: the targets, one entry a sample.
-            sample_weight: (B,) weights >= 0, or None for equal ones.
-            metric: what `Objective.values` returns.
-            operation: the name that errors begin with.
+            X: inputs, one row per sample.
+            y: targets, one entry per sample.
+            sample_weight: (B,) weights >= 0, or None for equal weights.
+            metric: metric that `Objective.values` returns.
+            operation: prefix of error messages.
 
         Raises:
             InputError: the samples or the metric do not fit the model.
         """
 
     def begin_training(self, objective: Objective) -> None:
-        """Take over what the objective has found in the samples, such as class labels; by default nothing.
+        """Store properties that the objective found in the samples, such as class labels; by default, do nothing.
 
-        `popgrad.fit` calls it once all its arguments are known to fit.
+        `popgrad.fit` calls this method after all its arguments are checked.
         """
         return

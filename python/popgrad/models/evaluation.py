@@ -1,4 +1,4 @@
-"""The fitness of a population: in which precision, in which parts, and which candidates once more."""
+"""The fitness of a population: reduced precision, quantization, chunks within a memory limit, and rescoring."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How a population is to be evaluated.
+    """The options for evaluating a population.
 
     Args:
         objective: samples and measure.
         rows: (b,) int64, the samples to use; None for all.
-        bfloat16: whether products are of bfloat16 numbers.
-        rescore: whether candidates whose ranks that leaves open are evaluated once more: all (True) or of the k best.
-        coarse: "binary", "ternary" or "int8" weights, or None.
-        memory_limit: bytes for raw outputs, and as many again for copies of candidates.
+        bfloat16: whether to multiply bfloat16 numbers.
+        rescore: whether to evaluate candidates with uncertain ranks again: True for all ranks, k for the k best.
+        coarse: quantization of the weights, "binary", "ternary" or "int8", or None.
+        memory_limit: limit in bytes for raw outputs, and the same limit for copies of candidates.
     """
 
     objective: NetworkObjective
@@ -49,7 +49,7 @@ class Evaluation:
         """Fitness (P,) of candidates (P, n).
 
         Raises:
-            InputError: there is no memory.
+            InputError: memory runs out.
         """
         try:
             return self._fitness(population, self.bfloat16 and self._has_bfloat16(population))
@@ -61,7 +61,7 @@ class Evaluation:
         objective = self.objective
         evaluate = objective.evaluator(objective.measure, self.rows, self.memory_limit, bfloat16)
         n, itemsize = objective.layout.size, objective.dtype.itemsize
-        # Bytes of a candidate: as many copies as its rounding takes, and one as it is, of those chosen again.
+        # Bytes per candidate for the copies that quantization or conversion needs.
         each = n * itemsize * (1 if self.coarse is None else quantize.COPIES)
         if self.coarse is None and (isinstance(population, Perturbations) or _is_ready(population, objective.dtype)):
             out = evaluate(population)
@@ -76,7 +76,7 @@ class Evaluation:
         return settle(out, again, None if self.rescore is True else int(self.rescore))
 
     def _exactly(self, population: Population, limit: int) -> Callable[[NDArray[np.int64]], Floats]:
-        """A function that evaluates candidates by their numbers in the model's dtype, `limit` of them at a time."""
+        """A function that evaluates candidates, given by index, in the model's dtype, `limit` at a time."""
         exact = self.objective.evaluator(self.objective.measure, self.rows, self.memory_limit)
 
         def again(these: NDArray[np.int64]) -> Floats:
@@ -86,25 +86,25 @@ class Evaluation:
         return again
 
     def _ready(self, part: Array) -> Array:
-        """Candidates as the native core reads them."""
+        """Candidates in the type and layout of the native core, quantized if requested."""
         objective = self.objective
         if self.coarse is None:
             return cast_to(part, objective.dtype)
         return quantize.quantized(part, self.coarse, objective.layout, objective.dtype)
 
     def _has_bfloat16(self, population: Population) -> bool:
-        """Whether products of bfloat16 numbers can be had; a warning says why not."""
+        """Whether the processor and the population support bfloat16 products; if not, warn."""
         why = None
         if isinstance(population, Perturbations) and population.rank is not None:
-            why = "noise of low rank is evaluated in float32"
+            why = "low-rank noise is evaluated in float32"
         elif _core.bfloat16() is None:
-            why = f"the instruction set in use, {_core.isa()}, has no products of bfloat16: evaluated in float32"
+            why = f"the instruction set in use, {_core.isa()}, has no bfloat16 products; evaluated in float32"
         if why is not None:
             warnings.warn(f"[MLP.evaluate] precision='bfloat16': {why}", stacklevel=4)
         return why is None
 
 
 def _is_ready(population: Population, dtype: np.dtype[Any]) -> bool:
-    """Whether the native core can read an array as it is."""
+    """Whether the native core can read an array without conversion."""
     assert isinstance(population, np.ndarray)
     return population.dtype == dtype and population.flags.c_contiguous and population.flags.aligned

@@ -1,4 +1,4 @@
-"""Networks in files: safetensors that PyTorch reads, and states of a PyTorch ``Sequential``."""
+"""Reading networks from safetensors files, written by `MLP.save` or from a PyTorch ``Sequential``."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Array = NDArray[Any]
 
 
 class Stored(NamedTuple):
-    """What a file says of a network.
+    """The contents of a network file.
 
     Attributes:
-        sizes: of the layers.
-        settings: other arguments of the constructor, by name.
-        classes: names of the labels, or None.
+        sizes: sizes of the layers.
+        settings: other constructor arguments, by name.
+        classes: original labels of the classes, or None.
         tensors: weight and bias of each layer, in order.
     """
 
@@ -37,11 +37,11 @@ def read_network(path: str | os.PathLike[str], given: Mapping[str, Any], known: 
 
     Args:
         path: a safetensors file.
-        given: settings that replace those in the file.
-        known: names that a setting may have.
+        given: settings that override the settings in the file.
+        known: allowed names of settings.
 
     Raises:
-        InputError: the file cannot be read or does not hold such a network.
+        InputError: the file cannot be read or does not hold a multilayer perceptron.
     """
     arrays, numbers = checkpoint.load(path)
     where = os.fspath(path)
@@ -55,14 +55,14 @@ def read_network(path: str | os.PathLike[str], given: Mapping[str, Any], known: 
     settings.pop("sizes", None)
     classes = settings.pop("classes", None)
     if not isinstance(classes, (list, type(None))):
-        fail("MLP.load", f"{where!r} holds classes that are no list: {classes!r}")
+        fail("MLP.load", f"{where!r} holds classes that are not a list: {classes!r}")
     for name in settings:
         one_of("MLP.load", "setting", name, known)
     return Stored(sizes, settings, classes, [arrays[name] for name in names])
 
 
 def _place(where: str, name: str) -> tuple[int, bool]:
-    """Where a tensor comes in the order of the parameters."""
+    """The sort key of a tensor in the order of the parameters."""
     number, _, kind = name.rpartition(".")
     if kind not in ("weight", "bias") or not number.rpartition(".")[2].isdecimal():
         fail("MLP.load", f"{where!r} holds {name!r}; expected names such as '0.weight' and '0.bias'")
@@ -70,7 +70,7 @@ def _place(where: str, name: str) -> tuple[int, bool]:
 
 
 def _sizes(where: str, weights: list[Array], biases: list[Array]) -> list[int]:
-    """Sizes of the layers that these tensors are of."""
+    """The sizes of the layers with these weights and biases."""
     fits = bool(weights) and all(
         weight.ndim == 2 and bias.shape == (len(weight),) for weight, bias in zip(weights, biases, strict=False)
     )
@@ -78,5 +78,5 @@ def _sizes(where: str, weights: list[Array], biases: list[Array]) -> list[int]:
         fail("MLP.load", f"{where!r} does not hold a weight (out, in) and a bias (out,) for every layer")
     sizes = [weights[0].shape[1], *(len(weight) for weight in weights)]
     if any(weight.shape[1] != before for weight, before in zip(weights, sizes, strict=False)):
-        fail("MLP.load", f"the layers of {where!r} do not follow one another: {[w.shape for w in weights]}")
+        fail("MLP.load", f"the sizes of consecutive layers in {where!r} do not match: {[w.shape for w in weights]}")
     return sizes

@@ -1,4 +1,4 @@
-"""What the name of a metric means for a network."""
+"""The measures that metric names stand for, given a network's loss."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from popgrad.metrics import Measure, Metric, Score, UserMetric
 
 __all__ = ["METRICS", "measure_of", "score_of"]
 
-METRICS = ("loss", "error_rate", "mse", "mae")  # the native ones; `popgrad.metrics` has the others
+METRICS = ("loss", "error_rate", "mse", "mae")  # computed by the native core; the others are in `popgrad.metrics`
 
 
 def measure_of(operation: str, metric: Metric, loss: str, outputs: int) -> Measure:
-    """The measure behind a metric, as `popgrad.MLP.evaluate` takes it.
+    """The measure that computes a metric of `popgrad.MLP.evaluate`.
 
     Args:
-        operation: the name that errors begin with.
+        operation: prefix of error messages.
         metric: a name, ("quantile", level), or a function.
         loss: name of the network's loss.
-        outputs: of the network.
+        outputs: number of outputs of the network.
 
     Raises:
         InputError: the metric is unknown or does not fit the targets of the loss.
@@ -30,12 +30,12 @@ def measure_of(operation: str, metric: Metric, loss: str, outputs: int) -> Measu
     one_of(operation, "metric", name, (*METRICS, *metrics.NAMES))
     assert isinstance(name, str)
     if isinstance(metric, tuple) and name != "quantile":
-        fail(operation, f"only quantile takes a level, got {metric!r}")
+        fail(operation, f"only quantile accepts a level, got {metric!r}")
     if name in METRICS:
         return Score(name, score_of(operation, name, loss))
     _check_targets(operation, name, loss, labels=name not in ("r2", "quantile"))
     if name in ("balanced_error", "f1_macro") and loss != "cross_entropy" and outputs > 1:
-        fail(operation, f"{name} needs one label a sample; a model with loss {loss!r} has {outputs}")
+        fail(operation, f"{name} needs one label per sample; a model with loss {loss!r} has {outputs}")
     if name == "balanced_error":
         return Score(name, score_of(operation, "error_rate", loss), balanced=True)
     if not (at_least_zero(level) and 0 < level < 1):
@@ -44,7 +44,7 @@ def measure_of(operation: str, metric: Metric, loss: str, outputs: int) -> Measu
 
 
 def score_of(operation: str, name: str, loss: str) -> str:
-    """The native score behind the name of a metric.
+    """The name of the native score that computes a metric.
 
     Raises:
         InputError: the metric does not fit the targets of the loss.
@@ -56,7 +56,7 @@ def score_of(operation: str, name: str, loss: str) -> str:
 
 
 def _check_targets(operation: str, metric: str, loss: str, labels: bool) -> None:
-    """Fail if the targets are of the other kind."""
+    """Fail unless the loss has the targets that the metric needs: labels or numbers."""
     if labels == ("cross_entropy" in loss):
         return
     if labels:

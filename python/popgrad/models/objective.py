@@ -1,4 +1,4 @@
-"""The loss or metric of a network on samples that were checked once."""
+"""The loss or metric of a network on checked samples, as an `Objective`."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ Floats = NDArray[np.float64]
 Evaluator = Callable[[Population], Floats]
 
 SCORES = _core.scores()
-MEMORY_LIMIT = 64 << 20  # bytes that an evaluation may take beside its arguments and its result
+MEMORY_LIMIT = 64 << 20  # bytes for the buffers of an evaluation
 
 
 class NetworkObjective(Objective):
     """Loss and metrics of an `MLP` on samples; made by `MLP.objective`.
 
     Args:
-        model: whose network and loss are meant.
-        X: (B, inputs).
+        model: the model, with its network and loss.
+        X: (B, inputs) inputs.
         y: (B, 1) labels or (B, outputs) targets.
         weight: (B,) or None. All arrays have the model's dtype and must not change while the objective is in use.
-        measure: what `values` returns.
-        classes: the labels that the numbers in y stand for, or None.
+        measure: measure that `values` returns.
+        classes: original labels of the class indices in y, or None.
     """
 
     def __init__(
@@ -53,12 +53,12 @@ class NetworkObjective(Objective):
         return {**vars(self), "_packed": {}}
 
     def subset(self, rows: Array) -> NetworkObjective:
-        """The same function of the samples with these numbers (b,), copied."""
+        """The same objective on a copy of the samples with indices `rows` (b,)."""
         weight = None if self.weight is None else self.weight[rows]
         return NetworkObjective(self.model, self.X[rows], self.y[rows], weight, self.measure, self.classes)
 
     def strata(self) -> Array | None:
-        """Labels (B,) int64; None for numbers, such as the probabilities that binary_cross_entropy may have."""
+        """Labels (B,) int64, or None if the targets are numbers, such as probabilities in binary_cross_entropy."""
         if self.model.takes_classes and bool((self.y == np.floor(self.y)).all()):
             return self.y[:, 0].astype(np.int64)
         return None
@@ -68,25 +68,26 @@ class NetworkObjective(Objective):
         model = self.model
         if operation == "gradient" and not model.has_gradient:
             return (
-                f"activation {model.activation!r} has no gradient. Train it with a search (popgrad.search), "
+                f"activation {model.activation!r} has no gradient. Train the model with a search (popgrad.search), "
                 "or choose another activation."
             )
         if operation == "sampled" and model.loss_name not in _DRAWS:
-            return f"targets can be drawn for {', '.join(_DRAWS)}, not for the loss {model.loss_name!r}"
+            return f"targets can be sampled for {', '.join(_DRAWS)}, but not for the loss {model.loss_name!r}"
         return super().lacks(operation)
 
     def check(self, operation: str, rows: Array | None = None, w: Array | None = None) -> None:
         """See `Objective.check`.
 
         Raises:
-            InputError: no sample has weight, "auc" of samples of one class, or the caller's metric returns no numbers.
+            InputError: all weights are zero, all samples for "auc" have the same class, or a user-defined metric does
+                not return one number per candidate.
         """
         y, weight = self._seen(rows)
         if weight is not None and not weight.any():
             fail(operation, "sample_weight is zero for all of these samples")
         self.measure.check(operation, y, weight)
         if w is not None and isinstance(self.measure, UserMetric):
-            # Two candidates: a function that returns one number for all candidates is found here.
+            # Two candidates detect a function that returns a single number for all candidates.
             self.evaluator(self.measure, rows)(np.stack([w, w]))
 
     def with_samples(
@@ -105,7 +106,7 @@ class NetworkObjective(Objective):
         return None if self.weight is None or self.weight.all() else np.flatnonzero(self.weight)
 
     def _seen(self, rows: Array | None) -> tuple[Array, Array | None]:
-        """Targets as metrics see them, labels (b,) int64 or numbers (b, outputs), and weights (b,) or None."""
+        """The arguments of metrics: labels (b,) int64 or numbers (b, outputs), and weights (b,) or None."""
         y, weight = (values if rows is None or values is None else values[rows] for values in (self.y, self.weight))
         assert y is not None
         labels = SCORES[self.model.loss_name].labels
@@ -124,17 +125,18 @@ class NetworkObjective(Objective):
         memory_limit: int = MEMORY_LIMIT,
         bfloat16: bool = False,
     ) -> Evaluator:
-        """A function from populations to fitness (P,), infinite where it is not finite.
+        """A function that maps a population to its fitness (P,); non-finite values become infinity.
 
-        What depends on the samples alone is done once.
+        The samples are prepared once, before the function is returned.
 
         Args:
-            measure: what to evaluate.
+            measure: the measure to evaluate.
             rows: (b,) int64, the samples to use; default all.
-            memory_limit: bytes for the raw outputs, where they are needed, what is computed from them, and members of
-                `Perturbations`, which must be made for that; those of one candidate are taken in any case.
-            bfloat16: whether to multiply bfloat16 numbers. It needs a float32 model and `_core.bfloat16()`, and no
-                population with noise of low rank.
+            memory_limit: limit in bytes for metrics that need raw outputs. It covers the outputs, the intermediate
+                results of the metric, and generated members of `Perturbations`. At least one candidate is evaluated
+                at a time, regardless of the limit.
+            bfloat16: whether to multiply bfloat16 numbers. Requires a float32 model, `_core.bfloat16()`, and a
+                population without low-rank noise.
         """
         if isinstance(measure, OfOutputs):
             return self._of_outputs(measure, rows, memory_limit, bfloat16)
@@ -155,7 +157,7 @@ class NetworkObjective(Objective):
         return evaluate
 
     def _pack(self, balanced: bool, rows: Array | None, bfloat16: bool) -> _core.Packed:
-        """The samples, laid out for the kernels; all of them once: a search evaluates them many times."""
+        """The samples, packed for the kernels. The pack of all samples is cached, since a search reuses it."""
         if rows is None and (balanced, bfloat16) in self._packed:
             return self._packed[balanced, bfloat16]
         weight = self.weight
@@ -168,7 +170,7 @@ class NetworkObjective(Objective):
         return packed
 
     def _of_outputs(self, measure: OfOutputs, rows: Array | None, memory_limit: int, bfloat16: bool) -> Evaluator:
-        """An evaluator from raw outputs, of as many candidates at a time as the memory is for."""
+        """An evaluator that computes a measure from raw outputs, in chunks of candidates within the memory limit."""
         network, outputs = self.model.network, self.model.sizes[-1]
         X = self.X if rows is None else self.X[rows]
         y, weight = (None if values is None else _read_only(values) for values in self._seen(rows))
@@ -189,7 +191,7 @@ class NetworkObjective(Objective):
         return evaluate
 
     def report(self, w: Array, value: bool = True) -> Report:
-        """See `Objective.report`; one pass over the samples gives all of it."""
+        """See `Objective.report`; computes all values in one pass over the samples."""
         wanted = [self.model.loss_score, self.model.measure("fit", self.metric_name)]
         wanted += [self.measure] * value
         scores: list[Score] = []
@@ -205,7 +207,7 @@ class NetworkObjective(Objective):
         return Report(*(x if math.isfinite(x) else math.inf for x in found), *[math.nan] * (not value))
 
     def _of(self, measure: Measure, outputs: Array | None) -> float:
-        """A measure of the raw outputs (B, outputs) of one network."""
+        """The value of a measure, from the raw outputs (B, outputs) of one network."""
         assert isinstance(measure, OfOutputs)
         assert outputs is not None
         y, weight = (None if values is None else _read_only(values) for values in self._seen(None))
@@ -215,7 +217,7 @@ class NetworkObjective(Objective):
     # --- Gradients --------------------------------------------------------------------------------------------------
 
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
-        """See `Objective.gradient`; with dropout from step 1 on."""
+        """See `Objective.gradient`; without dropout at step 0."""
         model = self.model
         dropout = 0.0 if batch.step == 0 else model.dropout
         return model.network.gradient(
@@ -223,18 +225,18 @@ class NetworkObjective(Objective):
         )
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> NetworkObjective:
-        """The samples of a batch with targets drawn from what the network predicts for them.
+        """An objective on the samples of a batch, with targets sampled from the network's predictions.
 
-        The loss is the negative logarithm of a probability: of classes, of yes and no, or of a normal distribution
-        (the mean squared error over K outputs has variance K / 2).
+        The distribution is the one whose negative log-likelihood is the loss: categorical, Bernoulli, or normal (for
+        the mean squared error over K outputs, with variance K / 2).
 
         Args:
             w: (n,) of the model's dtype.
-            batch: the samples; they are all of the result's.
-            random: what to draw with.
+            batch: the samples of the result.
+            random: generator for the targets.
 
         Raises:
-            InputError: the loss has no such distribution.
+            InputError: the loss is not a negative log-likelihood.
         """
         model, loss = self.model, self.model.loss_name
         part = self if batch.rows is None else self.subset(batch.rows)
@@ -256,13 +258,18 @@ class NetworkObjective(Objective):
     def diverged(self, losses: Sequence[float], w: Array) -> bool:
         """Whether a gradient method failed on these samples.
 
-        It did if the last loss is not finite; if it is more than 10 % above both the loss of the untrained model and
-        the loss of the best constant output; or if it is no better than that constant although training once got below
-        half of it, or because the network is dead: its outputs are the same for 99 % of the samples.
+        Training failed if one of the following holds:
+
+        - The last loss is not finite.
+        - The last loss is more than 10 % above both the loss of the untrained model and the loss of the best constant
+          output.
+        - The last loss is no better than that of the best constant output, and an earlier loss was below half of it.
+        - The last loss is no better than that of the best constant output, and the network is dead: its outputs are
+          the same for 99 % of the samples.
 
         Args:
-            losses: of all records.
-            w: (n,) at the end.
+            losses: losses of all records.
+            w: (n,) final parameters.
         """
         last, best = losses[-1], min(losses)
         if not math.isfinite(last):
@@ -273,7 +280,7 @@ class NetworkObjective(Objective):
         return last > 0.999 * constant and (best < constant / 2 or self.constant_outputs(w))
 
     def why_not_finite(self, w: Array) -> str:
-        """See `Objective.why_not_finite`; names the argument with the largest numbers."""
+        """See `Objective.why_not_finite`; the message names the argument with the largest values."""
         largest = {"X": float(np.abs(self.X).max()), "y": float(np.abs(self.y).max())}
         name = max(largest, key=largest.__getitem__)
         if largest[name] <= float(np.abs(w).max()):
@@ -282,12 +289,12 @@ class NetworkObjective(Objective):
         return f"{name} holds values up to {largest[name]:.3g}, and the loss overflows, {held}"
 
     def scale_hint(self) -> str:
-        """See `Objective.scale_hint`; for inputs that are far from a unit scale."""
+        """See `Objective.scale_hint`; a hint if the inputs are far from unit scale."""
         largest = float(np.abs(self.X).max())
         return f", and scale X, which holds values up to {largest:.4g}" if largest > 30 else ""
 
     def constant_loss(self) -> float:
-        """The loss of a network that ignores its inputs: its outputs are the mean target, or give its probability."""
+        """The loss of the best constant output: the mean target, or the logits of the mean target."""
         model, weight = self.model, self.weight
         y = np.eye(model.sizes[-1])[self.y[:, 0].astype(np.int64)] if SCORES[model.loss_name].labels else self.y
         mean = np.average(y.astype(np.float64), axis=0, weights=weight)
@@ -301,7 +308,7 @@ class NetworkObjective(Objective):
         return float(self.evaluator(model.loss_score)(params)[0])
 
     def constant_outputs(self, w: Array) -> bool:
-        """Whether a network (n,) gives the same outputs for at least 99 % of the samples, though these differ."""
+        """Whether a network (n,) has the same outputs for at least 99 % of the samples, although the inputs differ."""
         if np.array_equal(self.X, np.broadcast_to(self.X[0], self.X.shape)):
             return False
         z = np.empty((1, self.samples, self.model.sizes[-1]), self.model.dtype)
@@ -309,7 +316,7 @@ class NetworkObjective(Objective):
         return bool((z[0] == np.median(z[0], axis=0)).all(axis=1).mean() >= 0.99)
 
 
-_DRAWS = ("cross_entropy", "binary_cross_entropy", "mse")  # losses that are the logarithm of a probability
+_DRAWS = ("cross_entropy", "binary_cross_entropy", "mse")  # losses that are negative log-likelihoods
 
 
 def _read_only(array: Array) -> Array:

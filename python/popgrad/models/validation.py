@@ -1,4 +1,4 @@
-"""What a network is given: inputs, targets, weights, populations, each checked before any work."""
+"""Checks and conversion of a network's inputs, targets, sample weights and populations."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _ENCODE = "give labels as 0, 1, 2, ..., or set MLP.classes (pg.fit does, if y ho
 
 
 class Targets(NamedTuple):
-    """What a loss asks of the targets.
+    """The targets that a loss requires.
 
     Attributes:
-        loss: its name.
-        are_labels: whether a target is one whole number in [0, outputs).
-        outputs: of the network.
-        takes_classes: whether labels may have names.
-        classes: these names, or None.
+        loss: name of the loss.
+        are_labels: whether each target is one whole number in [0, outputs).
+        outputs: number of outputs of the network.
+        takes_classes: whether the targets may be original labels of classes.
+        classes: the original labels, or None.
     """
 
     loss: str
@@ -41,10 +41,11 @@ class Targets(NamedTuple):
 
 
 def checked_inputs(operation: str, X: ArrayLike, width: int, dtype: DType) -> Array:
-    """X as (B, width) of a type that the native core reads.
+    """X (B, width) as an array that the native core can read.
 
     Raises:
-        InputError: X has another shape, no rows, no real numbers, or entries that are not finite in this type.
+        InputError: X has the wrong shape, no rows, entries that are not real numbers, or entries that are not finite
+            in `dtype`.
     """
     array = real(operation, "X", X)
     if array.ndim != 2:
@@ -56,10 +57,10 @@ def checked_inputs(operation: str, X: ArrayLike, width: int, dtype: DType) -> Ar
     try:
         typed = cast_to(array, dtype)
     except MemoryError:
-        fail(operation, f"no memory for X, {array.shape}, as {dtype}; give it in parts")
+        fail(operation, f"no memory for X, {array.shape}, as {dtype}; pass it in chunks")
     if not np.isfinite(typed).all():
         row = int(np.argmin(np.isfinite(typed).all(axis=1)))
-        what = f"NaN, infinity or more than {dtype} holds"
+        what = f"NaN, infinity or a value too large for {dtype}"
         fail(operation, f"X holds {what} (first in row {row}); impute or drop those rows first")
     return typed
 
@@ -68,7 +69,7 @@ def checked_targets(operation: str, y: ArrayLike, samples: int, targets: Targets
     """y as (samples, 1) labels or (samples, outputs) numbers.
 
     Raises:
-        InputError: y has another shape or type, or values that the loss cannot take.
+        InputError: y has the wrong shape or type, or values that do not fit the loss.
     """
     outputs, classes = targets.outputs, targets.classes
     y = arrays.read(operation, "y", y)
@@ -100,7 +101,7 @@ def _numbers(operation: str, y: Array, samples: int, targets: Targets, dtype: DT
     y = cast_to(y.reshape(samples, outputs), dtype)
     if not np.isfinite(y).all():
         row = int(np.argmin(np.isfinite(y).all(axis=1)))
-        fail(operation, f"y holds NaN, infinity or more than {dtype} holds (first in row {row})")
+        fail(operation, f"y holds NaN, infinity or a value too large for {dtype} (first in row {row})")
     if targets.loss == "binary_cross_entropy" and ((y < 0) | (y > 1)).any():
         fail(operation, f"targets of binary_cross_entropy must be in [0, 1], got {y.min()} to {y.max()}")
     return y
@@ -110,7 +111,7 @@ def checked_weights(operation: str, weight: ArrayLike | None, samples: int, dtyp
     """Weights (samples,), scaled by a power of two if they are very large or small; None stays None.
 
     Raises:
-        InputError: they have another shape, or are not finite, below zero or all zero.
+        InputError: the weights have the wrong shape, are not finite, are negative, or are all zero.
     """
     if weight is None:
         return None
@@ -118,9 +119,9 @@ def checked_weights(operation: str, weight: ArrayLike | None, samples: int, dtyp
     if array.shape != (samples,):
         fail(operation, f"sample_weight must have shape ({samples},), got {array.shape}")
     if not (np.isfinite(array).all() and (array >= 0).all() and array.any()):
-        fail(operation, "sample_weight must be finite, none below zero and not all zero")
-    # Only their ratios matter. Those very far from one come near it, by a power of two, which rounds nothing: then
-    # no sum of them and no product overflows or vanishes.
+        fail(operation, "sample_weight must be finite, >= 0 and not all zero")
+    # Only the ratios matter. Scaling very large or small weights keeps sums and products from overflow and underflow;
+    # a power of two avoids rounding.
     exponent = int(np.frexp(array.max())[1])
     if abs(exponent) > 30:
         with np.errstate(under="ignore"):
@@ -129,13 +130,13 @@ def checked_weights(operation: str, weight: ArrayLike | None, samples: int, dtyp
 
 
 def checked_population(operation: str, population: ArrayLike, n: int) -> Array:
-    """A population (P, n), of whatever real type and layout; not copied where it is an array.
+    """A population (P, n), of any real type and memory layout; arrays are not copied.
 
     Raises:
-        InputError: it has another shape or no real numbers.
+        InputError: the population has the wrong shape, or entries that are not real numbers.
     """
     if isinstance(population, Perturbations):
-        fail(operation, "population must be stored here: give perturbations[:]")
+        fail(operation, "population must be an array: pass perturbations[:]")
     members = real(operation, "population", population)
     if members.ndim != 2 or members.shape[1] != n or len(members) == 0:
         fail(operation, f"population must have shape (P, {n}), P >= 1, got {members.shape}")
@@ -145,7 +146,7 @@ def checked_population(operation: str, population: ArrayLike, n: int) -> Array:
 
 
 def checked_rows(operation: str, samples: ArrayLike, count: int) -> Array:
-    """Numbers of samples, as the native core reads them."""
+    """Sample indices, in the type that the native core reads."""
     rows = real(operation, "samples", samples)
     if rows.ndim != 1 or len(rows) == 0 or rows.dtype.kind not in "iu":
         fail(operation, f"samples must be whole numbers, shape (b,), b >= 1, got {rows.dtype} {rows.shape}")
@@ -155,6 +156,6 @@ def checked_rows(operation: str, samples: ArrayLike, count: int) -> Array:
 
 
 def cast_to(array: Array, dtype: DType) -> Array:
-    """An array that the native core can read; what is too large for its type becomes infinite."""
+    """An array that the native core can read; values too large for `dtype` become infinite."""
     with np.errstate(over="ignore"):
         return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])

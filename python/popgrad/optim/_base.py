@@ -63,7 +63,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         ema_decay: in [0, 1); keep the running average ``a = ema_decay a + (1 - ema_decay) w`` of the parameters,
             starting with the parameters after the first step. `solution` returns the average.
         state_dtype: storage type of the state, for float32 parameters. None: float32. "bfloat16": half of the bytes.
-            "8bit": a quarter of the bytes, for `Momentum`, `HeavyBall`, `Lion`, `Adam` and `AdamW`: nonlinear 8-bit
+            "8bit": a quarter of the bytes, for `Momentum`, `HeavyBall`, `Lion`, `Adam` and `AdamW`: powers of 8-bit
             codes in blocks of 256 with one scale per block (Dettmers et al., arXiv:2110.02861); below 4,096 parameters
             float32. Both types use stochastic rounding, a function of step and position, so that small changes
             accumulate.

@@ -1,8 +1,8 @@
 """Drop-in optimizers for PyTorch: change ``torch.optim`` to ``popgrad.torch`` and keep the rest.
 
-Names, arguments, defaults and the layout of ``state_dict()`` are those of `torch.optim`, so that schedulers, parameter
-groups, hooks and checkpoints go on working. Every step is one native call for all tensors of a group, which are
-updated where they lie. Parameters are float32 or float64, dense, in the computer's own memory.
+Names, arguments, defaults and the structure of ``state_dict()`` are the same as in `torch.optim`, so that schedulers,
+parameter groups, hooks and checkpoints work unchanged. A step is one native call per group, which updates all tensors
+of the group in place. Parameters must be dense float32 or float64 tensors on the CPU.
 """
 
 try:
@@ -16,7 +16,8 @@ from popgrad.torch._base import Optimizer
 from popgrad.torch.additional import *  # noqa: F403
 from popgrad.torch.builtin import *  # noqa: F403
 
-# PyTorch's OpenMP threads spin for a while after a backward pass. A native step runs on them, not beside them.
+# PyTorch's OpenMP threads spin for a while after a backward pass. Native steps run on these threads, so that the two do
+# not compete for cores.
 _core.borrow_threads("libtorch_cpu.so")
 
 __all__ = ["Optimizer", "lr_scheduler", "swa_utils"]

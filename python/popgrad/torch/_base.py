@@ -1,4 +1,4 @@
-"""What every class of `popgrad.torch` shares: from parameter groups to native calls, and back to PyTorch's state."""
+"""The base class of `popgrad.torch`: translates parameter groups to native calls, and results to PyTorch's state."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ Pair = tuple[float, float]
 Triple = tuple[float, float, float]
 
 RULES = _core.step_rules()
-# Names of states and arguments: PyTorch's, and ours.
+# Names of states and arguments in PyTorch and in `popgrad.optim`.
 MOMENTS = {"m": "exp_avg", "v": "exp_avg_sq"}
 BETAS: Names = {"betas": ("beta1", "beta2"), "eps": "epsilon"}
-_LEAST = 5e-324  # what a rule that must not divide by zero gets for an epsilon of zero
+_LEAST = 5e-324  # stands for an epsilon of zero in rules that require epsilon > 0
 # Looked up once: after a backward pass, every lookup in a module is a cache miss.
 _GLOBAL_PRE_HOOKS, _GLOBAL_POST_HOOKS = hooks._global_optimizer_pre_hooks, hooks._global_optimizer_post_hooks
-# Arguments that are taken for the sake of compatibility; they choose nothing here.
+# Arguments that are accepted for compatibility and have no effect on a step.
 _WITHOUT_EFFECT = ("foreach", "fused", "capturable", "differentiable", "initial_accumulator_value")
 
 
 @dataclass(slots=True, eq=False)
 class GroupPlan:
-    """What the options of a group ask for; made anew when they change. It holds no tensor and no state."""
+    """How to step a group with its current options. It holds neither tensors nor states, and is rebuilt on changes."""
 
     group: Group
     read: Callable[[Group], tuple[Any, ...]]
-    options: tuple[Any, ...] | None  # None: they can change in place, so that every step looks again
+    options: tuple[Any, ...] | None  # None: an option can change in place, so that every step rebuilds the plan
     rule: NativeOptimizer  # with the options of the group
-    numbers: tuple[str, ...]  # that are carried on from step to step, as the rule calls them
-    names: tuple[str, ...]  # in state[p]: steps and numbers, what a tensor keeps as a whole, tensors
-    counts: tuple[int, int, int]  # how many of each
+    numbers: tuple[str, ...]  # names, in the rule, of the numbers kept between steps
+    names: tuple[str, ...]  # names in state[p]: step count and numbers, numbers per tensor, states
+    counts: tuple[int, int, int]  # lengths of the three parts of names
     adapt_vectors: bool
 
     @property
     def states(self) -> tuple[str, ...]:
-        """The names in state[p] of tensors as large as the parameter."""
+        """The names in state[p] of tensors with the shape of the parameter."""
         return self.names[len(self.names) - self.counts[2] :]
 
     @property
@@ -66,44 +66,44 @@ class GroupPlan:
         return self.names[: len(self.names) - self.counts[2]]
 
     def is_current(self, group: Group) -> bool:
-        """Whether the group still has the options that this was made of."""
+        """Whether the options of the group are unchanged since the plan was built."""
         try:
             return self.group is group and self.options == self.read(group)
-        except (RuntimeError, ValueError):  # an array has come in, which compares element by element
+        except (RuntimeError, ValueError):  # an option became an array, which compares elementwise
             return False
 
 
-# What a step of a group is to do: how, the steps done by tensors whose state does not count them, tensors, and what is
-# to be copied back afterwards.
+# One group's part of a step: the plan, the number of steps done (used if the state does not count steps), the tensors,
+# and the stand-ins to copy back.
 Work = tuple[GroupPlan, float, list[_core.TensorBatch], Copies | None]
 
 
 class Optimizer(torch.optim.Optimizer):
     """Base class of all optimizers in `popgrad.torch`: a ``torch.optim.Optimizer`` whose step is native.
 
-    All classes take ``params``, ``lr`` and options as `torch.optim` does, per group where wanted. ``foreach`` and
-    ``fused`` have no effect, ``capturable`` and ``differentiable`` must be False. As in `torch.optim`, the ``lr`` of a
-    group may be negative, and nothing limits lr times weight_decay.
+    All classes accept ``params``, ``lr`` and options, also per group, as in `torch.optim`. ``foreach`` and ``fused``
+    have no effect; ``capturable`` and ``differentiable`` must be False. As in `torch.optim`, the ``lr`` of a group may
+    be negative, and lr times weight_decay is not limited.
 
-    State: ``state[p]`` is a dictionary of tensors with PyTorch's names. Every step reads it, and the parameters of the
-    groups, as they are then: what was replaced, re-pointed, loaded or written in place counts from the next step on.
+    State: ``state[p]`` is a dictionary of tensors with PyTorch's names. Every step reads the states and the parameters
+    again, so that replaced, loaded or modified tensors take effect at the next step.
 
     Raises:
-        InputError: an option is out of range, a gradient or parameter is not dense float32 or float64 on the CPU; no
-            tensor was changed.
+        InputError: an option is out of range, or a gradient or parameter is not a dense float32 or float64 tensor on
+            the CPU; no tensor was changed.
     """
 
-    # A method of `popgrad.optim`; its arguments by PyTorch's name for them; what `state[p]` calls its states and
-    # numbers, and which of these not every variant has; whether `state[p]` counts steps.
+    # A method of `popgrad.optim`; its arguments, by their names in PyTorch; the names in `state[p]` of its states and
+    # numbers; the names that only some variants use; whether `state[p]` counts steps.
     _method: ClassVar[Any]
     _names: ClassVar[Names] = {}
     _states: ClassVar[Mapping[str, str]] = {}
     _optional: ClassVar[frozenset[str]] = frozenset()
     _counts: ClassVar[bool] = True
-    # Numbers that are float64 whatever the parameters are; PyTorch's own are of the parameters' type.
+    # Numbers that are always float64; all other numbers have the dtype of the parameter, as in PyTorch.
     _double: ClassVar[frozenset[str]] = frozenset()
 
-    _plans: list[GroupPlan | None] | None = None  # one for each group, checked before it is used
+    _plans: list[GroupPlan | None] | None = None  # one per group, checked before every use
 
     def __init__(self, params: Any, given: Mapping[str, Any]) -> None:
         options = {name: _owned(v) for name, v in given.items() if name not in ("self", "params", "__class__")}
@@ -111,28 +111,28 @@ class Optimizer(torch.optim.Optimizer):
             self._fail(f"lr must be a finite number >= 0, got {options['lr']!r}")
         super().__init__(params, options)
 
-    # --- What a class may say about its method ---------------------------------------------------------------------
+    # --- Overridden by classes ---------------------------------------------------------------------------------------
 
     def _choose(self, group: Group) -> tuple[Any, Names]:
-        """The class in `popgrad.optim` that does what the group asks for, and the names of its arguments."""
+        """The class in `popgrad.optim` that implements the options of the group, and the names of its arguments."""
         return self._method, self._names
 
     def _plan_step(self, rule: NativeOptimizer, group: Group, t: float, numbers: dict[str, float]) -> _core.StepPlan:
-        """What step t is to do; what is to be carried on goes into `numbers`."""
-        # A count of steps that was written by hand need not be whole.
+        """The native plan of step t; updates `numbers` in place."""
+        # t is a float if the user set the step count to a fraction.
         given = float(group["lr"])
         return rule.plan(t, numbers, learning_rate=given, maximize=group["maximize"])  # type: ignore[arg-type]
 
     def _first(self, name: str, group: Group) -> float:
-        """What a state begins with."""
+        """The initial value of a state."""
         return 0.0
 
     def _first_numbers(self, rule: NativeOptimizer, group: Group) -> dict[str, float]:
-        """What numbers are carried, and what they begin with."""
+        """The initial values, by name, of the numbers kept between steps."""
         return dict(rule.first_numbers)
 
     def _check_group(self, group: Group) -> None:
-        """Fail unless a step can be taken; called before every one."""
+        """Fail unless the options allow a step; called before every step."""
         lr = group["lr"]
         if not (type(lr) is float and math.isfinite(lr)) and not _is_finite(lr):
             self._fail(f"lr must be a finite number, got {group['lr']!r}")
@@ -143,10 +143,10 @@ class Optimizer(torch.optim.Optimizer):
         fail(type(self).__name__, message)
 
     def _make_rule(self, group: Group) -> NativeOptimizer:
-        """The method with the group's options."""
+        """The optimizer of `popgrad.optim` with the group's options."""
         for name in ("capturable", "differentiable"):
             if group.get(name):
-                self._fail(f"{name} must be False: a native step leaves no trace for CUDA graphs or autograd")
+                self._fail(f"{name} must be False: CUDA graphs and autograd cannot record a native step")
         for name in ("eps", "weight_decay", "lr_decay", "dampening", "initial_accumulator_value"):
             if name in group and not at_least_zero(group[name]):
                 self._fail(f"{name} must be a finite number >= 0, got {group[name]!r}")
@@ -177,7 +177,7 @@ class Optimizer(torch.optim.Optimizer):
             raise InputError(f"[{type(self).__name__}] {message}") from None
 
     def _plan(self, group: Group) -> GroupPlan:
-        """How the group is stepped."""
+        """The plan for a group."""
         rule = self._make_rule(group)
         native = rule.native_rule
         numbers = tuple(self._first_numbers(rule, group))
@@ -197,7 +197,7 @@ class Optimizer(torch.optim.Optimizer):
         )
 
     def _current_plans(self) -> list[GroupPlan]:
-        """How all groups are stepped."""
+        """The plans for all groups, rebuilt where options have changed."""
         groups, plans = self.param_groups, self._plans
         if plans is None or len(plans) != len(groups):
             plans = self._plans = [None] * len(groups)
@@ -235,9 +235,9 @@ class Optimizer(torch.optim.Optimizer):
         """See `torch.optim.Optimizer.load_state_dict`.
 
         Raises:
-            InputError: the state is that of another method; nothing was loaded.
+            InputError: the state is from another method; nothing was loaded.
         """
-        # The last of the hooks sees what those of the user have made of it.
+        # The hook is registered last, so that it checks the result of the user's hooks.
         handle = self.register_load_state_dict_pre_hook(cast(Any, _inspected))
         try:
             super().load_state_dict(state_dict)
@@ -248,28 +248,28 @@ class Optimizer(torch.optim.Optimizer):
         """See `torch.optim.Optimizer`."""
         differentiable = "differentiable" in state.get("defaults", self.__dict__.get("defaults", ()))
         super().__setstate__(state)
-        if not differentiable:  # which PyTorch adds, whatever options the class has
+        if not differentiable:  # PyTorch adds this option even if the class does not have it
             self.defaults.pop("differentiable", None)
         for group in self.param_groups:
             if not differentiable:
                 group.pop("differentiable", None)
-            for name, value in self.defaults.items():  # older versions of PyTorch knew fewer options
+            for name, value in self.defaults.items():  # older versions of PyTorch had fewer options
                 group.setdefault(name, value)
             for p in group["params"]:
                 if own := self.state.get(p):
                     self._renew(p, own)
 
     def _renew(self, p: Tensor, own: dict[str, Any]) -> None:
-        """Bring a loaded state up to date."""
+        """Convert a loaded state to the current format."""
         unwrap(own)
         self._split_kept(own)
         for name in self._state_names() & own.keys():
-            if isinstance(own[name], (int, float)):  # as older versions of PyTorch and of this package have it
+            if isinstance(own[name], (int, float)):  # as stored by older versions
                 own[name] = self._scalar(p, name, own[name])
 
     @classmethod
     def _split_kept(cls, own: dict[str, Any]) -> None:
-        """Give names to the numbers that a tensor has as a whole, which were a list once."""
+        """Replace the list of numbers per tensor, as older versions stored it, by named entries."""
         kept = own.pop("kept", None)
         if isinstance(kept, list):
             names = [cls._states[field] for field in RULES[cls._method.rule].fields[: len(kept)]]
@@ -278,14 +278,14 @@ class Optimizer(torch.optim.Optimizer):
             }
 
     def _scalar(self, p: Tensor, name: str, value: float | Tensor) -> Tensor:
-        """A number of a parameter's state. On the CPU, where PyTorch counts steps too."""
+        """A number of a parameter's state, as a tensor on the CPU, where PyTorch keeps step counts too."""
         dtype = scalar_type() if name == "step" else torch.float64 if name in self._double else p.dtype
         return torch.tensor(float(value), dtype=dtype, device="cpu")
 
     def _complete(self, p: Tensor, frame: Tensor, plan: GroupPlan) -> bool:
-        """Make what a parameter's state lacks, laid out as `frame`, and say whether tensors were lacking."""
+        """Create missing entries of a parameter's state, with the layout of `frame`; True if a tensor was missing."""
         if not plan.names:
-            return False  # no empty entries: PyTorch has none
+            return False  # like PyTorch, no empty entries in the state
         own = self.state.get(p)
         if own is None:
             own = self.state[p] = {}
@@ -299,22 +299,22 @@ class Optimizer(torch.optim.Optimizer):
             if value is None:
                 lacking = True
                 own[name] = torch.full_like(frame, self._first(key, plan.group), requires_grad=False)
-            elif value.dtype != p.dtype:  # the same tensor: somebody may hold it
+            elif value.dtype != p.dtype:  # keeps the tensor object, which users may hold
                 value.data = value.detach().to(p.dtype)
         return lacking
 
     # --- The step --------------------------------------------------------------------------------------------------
 
     def step(self, closure: Closure | None = None) -> Any:
-        """Take one step with the gradients that the parameters hold; those without one stay as they are.
+        """Take one step; parameters without a gradient do not change.
 
         Args:
-            closure: computes the loss and the gradients anew; its value is returned.
+            closure: a function that recomputes the gradients and returns the loss; `step` returns its result.
 
         Raises:
             InputError: see the class; no tensor was changed.
         """
-        # PyTorch's wrapper around a step costs as much as the step of a small model: taken only where it has a use.
+        # PyTorch's wrapper takes as long as the step of a small model, so it is used only when it has an effect.
         if (
             self._optimizer_step_pre_hooks
             or self._optimizer_step_post_hooks
@@ -341,9 +341,9 @@ class Optimizer(torch.optim.Optimizer):
         return loss
 
     def _advance(self, plan: GroupPlan, done: float, batch: _core.TensorBatch) -> None:
-        """Step one batch, which has done so many unless its state counts them."""
+        """Step one batch; `done` is the number of steps done, used if the state does not count steps."""
         values, counts, numbers = batch.values(), self._counts, {}
-        if values is None:  # a parameter that is there twice
+        if values is None:  # a parameter occurs twice in the batch
             for one in batch.split():
                 self._advance(plan, done, one)
             return
@@ -358,7 +358,7 @@ class Optimizer(torch.optim.Optimizer):
         changed(batch.params)
 
     def _gather(self) -> list[Work]:
-        """What to update, as parameters, gradients and states are now.
+        """The work of a step, from the current parameters, gradients and states.
 
         Raises:
             InputError: see the class; no tensor was changed.
@@ -374,7 +374,7 @@ class Optimizer(torch.optim.Optimizer):
         return works
 
     def _prepare(self, plans: list[GroupPlan]) -> list[Work]:
-        """The same where states are lacking, or something does not lie as a native step needs it."""
+        """Like `_gather`, if states are missing or the native core cannot use a tensor's memory directly."""
         for plan in plans:
             for p in plan.group["params"]:
                 self._check(p, plan)
@@ -395,14 +395,14 @@ class Optimizer(torch.optim.Optimizer):
         return works
 
     def _check(self, p: Tensor, plan: GroupPlan) -> None:
-        """Fail unless a step of the parameter can be made to work."""
+        """Fail unless a step of the parameter is possible, if need be with copies."""
         if not isinstance(p, Tensor):
             self._fail(f"parameters must be tensors, got {type(p).__name__}")
         gradient = p.grad
         if gradient is None:
             return
         if gradient.layout != torch.strided:
-            self._fail(f"gradients must be dense, got {gradient.layout}: use nn.Embedding(sparse=False) and the like")
+            self._fail(f"gradients must be dense, got {gradient.layout}: for example use nn.Embedding(sparse=False)")
         for what, tensor in (("parameters", p), ("gradients", gradient)):
             if tensor.dtype not in DTYPES:
                 self._fail(
@@ -411,9 +411,9 @@ class Optimizer(torch.optim.Optimizer):
             if tensor.device.type != "cpu":
                 self._fail(f"{what} must be on the CPU, got {tensor.device}: move them, or use torch.optim")
             if any(step == 0 and size > 1 for step, size in zip(p.stride(), p.shape, strict=True)):
-                self._fail("parameters must not share memory among their elements: clone() what expand() made")
+                self._fail("elements of a parameter must not share memory: call clone() on expanded tensors")
             if tensor.layout != torch.strided or (tensor.numel() and not tensor.data_ptr()):
-                self._fail(f"{what} must be dense tensors with memory of their own, got {type(tensor).__name__}")
+                self._fail(f"{what} must be dense tensors that own memory, got {type(tensor).__name__}")
         if (gradient.dtype, gradient.shape) != (p.dtype, p.shape):
             got = f"{gradient.dtype} {tuple(gradient.shape)} for {p.dtype} {tuple(p.shape)}"
             self._fail(f"a gradient must have its parameter's type and shape, got {got}")
@@ -429,7 +429,7 @@ class Optimizer(torch.optim.Optimizer):
             if not isinstance(value, Tensor) or value.layout != torch.strided:
                 self._fail(f"the state {name} must be a dense tensor, got {type(value).__name__}")
             if value.shape != p.shape:
-                self._fail(f"the state {name} of a parameter of shape {tuple(p.shape)} is {tuple(value.shape)}")
+                self._fail(f"the state {name} must have shape {tuple(p.shape)}, got {tuple(value.shape)}")
         for name in plan.scalars:
             value = own.get(name)
             if isinstance(value, Tensor) and value.numel() != 1:
@@ -437,28 +437,28 @@ class Optimizer(torch.optim.Optimizer):
 
 
 def _given_with_the_step(t: int) -> float:
-    """The learning rate of every rule here, which is never asked: the group has it."""
-    raise AssertionError("a step of popgrad.torch is given its learning rate")
+    """A placeholder for the learning rate, which each step takes from the group; never called."""
+    raise AssertionError("steps of popgrad.torch take the learning rate from the group")
 
 
 def _inspected(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """What is to be loaded, once it is known to belong there."""
+    """The state dictionary to load, after a check that it fits the optimizer."""
     kind, state = type(optimizer), {}
     for key, own in state_dict["state"].items():
         state[key] = dict(own) if isinstance(own, Mapping) else own
         if isinstance(own, Mapping):
             kind._split_kept(state[key])
     names = kind._state_names()
-    # A class of the user's may have names of its own, which need not be foreign if some class here has them too.
+    # A user-defined class may use names that a class of this package uses too, so that they are not foreign.
     known = _all_names() if kind.__module__.startswith(__package__) else names
     if got := foreign_names(state, names, names - kind._optional, known):
         keeps = ", ".join(sorted(names)) or "none"
-        optimizer._fail(f"the state to load must be of the same method, whose tensors are {keeps}; got {got}")
+        optimizer._fail(f"the state to load must be from the same method, with the tensors {keeps}; got {got}")
     return state_dict | {"state": wrapped(state, kind._double)}
 
 
 def _all_names() -> frozenset[str]:
-    """All names that some class here has in its states."""
+    """All names of states in subclasses of `Optimizer`."""
     names: frozenset[str] = frozenset()
     kinds = [Optimizer]
     while kinds:
@@ -469,12 +469,12 @@ def _all_names() -> frozenset[str]:
 
 
 def _owned(value: Any) -> Any:
-    """Return an option, copied if it is a list that the caller could change later."""
+    """An option; a list becomes a tuple, so that the caller cannot change it later."""
     return tuple(value) if isinstance(value, list) else value
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether it is one finite number."""
+    """Whether `value` is one finite number."""
     try:
         return not isinstance(value, bool) and math.isfinite(value)
     except (RuntimeError, TypeError, ValueError):
@@ -482,7 +482,7 @@ def _is_finite(value: Any) -> bool:
 
 
 def _is_fixed(value: Any) -> bool:
-    """Whether it cannot change in place, and compares as one."""
+    """Whether `value` is immutable and compares to a single bool."""
     if isinstance(value, tuple):
         return all(map(_is_fixed, value))
     return value is None or isinstance(value, (bool, int, float, str))
@@ -492,5 +492,5 @@ def _hooked(self: Optimizer, closure: Closure | None = None) -> Any:
     return self._step(closure)
 
 
-# Not to be looked into by torch.compile, to which a native step means nothing.
+# torch.compile cannot trace a native step.
 _hooked_step = _disable_dynamo(torch.optim.Optimizer.profile_hook_step(_hooked))

@@ -1,4 +1,4 @@
-"""What `load_state_dict` is given: whether it belongs to the optimizer, and how its numbers keep their digits."""
+"""Checks of a state to load, and protection of its float64 numbers from conversion."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["foreign_names", "unwrap", "wrapped"]
 
 @dataclass(slots=True, frozen=True)
 class _Exact:
-    """A tensor that ``torch.optim.Optimizer.load_state_dict`` does not convert to the parameter's type."""
+    """Protects a tensor from conversion to the parameter's dtype in ``torch.optim.Optimizer.load_state_dict``."""
 
     tensor: torch.Tensor
 
@@ -21,13 +21,13 @@ class _Exact:
 def foreign_names(
     state: Mapping[Any, Any], own: frozenset[str], needed: frozenset[str], known: frozenset[str]
 ) -> str | None:
-    """The names of a parameter's state that another method has made, or None.
+    """The names of the first parameter's state that is from another method, or None.
 
     Args:
-        state: by parameter.
+        state: states by parameter.
         own: all names that the method may use.
-        needed: those that it always uses, once there is any.
-        known: all names that some method uses; others are the user's.
+        needed: names that every nonempty state of the method has.
+        known: names that any method uses; all other names are the user's.
     """
     for entries in state.values():
         names = (
@@ -39,7 +39,7 @@ def foreign_names(
 
 
 def wrapped(state: Mapping[Any, Any], names: frozenset[str]) -> dict[Any, Any]:
-    """A copy of `state` in which the named tensors are out of the reach of conversions."""
+    """A copy of `state` in which the named tensors are protected from conversion."""
 
     def wrap(name: str, value: Any) -> Any:
         return _Exact(value) if name in names and isinstance(value, torch.Tensor) else value

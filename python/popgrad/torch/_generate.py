@@ -1,4 +1,4 @@
-"""From a class of `popgrad.optim` to one of `popgrad.torch`: arguments, defaults, states and documentation."""
+"""Generate a class of `popgrad.torch` from a class of `popgrad.optim`: arguments, states and documentation."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["torch_class"]
 _TUPLES = {2: "Pair", 3: "Triple"}
 _PARAMS = "parameters, named parameters or groups of them."
 _LR = "the learning rate, >= 0, a number or a tensor of one element."
-_MAXIMIZE = "go up instead of down."
-_ELSEWHERE = ("; alpha lambda <= 1", " or a schedule")  # what documentation says of `popgrad.optim` alone
+_MAXIMIZE = "maximize the loss instead of minimizing it."
+_ELSEWHERE = ("; alpha lambda <= 1", " or a schedule")  # parts of docstrings that do not apply to `popgrad.torch`
 _COUPLED = "lambda >= 0, added to the gradient as lambda w."
 
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of a class here: the settings that it stands for, and what its signature and documentation say."""
+    """An argument of a generated class: its settings in `popgrad.optim`, default, annotation and documentation."""
 
     name: str
     settings: tuple[str, ...]
@@ -35,12 +35,12 @@ class Argument:
 
 
 def torch_class(method: type[NativeOptimizer], module: str, base: type[Optimizer] = Optimizer) -> type[Optimizer]:
-    """The class for PyTorch of a method that `torch.optim` does not have.
+    """Generate the PyTorch class of a method that `torch.optim` does not have.
 
     Args:
-        method: one of `popgrad.optim`; its ``torch_names`` say what is not called as usual.
-        module: in which the class is found, so that it can be pickled.
-        base: what the class has beside a step.
+        method: a class of `popgrad.optim`; its ``torch_names`` define unusual names.
+        module: name of the module that holds the class, for pickling.
+        base: base class, which may add methods.
     """
     arguments = _arguments(method)
     states = _states(method)
@@ -89,7 +89,7 @@ def _arguments(method: type[NativeOptimizer]) -> list[Argument]:
             default: Any = tuple(settings[each].default for each in meant)
             entry = (meant, default, _TUPLES[len(meant)], _together(meant, texts))
         elif meant == "weight_decay":
-            entry = ((), 0, "float", texts.get(meant, _COUPLED))  # as in PyTorch, which `_make_rule` hands on
+            entry = ((), 0, "float", texts.get(meant, _COUPLED))  # `_make_rule` passes it on
         else:
             entry = ((meant,), settings[meant].default, types[meant], texts[meant])
         found.append(Argument(name, entry[0], names.defaults.get(name, entry[1]), entry[2], entry[3]))
@@ -102,7 +102,7 @@ def _kept(method: type[NativeOptimizer]) -> tuple[str, ...]:
 
 
 def _states(method: type[NativeOptimizer]) -> dict[str, str]:
-    """What ``state[p]`` calls states and numbers."""
+    """The names in ``state[p]`` of states and numbers."""
     usual: Mapping[str, str] = MOMENTS | dict(_names_of(method).states)
     return {name: usual.get(name, name) for name in (*method.first_numbers, *_kept(method), *method.state_names)}
 
@@ -132,7 +132,7 @@ def _constructor(arguments: list[Argument]) -> Any:
 
 
 def _argument_texts(method: type[NativeOptimizer]) -> dict[str, str]:
-    """What a class's documentation says of each argument."""
+    """The text of each argument in the docstring of a class."""
     section = (inspect.getdoc(method) or "").partition("\nArgs:\n")[2].partition("\n\n")[0]
     texts: dict[str, str] = {}
     for entry in re.split(r"\n(?= {4}\w)", "\n" + section)[1:]:
@@ -145,7 +145,7 @@ def _argument_texts(method: type[NativeOptimizer]) -> dict[str, str]:
 
 
 def _together(settings: tuple[str, ...], texts: Mapping[str, str]) -> str:
-    """What the documentation says of several settings, once where it is the same for all."""
+    """The texts of several settings; a text that several settings share appears once."""
     parts: dict[str, list[str]] = {}
     for name in settings:
         parts.setdefault(texts[name], []).append(name)

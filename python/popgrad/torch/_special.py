@@ -1,4 +1,4 @@
-"""What some methods have in PyTorch beside a step."""
+"""Base classes for methods that need more than `step` in PyTorch."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ __all__ = ["Averaging", "Observing"]
 
 
 class Averaging(Optimizer):
-    """Call `eval` before evaluating or saving the model, and `train` before going on."""
+    """Call `eval` before you evaluate or save the model, and `train` before you continue training."""
 
     @torch.no_grad()
     def eval(self) -> None:
-        """Make the parameters the average x, which is to be evaluated and saved."""
+        """Set the parameters to the average x, for evaluation and saving."""
         self._move(lambda beta: 1 - 1 / beta, training=False)
 
     @torch.no_grad()
     def train(self) -> None:
-        """Make the parameters y again, where gradients are taken."""
+        """Set the parameters to y, the point where gradients are computed."""
         self._move(lambda beta: 1 - beta, training=True)
 
     def _move(self, share: Callable[[float], float], training: bool) -> None:
@@ -43,7 +43,7 @@ class Averaging(Optimizer):
     def _check_group(self, group: Group) -> None:
         super()._check_group(group)
         if not group["training"]:
-            self._fail("call optimizer.train() before training goes on: the parameters are the average now")
+            self._fail("call optimizer.train() before you continue training: the parameters are the average now")
 
     @staticmethod
     def _beta(group: Group) -> float:
@@ -51,16 +51,16 @@ class Averaging(Optimizer):
 
 
 class Observing(Optimizer):
-    """Every tenth step or so, before the gradients of the step itself, give `observe` those of sampled labels.
+    """About every tenth step, call `observe` with gradients for labels sampled from the model's predictions.
 
-    These are the gradients of a loss whose labels were drawn from the model's own predictions.
+    Do so before computing the gradients of the step itself.
     """
 
     def observe(self, samples: int) -> None:
-        """Take the gradients that the parameters hold into the curvature; the parameters stay as they are.
+        """Update the curvature with the gradients of the parameters; the parameters do not change.
 
         Args:
-            samples: over how many samples the loss was averaged, >= 1.
+            samples: number of samples over which the loss was averaged, >= 1.
 
         Raises:
             InputError: see the class; no tensor was changed.

@@ -1,4 +1,4 @@
-"""PyTorch's tensors as a native step needs them: dense, of one type, laid out alike."""
+"""PyTorch tensors in the form that a native step needs: dense, with one dtype and the same memory order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Batches = list[_core.TensorBatch] | None
 
 DTYPES = (torch.float32, torch.float64)
 _KINDS = {torch.float32: 0, torch.float64: 1, torch.int64: 2}
-# Lets the native side read tensors by itself; PyTorch has it from 2.10 on.
+# Lets the native core read tensors directly; available since PyTorch 2.10.
 _EXCHANGE: Any = getattr(Tensor, "__dlpack_c_exchange_api__", None)
 
 
@@ -33,7 +33,7 @@ def gather_natively(
 def gather_slowly(
     params: list[Any], state: Mapping[Any, Any], names: tuple[str, ...], counts: tuple[int, int, int], adapt: bool
 ) -> Batches:
-    """The same, for a PyTorch that does not let the native side read its tensors."""
+    """Like `gather_natively`, for versions of PyTorch whose tensors the native core cannot read directly."""
     numbers, kept, _ = counts
     found: dict[Any, tuple[list[list[int]], list[Tensor], list[Any]]] = {}
     ends: list[tuple[int, int]] = []
@@ -64,7 +64,7 @@ def gather_slowly(
             ends.append((p.data_ptr(), p.data_ptr() + p.numel() * p.element_size()))
     ends.sort()
     parts = list(found.items())
-    if any(b[0] < a[1] for a, b in pairwise(ends)):  # one after the other
+    if any(b[0] < a[1] for a, b in pairwise(ends)):  # some share memory: step them one at a time
         parts = [(k, ([r], [p], [a])) for k, all_ in parts for r, p, a in zip(*all_, strict=True)]
     return [_core.TensorBatch(key[0] == torch.float64, *counts, *rest) for key, rest in parts]
 
@@ -73,21 +73,21 @@ gather = gather_natively if _EXCHANGE is not None else gather_slowly
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether its elements are floats in the computer's memory as they are."""
+    """Whether the elements are floats in CPU memory, without a pending negation."""
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPES:
         return False
     return not tensor.is_neg() and (tensor.numel() == 0 or bool(tensor.data_ptr()))
 
 
 def is_number(tensor: Any) -> bool:
-    """Whether it is one that a native step can read and set."""
+    """Whether `tensor` is a single number that a native step can read and write."""
     if not isinstance(tensor, Tensor) or tensor.layout != torch.strided or tensor.device.type != "cpu":
         return False
     return tensor.numel() == 1 and tensor.dtype in _KINDS and bool(tensor.data_ptr())
 
 
 def is_dense(tensor: Tensor) -> bool:
-    """Whether its elements fill a piece of memory, in any order: then PyTorch makes others just like it."""
+    """Whether the elements fill a contiguous block of memory, in any order, which ``empty_like`` then reproduces."""
     return tensor.is_contiguous() or torch.empty_like(tensor, device="meta").stride() == tensor.stride()
 
 
@@ -99,18 +99,18 @@ def _same(tensor: Tensor, frame: Tensor) -> bool:
 
 
 def scalar_type() -> torch.dtype:
-    """What PyTorch counts steps in."""
+    """The dtype of PyTorch's step counts."""
     return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
 
 
 class Copies:
-    """Stand-ins for tensors that a native step cannot take as they lie, and the way back."""
+    """Copies that stand in for tensors whose memory a native step cannot use, to be copied back afterwards."""
 
     def __init__(self) -> None:
         self._back: list[tuple[Tensor, Tensor]] = []
 
     def param(self, p: Tensor) -> Tensor:
-        """The parameter, or a dense copy of it, with its gradient laid out alike."""
+        """The parameter or a dense copy of it, with a gradient in the same memory order."""
         given, gradient = p.detach(), p.grad
         assert gradient is not None
         stand_in = given
@@ -121,7 +121,7 @@ class Copies:
         return stand_in
 
     def state(self, state: Mapping[str, Any], names: tuple[str, ...], stand_in: Tensor) -> dict[str, Any]:
-        """The same state, in which the named tensors are laid out as the stand-in."""
+        """A copy of the dictionary in which the named tensors have the memory order of the stand-in."""
         copied = dict(state)
         for name in names:
             copied[name] = self._like(state[name], stand_in)
@@ -136,16 +136,16 @@ class Copies:
         return torch.empty_like(frame).copy_(tensor.detach())
 
     def give_back(self) -> None:
-        """Write the new values to where they belong, once all steps are taken."""
+        """Copy the new values back to the original tensors."""
         with torch.no_grad():
             for tensor, values in self._back:
                 tensor.copy_(values)
 
 
 def changed(params: list[Tensor]) -> None:
-    """Tell autograd, which would not notice: a graph that still needs the old values must not go on silently."""
+    """Tell autograd that parameters changed, so that a graph that needs the old values raises an error."""
     try:
         torch.autograd.graph.increment_version(params)  # type: ignore[arg-type, unused-ignore]
-    except TypeError:  # PyTorch before 2.5 takes them one by one
+    except TypeError:  # before PyTorch 2.5, the function takes one tensor
         for p in params:
             torch.autograd.graph.increment_version(p)

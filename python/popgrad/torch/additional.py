@@ -1,6 +1,6 @@
-"""The methods that `torch.optim` does not have, in its manner; made from the classes of `popgrad.optim`.
+"""Methods that `torch.optim` does not have, with its conventions; generated from the classes of `popgrad.optim`.
 
-Their signatures, for type checkers, are in additional.pyi, which ``python docs/methods.py`` writes.
+``python docs/methods.py`` writes their signatures for type checkers to additional.pyi.
 """
 
 from popgrad import optim
@@ -8,7 +8,7 @@ from popgrad.torch._base import Optimizer
 from popgrad.torch._generate import torch_class
 from popgrad.torch._special import Averaging, Observing
 
-# What some of them have beside a step.
+# Base classes for methods that need more than `step`.
 _BASES: dict[type[optim.NativeOptimizer], type[Optimizer]] = {
     optim.SophiaG: Observing,
     optim.ScheduleFreeSGD: Averaging,

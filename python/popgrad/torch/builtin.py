@@ -1,4 +1,4 @@
-"""Those that `torch.optim` has, under its names, with its arguments, defaults and states."""
+"""The optimizers of `torch.optim`, with the same names, arguments, defaults and states."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class SGD(Optimizer):
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         momentum: mu, in [0, 1].
-        dampening: tau, in [0, 1]: the velocity adds 1 - tau of each gradient after the first, which it adds whole.
+        dampening: tau, in [0, 1]; every gradient except the first is multiplied by 1 - tau.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        nesterov: the look ahead; needs momentum, and no dampening.
-        maximize: go up instead of down.
+        nesterov: use Nesterov momentum; requires momentum > 0 and dampening = 0.
+        maximize: maximize the loss instead of minimizing it.
         foreach, fused, differentiable: see `Optimizer`.
 
     State: ``momentum_buffer``, with momentum.
@@ -63,7 +63,7 @@ class SGD(Optimizer):
     def _choose(self, group: Group) -> tuple[Any, Names]:
         if group["nesterov"]:
             if not group["momentum"] or group["dampening"]:
-                self._fail("nesterov needs a momentum, and a dampening of zero")
+                self._fail("nesterov requires momentum > 0 and dampening = 0")
             return optim.Nesterov, {"momentum": "momentum"}
         if not group["momentum"]:
             return optim.SGD, {}
@@ -77,11 +77,11 @@ class Adam(Optimizer):
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
-        eps: >= 0, in units of the gradient; after the root.
+        eps: >= 0, in units of the gradient; added after the root.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
         amsgrad: divide by the largest second moment so far.
-        maximize: go up instead of down.
-        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead, as AdamW.
+        maximize: maximize the loss instead of minimizing it.
+        decoupled_weight_decay: multiply the weights by 1 - lr lambda instead, as AdamW does.
         foreach, fused, capturable, differentiable: see `Optimizer`.
 
     State: ``step``, ``exp_avg``, ``exp_avg_sq``, and with amsgrad ``max_exp_avg_sq``.
@@ -124,10 +124,10 @@ class AdamW(Adam):
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
-        eps: >= 0, in units of the gradient; after the root.
-        weight_decay: lambda >= 0: weights shrink by 1 - lr lambda before the step.
+        eps: >= 0, in units of the gradient; added after the root.
+        weight_decay: lambda >= 0; the weights are multiplied by 1 - lr lambda before the step.
         amsgrad: divide by the largest second moment so far.
-        maximize: go up instead of down.
+        maximize: maximize the loss instead of minimizing it.
         foreach, fused, capturable, differentiable: see `Optimizer`.
 
     State: ``step``, ``exp_avg``, ``exp_avg_sq``, and with amsgrad ``max_exp_avg_sq``.
@@ -167,9 +167,9 @@ class Adamax(Optimizer):
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
-        eps: >= 0, in units of the gradient; inside the maximum.
+        eps: >= 0, in units of the gradient; added inside the maximum.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        maximize: go up instead of down.
+        maximize: maximize the loss instead of minimizing it.
         foreach, differentiable, capturable: see `Optimizer`.
 
     State: ``step``, ``exp_avg``, ``exp_inf``.
@@ -199,17 +199,17 @@ class Adamax(Optimizer):
 
 
 class NAdam(Optimizer):
-    """Adam with Nesterov's look ahead: `optim.NAdam`.
+    """Adam with Nesterov momentum: `optim.NAdam`.
 
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
-        eps: >= 0, in units of the gradient; after the root.
+        eps: >= 0, in units of the gradient; added after the root.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        momentum_decay: psi >= 0, of the momentum's schedule.
-        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead.
-        maximize: go up instead of down.
+        momentum_decay: psi >= 0, of the momentum schedule.
+        decoupled_weight_decay: multiply the weights by 1 - lr lambda instead.
+        maximize: maximize the loss instead of minimizing it.
         foreach, capturable, differentiable: see `Optimizer`.
 
     State: ``step``, ``mu_product``, ``exp_avg``, ``exp_avg_sq``.
@@ -241,16 +241,16 @@ class NAdam(Optimizer):
 
 
 class RAdam(Optimizer):
-    """Adam that waits until the variance of its step can be trusted: `optim.RAdam`.
+    """Adam that does not adapt step sizes until the variance estimate is reliable: `optim.RAdam`.
 
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         betas: beta1 and beta2, in [0, 1).
-        eps: >= 0, in units of the gradient; after the root.
+        eps: >= 0, in units of the gradient; added after the root.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        decoupled_weight_decay: shrink the weights by 1 - lr lambda instead.
-        maximize: go up instead of down.
+        decoupled_weight_decay: multiply the weights by 1 - lr lambda instead.
+        maximize: maximize the loss instead of minimizing it.
         foreach, capturable, differentiable: see `Optimizer`.
 
     State: ``step``, ``exp_avg``, ``exp_avg_sq``.
@@ -281,19 +281,19 @@ class RAdam(Optimizer):
 
 
 class Adagrad(Optimizer):
-    """Steps that shrink with all the gradient that a parameter has seen: `optim.AdaGrad`.
+    """Gradients divided by the root of the sum of all squared gradients: `optim.AdaGrad`.
 
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        lr_decay: >= 0; step t takes alpha / (1 + (t - 1) lr_decay).
+        lr_decay: >= 0; the learning rate of step t is alpha / (1 + (t - 1) lr_decay).
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        initial_accumulator_value: what the sum begins with, >= 0.
-        eps: >= 0, in units of the gradient; after the root.
-        maximize: go up instead of down.
+        initial_accumulator_value: initial value of the sum, >= 0.
+        eps: >= 0, in units of the gradient; added after the root.
+        maximize: maximize the loss instead of minimizing it.
         foreach, differentiable, fused: see `Optimizer`.
 
-    State: ``step``, ``sum``; there from the beginning.
+    State: ``step``, ``sum``; the constructor creates them.
 
     Raises:
         InputError: an argument is out of range.
@@ -334,15 +334,15 @@ class Adagrad(Optimizer):
 
 
 class Adadelta(Optimizer):
-    """RMSprop whose learning rate is the running size of its own steps: `optim.AdaDelta`.
+    """RMSprop whose step size is a running mean of its previous steps: `optim.AdaDelta`.
 
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         rho: decay of both averages, in [0, 1].
-        eps: >= 0; inside both roots.
+        eps: >= 0; added inside both roots.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        maximize: go up instead of down.
+        maximize: maximize the loss instead of minimizing it.
         foreach, capturable, differentiable: see `Optimizer`.
 
     State: ``step``, ``square_avg``, ``acc_delta``.
@@ -372,17 +372,17 @@ class Adadelta(Optimizer):
 
 
 class RMSprop(Optimizer):
-    """Steps divided by the running size of the gradient: `optim.RMSprop`.
+    """Gradients divided by the root of a running mean of squared gradients: `optim.RMSprop`.
 
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
         alpha: decay of the average, in [0, 1].
-        eps: >= 0, in units of the gradient; after the root.
+        eps: >= 0, in units of the gradient; added after the root.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        momentum: mu of a heavy ball behind it, in [0, 1].
-        centered: divide by the running deviation instead.
-        maximize: go up instead of down.
+        momentum: mu in [0, 1], heavy-ball momentum applied to the scaled gradients.
+        centered: divide by the running standard deviation instead.
+        maximize: maximize the loss instead of minimizing it.
         capturable, foreach, differentiable: see `Optimizer`.
 
     State: ``step``, ``square_avg``, with centered ``grad_avg`` and with momentum ``momentum_buffer``.
@@ -414,14 +414,14 @@ class RMSprop(Optimizer):
 
 
 class Rprop(Optimizer):
-    """A step length for every parameter, from the signs of its gradients: `optim.Rprop`.
+    """A step length per parameter that depends only on the signs of its gradients: `optim.Rprop`.
 
     Args:
         params: parameters, named parameters or groups of them.
-        lr: length of the first steps, >= 0.
-        etas: factors of a length where the sign changed, in (0, 1), and where it did not, > 1.
-        step_sizes: shortest length, >= 0, and longest, > 0.
-        maximize: go up instead of down.
+        lr: length of the first step, >= 0.
+        etas: factor of the length if the sign changed, in (0, 1), and if it did not change, > 1.
+        step_sizes: smallest length, >= 0, and largest length, > 0.
+        maximize: maximize the loss instead of minimizing it.
         capturable, foreach, differentiable: see `Optimizer`.
 
     State: ``step``, ``prev``, ``step_size``.
@@ -453,25 +453,25 @@ class Rprop(Optimizer):
 
     def _plan_step(self, rule: NativeOptimizer, group: Group, t: float, numbers: dict[str, float]) -> _core.StepPlan:
         plan = super()._plan_step(rule, group, t, numbers)
-        # The lengths begin with the state, not with the counter.
+        # The initial length is in the state, so that the rule does not set it at t = 1.
         return _core.StepPlan(plan.rule, plan.fields | {"first": 0.0}, plan.extras)
 
 
 class ASGD(Optimizer):
-    """Gradient descent that also averages its parameters: `optim.ASGD`.
+    """Stochastic gradient descent with an average of the parameters: `optim.ASGD`.
 
     Args:
         params: parameters, named parameters or groups of them.
         lr: alpha >= 0, a number or a tensor of one element.
-        lambd: lambda of the steps' decay, >= 0.
-        alpha: power of the steps' decay, >= 0.
+        lambd: lambda of the step-size decay, >= 0.
+        alpha: exponent of the step-size decay, >= 0.
         t0: the step at which averaging begins, >= 0.
         weight_decay: lambda >= 0, added to the gradient as lambda w.
-        maximize: go up instead of down.
+        maximize: maximize the loss instead of minimizing it.
         foreach, differentiable, capturable: see `Optimizer`.
 
-    State: ``step``, ``eta``, ``mu``, ``ax``, the average. ``eta`` is the length of the coming step, so that a changed
-    learning rate shows one step later, as in PyTorch.
+    State: ``step``, ``eta``, ``mu``, and ``ax``, the average. ``eta`` is the size of the next step, so that a new
+    learning rate takes effect one step later, as in PyTorch.
 
     Raises:
         InputError: an argument is out of range.
