@@ -37,8 +37,8 @@ struct Half {
 
 // Bytes: powers of the code, so that small values keep their size to some percent; `scale` is the largest magnitude of
 // the block. Codes -127 to 127 squared reach down to 6e-5 of it; codes 0 to 255 to the fourth power to 2e-10, for
-// averages of squares, whose root is divided by: those that are not zero never become zero, except in whole blocks whose
-// scale is below least_scale, where the smallest codes would not be normal numbers any more.
+// averages of squares, whose root is divided by: those that are not zero never become zero, except in whole blocks
+// whose scale is below least_scale, where the smallest codes would not be normal numbers any more.
 inline constexpr float least_scale = 0x1p-94f;
 inline constexpr float largest_scale = 0x1p126f;  // the inverse of a larger one is no normal number: it counts as NaN
 
