@@ -132,7 +132,7 @@ def test_minibatches_of_one_class_do_not_end_a_search_by_auc():
     assert history.nonfinite == 0
 
 
-# --- Functions of the caller --------------------------------------------------------------------------------------------
+# --- Functions of the caller ----------------------------------------------------------------------------------------
 
 
 def squared(outputs, y, weight=None):
