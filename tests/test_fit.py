@@ -108,7 +108,7 @@ def test_gradients_of_a_network_without_any_are_refused(name):
         pg.fit(model, X, y, optimizer=optim.REGISTRY[name]())
 
 
-def test_objective_is_what_a_search_minimises_and_what_picks_the_best():
+def test_objective_is_what_a_search_minimizes_and_what_picks_the_best():
     X, y = real("wine")
     model = pg.MLP([13, 6, 3])
     budget = pg.Budget(evaluations=1500)

@@ -114,7 +114,7 @@ def test_broken_candidates_are_infinite_and_the_others_right(metric, loss, outpu
 
 @pytest.mark.parametrize("objective", [*LABELS, "r2", ("quantile", 0.9)])
 @pytest.mark.parametrize("batch_size", ["auto", 8])
-def test_a_search_minimises_a_metric(objective, batch_size):
+def test_a_search_minimizes_a_metric(objective, batch_size):
     numbers = objective not in LABELS
     model, _, X, y, _ = problem("mse" if numbers else "cross_entropy")
     start = model.evaluate(model.params[None], X, y, objective)[0]

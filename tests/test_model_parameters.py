@@ -97,7 +97,7 @@ def test_initial_weights_have_the_named_distribution(init, dtype):
 
 
 @every_activation
-def test_default_initialisation_suits_the_activation(activation):
+def test_default_initialization_suits_the_activation(activation):
     rectifiers = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
     linear_at_zero = ("identity", "tanh", "sigmoid")
     scheme = "he" if activation in rectifiers else "glorot" if activation in linear_at_zero else "lecun"

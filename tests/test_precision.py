@@ -75,7 +75,7 @@ class TestValues:
                 a = z if k + 2 == len(layers) else to_bfloat16(activation_of(activation, z))
             expected.append(np.mean((a - y) ** 2))
         half = model.evaluate(population, X, y, precision="bfloat16")
-        # A sum may be rounded to the neighbour of what it is here, of one in some hundred hidden numbers.
+        # A sum may be rounded to the neighbor of what it is here, of one in some hundred hidden numbers.
         np.testing.assert_allclose(half, expected, rtol=1e-4)
         if activation != "step":
             error = np.abs(half - expected).mean()

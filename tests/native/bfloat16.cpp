@@ -81,7 +81,7 @@ void check(const Bfloat16Fns& fns, const Problem& p, const char* unit) {
       largest = std::max(largest, std::abs(double(z[size_t(i) * outputs + o]) - exact[o]) / (1 + std::abs(exact[o])));
     }
   }
-  // Float sums may round a hidden value to the other neighbour; without hidden layers nothing is rounded twice.
+  // Float sums may round a hidden value to the other neighbor; without hidden layers nothing is rounded twice.
   const double allowed = p.sizes.size() > 2 ? 1e-2 : 1e-5;
   CHECK(largest <= allowed, unit, "outputs", largest, "samples", p.samples, "inputs", p.sizes.front());
   CHECK(std::abs(sum - want) <= allowed / 10 * want, unit, sum, want, "samples", p.samples);

@@ -39,7 +39,7 @@ void test_codes_survive() {
       }
 }
 
-// Over many draws the mean is x, within some standard errors, and every draw is a neighbour.
+// Over many draws the mean is x, within some standard errors, and every draw is a neighbor.
 template <class Format>
 void test_mean(const char* name, float low, float high, double widest_gap) {
   Rng rng{7};
@@ -54,7 +54,7 @@ void test_mean(const char* name, float low, float high, double widest_gap) {
     }
     CHECK(least <= x + 1e-6 * std::abs(x) && x <= most + 1e-6 * std::abs(x), name, x, least, most);
     CHECK(most - least <= widest_gap, name, x, least, most);
-    // The standard deviation of a choice between two neighbours is at most half of what lies between them.
+    // The standard deviation of a choice between two neighbors is at most half of what lies between them.
     const double error = 0.5 * (most - least) / std::sqrt(double(draws));
     CHECK(std::abs(sum / draws - x) <= 5 * error + 1e-6 * std::abs(x), name, x, sum / draws, error);
   }
