@@ -13,13 +13,13 @@ def table(rows: int = 60, seed: int = 0) -> pd.DataFrame:
     rng = np.random.default_rng(seed)
     age = rng.normal(50, 9, rows)
     age[::7] = np.nan
-    colour = rng.choice(["red", "green", "blue"], rows).astype(object)
-    colour[::9] = np.nan
+    color = rng.choice(["red", "green", "blue"], rows).astype(object)
+    color[::9] = np.nan
     return pd.DataFrame(
         {
             "age": age,
             "member": rng.random(rows) < 0.5,
-            "colour": colour,
+            "color": color,
             "constant": np.full(rows, 0.1),
             "class": np.resize(["b", "a", "c"], rows),
         }

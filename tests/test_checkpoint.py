@@ -241,7 +241,7 @@ def test_half_precision_loads_when_a_type_is_named(tmp_path):
     np.testing.assert_array_equal(pg.MLP.load(path, dtype="float32").params, 1)
 
 
-@pytest.mark.parametrize("saved", [{"colour": "red"}, [1], "x"])
+@pytest.mark.parametrize("saved", [{"color": "red"}, [1], "x"])
 def test_settings_of_another_version_are_refused(saved, tmp_path):
     path = checkpoint.save(tmp_path / "m", {"0.weight": W, "0.bias": B}, {"MLP": saved})
     with pytest.raises(pg.InputError, match=r"\[MLP.load\] .* holds settings that this version does not know"):

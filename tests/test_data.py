@@ -115,7 +115,7 @@ def test_a_first_line_of_data_is_not_lost(tmp_path: Path, first: str, rows: int)
 def test_a_row_index_is_no_feature(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     table().to_csv(path)
-    assert list(data.load(path).frame) == ["age", "member", "colour", "constant"]
+    assert list(data.load(path).frame) == ["age", "member", "color", "constant"]
 
 
 def test_an_npz_reads_like_its_arrays(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_frame_of_other_types_is_accepted() -> None:
 
 
 def test_openml_is_asked_by_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    frame = table().rename(columns={"class": "kind"})[["kind", "age", "colour"]]
+    frame = table().rename(columns={"class": "kind"})[["kind", "age", "color"]]
     bunch = sklearn.utils.Bunch(frame=frame, target_names=["kind"])
     asked: dict[str, Any] = {}
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda **kw: asked.update(kw) or bunch)
@@ -203,7 +203,7 @@ def test_the_parts_are_dense_float32_without_gaps_or_nan() -> None:
         assert len(X) == len(y)
     assert (len(part.y_train), len(part.y_val), len(part.y_test)) == (36, 12, 12)
     assert part.features[:3] == ("age", "member", "constant")
-    assert set(part.features[3:]) == {f"colour_{c}" for c in ("red", "green", "blue", "missing")}
+    assert set(part.features[3:]) == {f"color_{c}" for c in ("red", "green", "blue", "missing")}
     assert (part.X_train[:, 3:].sum(axis=1) == 1).all()
     assert (part.target_mean, part.target_scale) == (0, 1)
 
@@ -242,14 +242,14 @@ def test_missing_numbers_take_the_training_median() -> None:
 
 def test_what_the_other_rows_hold_does_not_reach_the_training_part() -> None:
     X, y = numbered()
-    colour = np.resize(["red", "blue"], 90).astype(object)
-    frame = pd.DataFrame({"number": X[:, 0], "value": X[:, 1], "colour": colour})
+    color = np.resize(["red", "blue"], 90).astype(object)
+    frame = pd.DataFrame({"number": X[:, 0], "value": X[:, 1], "color": color})
     before = data.split(data.from_arrays("t", frame, y), seed=0)
     test_rows = rows_of(before, X[:, 0])["test"]
     frame.loc[test_rows, "value"] = 1e6
-    frame.loc[test_rows, "colour"] = "unseen"
+    frame.loc[test_rows, "color"] = "unseen"
     after = data.split(data.from_arrays("t", frame, y), seed=0)
-    assert after.features == before.features == ("number", "value", "colour_blue", "colour_red")
+    assert after.features == before.features == ("number", "value", "color_blue", "color_red")
     np.testing.assert_array_equal(after.X_train, before.X_train)
     np.testing.assert_array_equal(after.X_val, before.X_val)
     assert (after.X_test[:, 2:] == 0).all()
@@ -272,7 +272,7 @@ def test_rare_categories_share_a_column() -> None:
     assert "'city' is text with 45 distinct values" in dataset.notes[-1]
 
 
-def test_a_regression_target_is_standardised_by_the_training_rows() -> None:
+def test_a_regression_target_is_standardized_by_the_training_rows() -> None:
     X, _ = numbered()
     y = np.exp(X[:, 1]) * 1000
     part = data.split(data.from_arrays("t", X, y), seed=0)

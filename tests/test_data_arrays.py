@@ -243,7 +243,7 @@ def test_the_target_in_another_coding_is_noted(column: np.ndarray, y: np.ndarray
 
 
 def test_nothing_but_copies_is_refused() -> None:
-    with pytest.raises(InputError, match=r"no feature is left beside the target 'y'.*'x0' is left out"):
+    with pytest.raises(InputError, match=r"no feature is left besides the target 'y'.*'x0' is left out"):
         data.from_arrays("t", Y[:, None], Y)
 
 

@@ -119,7 +119,7 @@ def test_a_bad_way_to_split_is_refused(by: Any, message: str) -> None:
 
 def test_groups_alone_are_refused() -> None:
     dataset = data.from_arrays("t", pd.DataFrame({"user": np.arange(N) // 6}), Y)
-    with pytest.raises(InputError, match="no feature is left beside the groups 'user'"):
+    with pytest.raises(InputError, match="no feature is left besides the groups 'user'"):
         data.split(dataset, by="user")
 
 

@@ -1,4 +1,4 @@
-"""One source per instruction set: nothing leaks, the forced one runs, loops are vectorised, bits agree.
+"""One source per instruction set: nothing leaks, the forced one runs, loops are vectorized, bits agree.
 
 The machine code is read from the extension that is installed, with binutils.
 """
@@ -128,7 +128,7 @@ def loops(body):
     return [[one for one in body if start <= one[0] <= end] for start, end in innermost]
 
 
-def is_vectorised(body, isa, letter):
+def is_vectorized(body, isa, letter):
     """Whether a loop does packed arithmetic (s: float, d: double, i: integers) in whole registers, and stores it so."""
     arithmetic = r"v?p(add|mul|s[lr]l)\w+" if letter == "i" else rf"v?(add|sub|mul|div|sqrt)p{letter}"
     register = f"%{WIDTH[isa]}"
@@ -144,7 +144,7 @@ def is_vectorised(body, isa, letter):
 
 
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa in WIDTH])
-class TestLoopsAreVectorised:
+class TestLoopsAreVectorized:
     pytestmark = reads_machine_code
 
     def find(self, isa, kind, rule, more):
@@ -164,25 +164,25 @@ class TestLoopsAreVectorised:
         for kind in ("sweep", "measure_part") if measured else ("sweep",):
             bodies = self.find(isa, kind, rule, f"I{letter}EE{letter}LNS0_6ExtentE{number}E")
             doubles = dtype == "double" or kind == "measure_part"  # sums are in double
-            assert any(is_vectorised(body, isa, "d" if doubles else "s") for body in bodies), kind
+            assert any(is_vectorized(body, isa, "d" if doubles else "s") for body in bodies), kind
 
     @pytest.mark.parametrize(("stored", "letter"), [("Half", "i"), ("SignedByte", "s"), ("PositiveByte", "s")])
     def test_packing(self, isa, stored, letter):
         for kind in ("unpack_block", "pack_block"):
-            assert any(is_vectorised(body, isa, letter) for body in self.find(isa, kind, stored, "EE")), kind
+            assert any(is_vectorized(body, isa, letter) for body in self.find(isa, kind, stored, "EE")), kind
 
     @pytest.mark.parametrize("dtype", ["float", "double"])
     @pytest.mark.parametrize("rule", core.move_rules())
     def test_move(self, isa, rule, dtype):
         bodies = self.find(isa, "move", rule, f"E{dtype[0]}E")
-        assert any(is_vectorised(body, isa, "s" if dtype == "float" else "d") for body in bodies)
+        assert any(is_vectorized(body, isa, "s" if dtype == "float" else "d") for body in bodies)
 
     @pytest.mark.parametrize("dtype", ["float", "double"])
     def test_noise(self, isa, dtype):
         name = f"_ZN7popgrad{len(isa)}{isa}12_GLOBAL__N_110draw_pieceI{dtype[0]}E"
         bodies = [body for mangled, body in functions().items() if mangled.startswith(name)]
         assert bodies
-        assert any(is_vectorised(body, isa, "s") for body in bodies)
+        assert any(is_vectorized(body, isa, "s") for body in bodies)
 
 
 def python(code, **environment):

@@ -149,7 +149,7 @@ TABLES: dict[str, Read | Refused] = {
         Y,
         notes=["first column has no name"],
     ),
-    "names twice": Read("a,a,y\n" + PLAIN, {"a": A, "a.1": B}, Y, notes=["occurred twice are changed: 'a.1'"]),
+    "names twice": Read("a,a,y\n" + PLAIN, {"a": A, "a.1": B}, Y, notes=["repeated names were changed: 'a.1'"]),
     "title line": Refused(
         "my export\na,b,y\n" + PLAIN,
         "line 2 has 3 fields and the header .line 1. has 1: delete line 1 if it is a title",
@@ -183,7 +183,7 @@ TABLES: dict[str, Read | Refused] = {
     "empty rows": Read("a,b,y\n" + PLAIN + ",,\n,,\n", AB, Y, notes=["2 rows without any value are left out"]),
     "comments": Read("# made by hand\n# 2024\na,b,y\n" + PLAIN, AB, Y, notes=["2 comment lines"]),
     "commented header": Read("# a,b,y\n" + PLAIN, AB, Y),
-    "one column": Refused("y\nno\nyes\nno\n", "columns beside the target.*Pass sep="),
+    "one column": Refused("y\nno\nyes\nno\n", "columns besides the target.*Pass sep="),
     # Bytes
     "byte order mark": Read(("a,b,y\n" + PLAIN).encode("utf-8-sig"), AB, Y),
     "CRLF": Read(("a,b,y\n" + PLAIN).replace("\n", "\r\n").encode(), AB, Y),

@@ -1,7 +1,7 @@
 """Data: tables read by name, from a file or from OpenML, and split into training, validation and test rows.
 
-`load` and `from_arrays` give a `Dataset`, whose features are as they came. `split` encodes and standardizes
-them by what the training rows show and nothing else, so that no number of a test row reaches the training.
+`load` and `from_arrays` return a `Dataset`, whose features are neither encoded nor scaled. `split` fits the encoding
+and the scaling to the training rows alone, so that no information from test rows reaches the training.
 """
 
 from popgrad.data._dataset import Dataset, Split

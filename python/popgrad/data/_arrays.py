@@ -20,7 +20,7 @@ def as_frame(operation: str, X: Any) -> pd.DataFrame:
     """Return features as a frame with rows counted from 0.
 
     Raises:
-        InputError: they are neither a frame nor a real matrix.
+        InputError: X is neither a frame nor a matrix of real numbers.
     """
     import pandas as pd
 
@@ -40,7 +40,7 @@ def as_frame(operation: str, X: Any) -> pd.DataFrame:
 
 
 def as_column(operation: str, y: Any, rows: int) -> pd.Series[Any]:
-    """Return a target as a column with rows counted from 0, its integers exact.
+    """Return a target as a column with rows counted from 0; integers stay exact.
 
     Raises:
         InputError: the shape is not (rows,), or an entry is masked.
@@ -59,7 +59,7 @@ def as_column(operation: str, y: Any, rows: int) -> pd.Series[Any]:
         check_rows(operation, np.ma.getmaskarray(column), "a masked value", "the target")
         column = column.data
     if column.dtype.kind == "f" and isinstance(y, Sequence):
-        # NumPy converts integers that no single integer type holds to float64, which merges labels.
+        # If no integer type holds all the integers, NumPy converts them to float64, which merges labels.
         return pd.Series(list(y), dtype=object)
     return pd.Series(column)
 

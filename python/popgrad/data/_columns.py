@@ -19,21 +19,21 @@ if TYPE_CHECKING:
 
 __all__ = ["MAX_CATEGORIES", "Examined", "examine", "target_copies"]
 
-MAX_CATEGORIES = 32  # columns for one text column; its rarest values share the last one
-_IDENTIFIER_ROWS = 20  # in a shorter table, all values of a text column may differ by chance
+MAX_CATEGORIES = 32  # one-hot columns per text column; the rarest values share the last column
+_IDENTIFIER_ROWS = 20  # in a shorter table, the values of a text column may all differ by chance
 _IDENTIFIER_NAME = re.compile(r"(?:.*[ _.-])?(?:id|uuid|guid|index|row|rownames?)|unnamed: 0", re.IGNORECASE)
-_SAMPLE = 1000  # rows that rule out most columns as copies of the target
+_SAMPLE = 1000  # rows that suffice to rule out most columns as copies of the target
 _KEPT = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32")
 
 
 @dataclass
 class Examined:
-    """A tidy copy of a table.
+    """A copy of a table with converted columns.
 
     Args:
         frame: (N, columns) numbers, datetime64 dates, or text as objects; NaN or NaT where a value is missing.
-        identifiers: columns that name rows and describe nothing.
-        notes: sentences about both.
+        identifiers: names of columns that only identify rows.
+        notes: sentences about the conversions and the identifiers.
     """
 
     frame: pd.DataFrame
@@ -45,13 +45,13 @@ def examine(operation: str, frame: pd.DataFrame) -> Examined:
     """Copy a table and determine the kinds of its columns.
 
     Raises:
-        InputError: a name occurs twice, or a column holds infinity, objects, or numbers except for a few values.
+        InputError: a name occurs twice; or a column holds infinity, objects, or numbers except for a few values.
     """
     import pandas as pd
 
     names = [str(name) for name in frame.columns]
     if not names or len(set(names)) < len(names):
-        fail(operation, f"X must have columns, each with its own name, got {names}")
+        fail(operation, f"X must have columns with distinct names, got {names}")
     types = {str(dtype) for dtype in frame.dtypes}
     if len(types) == 1 and types <= {*_KEPT, "int64", "uint64", "float64"}:
         return _examine_matrix(operation, frame, names)
@@ -110,7 +110,7 @@ def _examine_text(operation: str, column: pd.Series[Any], name: str, examined: E
         numbers = numbers_in(operation, where, distinct)
         if numbers is not None:
             _check_size(operation, np.abs(numbers) > LARGEST, name, column.index)
-            examined.notes.append(f"Column {name!r} holds numbers written as text: they are read as numbers.")
+            examined.notes.append(f"Column {name!r} holds numbers stored as text; they are converted to numbers.")
             return pd.Series(numbers)
         dates = dates_in(operation, where, distinct)
         if dates is not None:
@@ -123,14 +123,14 @@ def _examine_text(operation: str, column: pd.Series[Any], name: str, examined: E
         )
     elif len(distinct.values) > MAX_CATEGORIES:
         examined.notes.append(
-            f"Column {name!r} is text with {len(distinct.values):,} distinct values: the rare ones share one "
-            f"feature, so that there are at most {MAX_CATEGORIES}."
+            f"Column {name!r} is text with {len(distinct.values):,} distinct values; it becomes at most "
+            f"{MAX_CATEGORIES} features, and the rarest values share one feature."
         )
     return pd.Series(text, dtype=object)
 
 
 def _check_size(operation: str, beyond: NDArray[np.bool_], name: str, index: pd.Index[Any]) -> None:
-    check_rows(operation, beyond, "infinity or more than float32 holds", f"column {name!r} of X", index)
+    check_rows(operation, beyond, "infinity or a value beyond the range of float32", f"column {name!r} of X", index)
 
 
 def _as_dates(operation: str, column: pd.Series[Any], name: str) -> pd.Series[Any]:
@@ -157,13 +157,13 @@ def _note_dates(name: str, dates: pd.Series[Any], sentence: str, examined: Exami
     turned += " and ".join([", ".join(cycles[:-1]), cycles[-1]] if len(cycles) > 1 else cycles)
     examined.notes.append(
         f"Column {name!r} holds dates ({known.min():%Y-%m-%d} to {known.max():%Y-%m-%d}){sentence}: it becomes "
-        f"{turned}; pass drop=[{name!r}] (--drop {name}) to leave it out."
+        f"{turned}; pass drop=[{name!r}] (--drop {name}) to leave the column out."
         if len(known)
         else f"Column {name!r} holds no dates: every value is missing."
     )
     if len(known) > 2 and len(known) == len(dates) and known.is_monotonic_increasing and known.nunique() > 2:
         examined.notes.append(
-            f"The rows are in the order of {name!r}: pass by='time' to split (--split time) to test on the last rows."
+            f"The rows are sorted by {name!r}: call split with by='time' (--split time) to test on the last rows."
         )
     return dates
 
@@ -179,10 +179,11 @@ def _note_numeric_identifier(name: str, numbers: NDArray[Any], examined: Examine
 def target_copies(
     frame: pd.DataFrame, y: NDArray[Any], classes: tuple[str, ...], target: str
 ) -> tuple[list[str], list[str]]:
-    """Return (columns that repeat the target, notes about these and about columns that determine it).
+    """Return (columns that repeat the target, notes on these and on columns that determine the target).
 
-    A copy holds the same text or the same numbers in every row. A column that is a one-to-one function of the
-    classes, or a linear one of a quantity, is only noted: small and made-up data have such features by right.
+    A copy holds the same text or the same numbers as the target in every row. A column is only noted if it is a
+    one-to-one function of the classes or a linear function of a numeric target: in small or synthetic data, a
+    legitimate feature may determine the target.
     """
     labels = _as_numbers(classes)
     quantity = y if not classes else labels[y] if labels is not None else None
@@ -199,7 +200,7 @@ def target_copies(
     notes = [f"Column {name!r} is left out: it repeats the target {target!r} in every row." for name in copies]
     if coded:
         notes.append(
-            f"The target {target!r} is a function of {listed(coded)} alone: if that is the target in another coding, "
+            f"The target {target!r} is a function of {listed(coded)} alone. If this feature encodes the target, "
             f"leave it out with drop=[{coded[0]!r}] (--drop {coded[0]})."
         )
     return copies, notes
@@ -215,7 +216,7 @@ def _as_numbers(classes: tuple[str, ...]) -> NDArray[np.float64] | None:
 
 
 def _candidates(frame: pd.DataFrame, y: NDArray[Any], classified: bool) -> list[tuple[str, NDArray[Any]]]:
-    """Return the columns without missing values that determine the target in the first rows."""
+    """Return the columns that have no missing values and determine the target in the first rows."""
     head, first = frame.iloc[:_SAMPLE], y[:_SAMPLE]
     count = int(y.max()) + 1 if classified else 0
     found = []

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 
 def attempt(operation: str, read: Callable[[], T], expected: str) -> T:
-    """Return ``read()``. If it fails, fail with the reason, without the traceback and warnings of other libraries."""
+    """Return ``read()``; turn any exception into an `InputError` with the reason. Warnings are suppressed."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -53,7 +53,7 @@ def attempt(operation: str, read: Callable[[], T], expected: str) -> T:
 
 
 def kind(column: pd.Series[Any]) -> str:
-    """Return text, boolean, integer, float, date or duration, or the name by pandas for other kinds."""
+    """Return text, boolean, integer, float, date or duration; for any other kind, the name that pandas infers."""
     import pandas as pd
 
     inferred = pd.api.types.infer_dtype(column, skipna=True)
@@ -85,7 +85,7 @@ def listed(names: Sequence[object], limit: int = 5) -> str:
 
 
 def place(index: pd.Index[Any], row: int) -> str:
-    """Return a phrase for one row: its line in a file (if the index is named "line"), or its number from 0."""
+    """Return a phrase for one row: the line in the file if the index is named "line", else the row number from 0."""
     return f"line {index[row]}" if index.name == "line" else f"row {row} (counted from 0)"
 
 
@@ -97,7 +97,7 @@ def check_rows(
     index: pd.Index[Any] | None = None,
     hint: str = "",
 ) -> None:
-    """Fail if any row is marked. The message names the first five rows, by their lines in a file if known."""
+    """Fail if any row is marked; the message lists the first five rows, by line numbers of the file if known."""
     rows = np.flatnonzero(bad)
     if not len(rows):
         return

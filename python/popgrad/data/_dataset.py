@@ -1,4 +1,4 @@
-"""A dataset before any split, and the three parts of one."""
+"""`Dataset`, a table before any split, and `Split`, its training, validation and test parts."""
 
 from __future__ import annotations
 
@@ -21,30 +21,33 @@ __all__ = ["Dataset", "Split"]
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A table and its target, before any split; nothing in it is scaled, encoded or filled in.
+    """A table and its target before any split, without scaling, encoding or imputation.
 
-    Identifiers and copies of the target are set aside: text with more than 20 rows in which over half of the values are
-    distinct, a column called id, index, row or the like with another whole number in each row, and a column
-    that repeats the target in every row.
+    The constructor moves identifiers and copies of the target from `frame` to `aside`:
+
+    - a text column with more than 20 rows in which over half of the values are distinct;
+    - a column named id, index, row or similar, with more than 20 rows and a different whole number in each row;
+    - a column that repeats the target in every row.
 
     Args:
         name: short, usable in a file name.
-        frame: (N, columns) features. Kept as a copy: numbers and booleans as float64 (a table of one smaller
-            numeric type keeps its type), dates as datetime64 (local time for a column with a time zone,
-            UTC for text with offsets), durations in seconds, all else as text; NaN or
-            NaT marks a missing value. Text that spells numbers, times of day (in hours) or dates is read as
-            such, unless it is categorical.
+        frame: (N, columns) features. The dataset stores a copy. Numbers and booleans become float64, but a table
+            of a single smaller numeric type keeps this type. Dates become datetime64: local time for a column with
+            a time zone, UTC for text with offsets. Durations become seconds. All other values become text.
+            NaN or NaT marks a missing value. Text that represents numbers, times of day or dates is parsed, unless
+            the column is categorical; times of day become hours.
         y: (N,) int64 class indices in [0, K), or (N,) float64 for regression.
         task: "classification" or "regression".
         classes: the K labels; empty for regression.
         target: name of the target column.
         notes: sentences about assumptions and changes.
-        aside: (N, columns) columns that are not features, but that `split` can use. What the constructor
-            sets aside is added.
+        aside: (N, columns) columns that are not features but are available to `split`. The constructor appends
+            the columns that it removes from `frame`.
 
     Raises:
-        InputError: `frame` and `y` do not fit, X or y is not finite, a column holds numbers or dates except for a
-            few values, no feature is left, there is only one value to predict, or a class has fewer than 3 rows.
+        InputError: `frame` and `y` differ in length, `frame` holds infinity, `y` is not finite, a column holds numbers
+            or dates except for a few values, no feature is left, the target is constant, or a class has fewer than
+            3 rows.
     """
 
     name: str
@@ -70,7 +73,7 @@ class Dataset:
         self._examine(operation)
 
     def _examine(self, operation: str) -> None:
-        """Tidy the features, set columns aside and note it."""
+        """Convert the features, set columns aside and add notes on both."""
         import pandas as pd
 
         examined = examine(operation, self.frame)
@@ -79,7 +82,7 @@ class Dataset:
         dropped = [name for name in columns if name in {*examined.identifiers, *copies}]
         notes = [*self.notes, *examined.notes, *notes]
         if len(dropped) == len(columns):
-            fail(operation, f"no feature is left beside the target {self.target!r}. {' '.join(notes)}")
+            fail(operation, f"no feature is left besides the target {self.target!r}. {' '.join(notes)}")
         frame, aside = examined.frame, self.aside
         if dropped:
             kept = (
@@ -93,13 +96,13 @@ class Dataset:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The three parts of a dataset, ready to train on.
+    """The training, validation and test parts of a dataset, encoded and standardized.
 
     Args:
         X_train, X_val, X_test: (rows, columns) float32, C-contiguous, without missing values.
         y_train, y_val, y_test: (rows,) int64 class indices, or float32 standardized values for regression.
-        features: name of every column: the numeric ones first, then one for each category of each text column.
-        target_mean, target_scale: a regression target is ``y * target_scale + target_mean`` in its own
+        features: names of the columns: first the numeric columns, then one column per category of each text column.
+        target_mean, target_scale: ``y * target_scale + target_mean`` converts a regression target to the original
             units; 0 and 1 for classification.
     """
 
@@ -118,20 +121,23 @@ def _check_labels(operation: str, y: NDArray[Any], classes: tuple[str, ...]) -> 
     if len(classes) < 2:
         fail(operation, f"expects at least two classes, got {len(classes)}: {', '.join(classes)}")
     if y.dtype.kind not in "iu" or (y < 0).any() or (y >= len(classes)).any():
-        fail(operation, f"y must hold class indices in [0, {len(classes)}), one for each of the classes")
+        fail(operation, f"y must hold class indices in [0, {len(classes)}), the number of classes")
     counts = np.bincount(y, minlength=len(classes))
     rare = int(counts.argmin())
     if counts[rare] < 3:
         rows = counted(int(counts[rare]), "row")
-        got = f"class {classes[rare]!r} has {rows} but needs 3, to be in all parts of a split"
-        fail(operation, f"{got}: drop or merge it, or pass task='regression' if the target is a quantity")
+        got = f"class {classes[rare]!r} has {rows} but needs 3, one for each part of a split"
+        fail(
+            operation,
+            f"{got}: remove or merge the class, or pass task='regression' if the target is a quantity",
+        )
 
 
 def _check_quantity(operation: str, y: NDArray[Any], classes: tuple[str, ...]) -> None:
     if classes or y.dtype.kind not in "biuf":
-        fail(operation, f"a regression needs numbers as y and no classes, got {y.dtype} and {len(classes)}")
+        fail(operation, f"regression needs a numeric y and no classes, got {y.dtype} and {len(classes)}")
     infinite = ~(np.abs(y.astype(np.float64)) <= LARGEST)
-    check_rows(operation, infinite, "NaN, infinity or more than float32 holds", "the target")
+    check_rows(operation, infinite, "NaN, infinity or a value beyond the range of float32", "the target")
     if len(y) < 4:
         fail(operation, f"expects at least 4 rows (2 training, 1 validation, 1 test), got {len(y)}")
     if (y == y[0]).all():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["cycles_of", "dates_in", "expand"]
 
-# Month first precedes day first: it is the choice if both formats read every value and the row order does not decide.
+# Month first precedes day first: it wins if both formats read every value and the row order does not decide.
 _DAYS = (
     "%Y/%m/%d",
     "%m/%d/%Y",
@@ -47,7 +47,7 @@ _LENGTHS = {"year": 365.25, "week": 7.0, "day": 1.0}  # in days
 
 
 def dates_in(operation: str, where: str, distinct: Distinct) -> tuple[pd.Series[Any], str] | None:
-    """Return (dates, a sentence about the format or ""), or None if the text holds no dates.
+    """Return (dates, a phrase on the format or ""), or None if the text holds no dates.
 
     Raises:
         InputError: all but a few values are dates.
@@ -73,7 +73,7 @@ def dates_in(operation: str, where: str, distinct: Distinct) -> tuple[pd.Series[
         way = ordered[0] if ordered else ways[0]
         order = "the month" if way.startswith("%m") else "the day"
         if len(ordered) != 1:
-            sentence = f"; {order} is taken to come first, since no value tells: write year-month-day to be sure"
+            sentence = f"; {order} is taken to come first, but the values are ambiguous: write dates as year-month-day"
     return columns[way], sentence
 
 
@@ -96,7 +96,7 @@ def _monotone(dates: pd.Series[Any]) -> bool:
 
 
 def cycles_of(dates: pd.Series[Any]) -> tuple[str, ...]:
-    """Return the cycles that the dates resolve: they span two cycles, and their usual step is under half a cycle."""
+    """Return the cycles that the dates resolve: the span is at least two cycles, the median step below half a cycle."""
     known = np.unique(_days(dates[dates.notna()]))
     if len(known) < 2:
         return ()
@@ -107,7 +107,7 @@ def cycles_of(dates: pd.Series[Any]) -> tuple[str, ...]:
 def expand(name: str, dates: pd.Series[Any]) -> dict[str, NDArray[np.float64]]:
     """Expand dates into columns: days since 1970, and a sine and a cosine for each cycle; NaN for missing dates.
 
-    The year's cycle has 365.25 days from January 1, the week's begins on Monday and the day's at midnight.
+    The cycle of a year has 365.25 days and begins on January 1; a week begins on Monday and a day at midnight.
     """
     days = _days(dates)
     columns = {f"{name}_days": days}

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Encoder"]
 
-_WIDEST = 20.0  # largest range of the training values of a column, in standard deviations
-_MARGIN = 1.0  # largest distance of other values from the training range, relative to that range
+_WIDEST = 20.0  # largest range of the standardized training values of a column
+_MARGIN = 1.0  # largest distance of other values from the training range, in widths of that range
 _BLOCK = 1 << 20  # numbers converted at a time
 
 
 @dataclass(frozen=True)
 class _Scaling:
-    """For each numeric column: the replacement of missing values, the bounds, the center and the scale; (columns,)."""
+    """Per numeric column, (columns,): the replacement of missing values, the bounds, the center and the scale."""
 
     fill: NDArray[np.float64]
     least: NDArray[np.float64]
@@ -44,11 +44,11 @@ class _Scaling:
 
 
 class Encoder:
-    """Encodes the features of a dataset as `split` documents it.
+    """Encodes the features of a dataset; the docstring of `split` describes the encoding.
 
     Args:
-        frame: (N, columns) as `Dataset` keeps it.
-        train: row numbers that everything is fitted on.
+        frame: (N, columns), the frame of a `Dataset`.
+        train: numbers of the rows to fit the encoding to.
     """
 
     def __init__(self, frame: pd.DataFrame, train: NDArray[np.int64]) -> None:
@@ -77,7 +77,7 @@ class Encoder:
 
 
 def _numeric(frame: pd.DataFrame) -> tuple[NDArray[Any], list[str]]:
-    """Return the numbers and expanded dates, (N, columns), and their names; without a copy if possible."""
+    """Return the numbers and expanded dates, (N, columns), and their names; avoids a copy if possible."""
     types = set(frame.dtypes)
     if len(types) == 1 and frame.dtypes.iloc[0].kind in "iuf":
         return frame.to_numpy(), [str(name) for name in frame.columns]

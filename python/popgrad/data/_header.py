@@ -1,4 +1,4 @@
-"""Whether the first row of a text table holds the names of the columns."""
+"""Detects whether the first row of a text table holds the column names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["Sample", "find_header", "number_share"]
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}([-/.]\d{1,4})?([ T]\d{1,2}:.*)?|\d{1,2}:\d\d(:\d\d.*)?", re.ASCII)
-_MOST = 0.8  # share of a column that shows its kind
+_MOST = 0.8  # share of the fields that determines the kind of a column
 
-_CORRECT_NAMES = "pass header=False (--no-header) if it is data."
-_CORRECT_DATA = "pass header=True (--header) if it names the columns."
+_CORRECT_NAMES = "pass header=False (--no-header) if the row is data."
+_CORRECT_DATA = "pass header=True (--header) if the row holds the column names."
 
 
 def number_share(fields: Collection[str], decimal: str) -> float:
@@ -33,7 +33,7 @@ class Sample:
     """The first records.
 
     Args:
-        rows: their fields; the first row may hold the names.
+        rows: the fields of each record; the first row may hold the names.
         decimal: the decimal point.
         missing: the strings that mean a missing value.
     """
@@ -48,7 +48,7 @@ class Sample:
         return [field for field in below if field not in self.missing]
 
     def kind(self, fields: list[str]) -> str:
-        """Return number, date or text, whichever most fields are, or "" without any fields."""
+        """Return "number", "date" or "text" by the majority of the fields, or "" if there are none."""
         if not fields:
             return ""
         if number_share(fields, self.decimal) >= _MOST:
@@ -57,16 +57,19 @@ class Sample:
 
 
 def find_header(sample: Sample) -> tuple[bool, str]:
-    """Return (whether the first row holds the names, a sentence that says so).
+    """Return (whether the first row holds the names, a note on the decision).
 
-    1. A "?", or a number that is negative, has a decimal point, or does not go up evenly, or a date above
-       dates: data.
-    2. A field of another kind (number, date, text) than the column below it, or an empty field above a row
-       index: names.
-    3. A text that occurs again in its own column: data.
-    4. Numbers: names if there are three or more and they count by one from 0 or 1, or two or more and each is
-       farther from its column's values than these are from each other; else data.
-    5. Text alone: names.
+    The first rule that applies decides:
+
+    1. The row is data if it contains a "?", a date above dates, a negative number, a decimal point, or numbers
+       that do not increase in equal steps.
+    2. It holds names if a field has another kind (number, date, text) than the column below it, or if an empty
+       field stands above a row index.
+    3. It is data if a text field occurs again in its column.
+    4. It holds names if it contains only text.
+    5. It holds names if at least three numbers count by one from 0 or 1. It also holds names if there are at
+       least two numbers and each is outside the range of its column by more than the width of that range.
+    6. Otherwise, it is data.
     """
     first = sample.rows[0]
     shown = ", ".join(first[:3]) + (", ..." if len(first) > 3 else "")

@@ -27,7 +27,7 @@ __all__ = ["NAMES", "from_arrays", "load"]
 
 NAMES = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
-# Suffixes and their separators; "" if the separator is detected, None for a binary file.
+# The separator for each suffix: "" if it is detected, None for a binary file.
 _SUFFIXES: dict[str, str | None] = {
     ".csv": ",",
     ".csv.gz": ",",
@@ -60,41 +60,47 @@ def load(
     na: str | Iterable[str] = (),
     drop: str | Iterable[str] = (),
 ) -> Dataset:
-    """Read a dataset.
+    """Read a dataset from a bundled source, a file or OpenML.
 
-    `Dataset.notes` lists the assumptions. In a text file, blank lines are skipped and spaces around fields are
-    ignored. The first row holds the names of the columns if
+    `Dataset.notes` lists the assumptions that `load` made.
 
-    - a field is of another kind (number, date, text) than the column below it, or
-    - it is all text, and none of it occurs again in its own column, or
-    - its numbers are three or more that count by one from 0 or 1, or two or more in even steps and each farther
-      from its column's values than these are from each other;
+    In a text file, `load` skips blank lines and ignores spaces around fields. It takes the first row as the column
+    names if one of these conditions holds:
 
-    but not with a "?", a negative or repeated number, a decimal point, or numbers in uneven steps. Else columns are
-    named "0", "1", ... A first column without a name is a row index and left out. Empty fields at the end of a
-    row are ignored where they have no column; any other row with too many or too few fields is refused.
+    - a field has another kind (number, date or text) than the column below it;
+    - all fields are text, and no field occurs again in its column;
+    - the row has at least three numbers, which count by one from 0 or 1;
+    - the row has at least two equally spaced numbers, and each number is outside the range of its column by more
+      than the width of that range.
+
+    The first row is data if it contains a "?", a negative number, a decimal point, or numbers that do not increase
+    in equal steps. Without a row of names, the columns are named "0", "1", ...
+
+    A first column without a name is a row index; `load` leaves it out. `load` ignores surplus empty fields at the
+    end of a row. Any other row with too many or too few fields raises an error.
 
     Args:
-        source: one of `NAMES`; a path to a .csv, .tsv or .data (UTF-8, may be .gz) or to an .npz with arrays
-            ``X`` and ``y``; or "openml:61", which downloads that dataset once. Each may end in ":" and a
-            column to predict, as in "cars.csv:price".
-        target: column to predict. Default: the source's own; in a file, the column called target, label,
-            class or y in upper or lower case, else the last one.
+        source: one of `NAMES`; a path to a .csv, .tsv or .data file (UTF-8, optionally .gz); a path to an .npz file
+            with arrays ``X`` and ``y``; or "openml:61", which downloads dataset 61 once. A source may end in ":" and
+            the name of the target column, as in "cars.csv:price".
+        target: name of the column to predict. Default for a bundled or OpenML dataset: the target that the dataset
+            defines. Default for a file: the column named target, label, class or y in any case, otherwise the last
+            column.
         task: "classification" or "regression". Default: classification if the target is text, boolean, or
-            integer with at most 20 distinct values; regression otherwise, so for every target with a
-            decimal point.
-        header: whether the first row of a text file holds the names of the columns. Default: find out.
+            integer with at most 20 distinct values; regression otherwise. A target with a decimal point is
+            therefore always regression.
+        header: whether the first row of a text file holds the column names. Default: detected as described above.
         sep: the separator of a text file: one character, or a space or ``\\s+`` for any number of blanks. Default:
-            the one among ``,``, ``;``, tab and ``|`` (and blanks in a .data file) that gives all rows as many
-            fields, and among several the one that shows more numbers.
+            the separator among ``,``, ``;``, tab and ``|`` (and blanks in a .data file) that gives all rows the same
+            number of fields. If several do, `load` takes the separator that yields more numbers.
         decimal: the decimal point of a text file, "." or ",".
-        na: strings that mean a missing value in a text file, besides an empty field, ``?``, ``NA``, ``N/A``,
-            ``NaN``, ``null``, ``None`` and the like. With an empty string among them, they are the only
-            ones: ``na=[""]`` keeps a class called "None".
-        drop: columns that are not features; `split` can use them.
+        na: strings that mark a missing value in a text file, in addition to the default markers: an empty field,
+            ``?``, ``NA``, ``N/A``, ``NaN``, ``null``, ``None`` and similar words. If `na` contains an empty string,
+            it replaces the default markers: ``na=[""]`` keeps a class named "None".
+        drop: names of columns to exclude from the features. `split` can still use these columns.
 
     Raises:
-        InputError: the source does not exist or cannot be read, an option is invalid, or the data cannot be used.
+        InputError: the source does not exist, cannot be read or holds unusable data, or an option is invalid.
     """
     operation = f"data.load {str(source)!r}"
     if not isinstance(source, (str, os.PathLike)):
@@ -103,7 +109,7 @@ def load(
     text = _check_text_options(operation, header, sep, decimal, _strings(operation, "na", na))
     source, within = _separate_target(os.fspath(source))
     if within is not None and target not in (None, within):
-        fail(operation, f"the source names the target {within!r}, and target={target!r} another one")
+        fail(operation, f"the source ends in the target {within!r}, but target={target!r} differs")
     target = target if within is None else within
     wanted = _Wanted(target, task, text, _strings(operation, "drop", drop))
     if source in NAMES or source.startswith("openml:"):
@@ -125,18 +131,18 @@ def load(
 def from_arrays(
     name: str, X: ArrayLike | pd.DataFrame, y: ArrayLike, *, task: str | None = None, drop: str | Iterable[str] = ()
 ) -> Dataset:
-    """Make a dataset of a matrix or a frame, and a target; the task is inferred as by `load`.
+    """Make a dataset from a matrix or a frame and a target.
 
     Args:
         name: short, usable in a file name.
-        X: (N, columns) numbers or booleans, NaN or masked where one is missing; or a frame of pandas, polars or
-            PyArrow, also with text and dates. The columns of a matrix are called x0, x1, ...
+        X: (N, columns) numbers or booleans, in which NaN or a mask marks a missing value. Or a frame of pandas,
+            polars or PyArrow, which may also hold text and dates. The columns of a matrix are named x0, x1, ...
         y: (N,) labels (text, booleans, integers) or quantities.
-        task: "classification" or "regression"; inferred by default.
-        drop: columns that are not features; `split` can use them.
+        task: "classification" or "regression". Default: inferred from `y` by the rule of `load`.
+        drop: names of columns to exclude from the features. `split` can still use these columns.
 
     Raises:
-        InputError: shapes or types are wrong, or the data cannot be used.
+        InputError: a shape or type is wrong, or the data is unusable.
     """
     operation = f"data.from_arrays {name!r}"
     one_of(operation, "task", TASKS[0] if task is None else task, TASKS)
@@ -174,7 +180,7 @@ def _check_text_options(
     operation: str, header: bool | None, sep: str | None, decimal: str, na: tuple[str, ...]
 ) -> TextOptions:
     if header not in (None, True, False) or not isinstance(header, (bool, type(None))):
-        fail(operation, f"header must be True, False or None (find out), got {header!r}")
+        fail(operation, f"header must be True, False or None (detect), got {header!r}")
     if decimal not in (".", ","):
         fail(operation, f"decimal must be '.' or ',', got {decimal!r}")
     sep = {"\\t": "\t", " ": SPACE}.get(sep, sep) if isinstance(sep, str) else sep
@@ -211,7 +217,8 @@ def _check_drop(operation: str, columns: list[str], target: str | None, drop: tu
         one_of(operation, "column to drop", name, columns)
         if name == target:
             fail(
-                operation, f"cannot drop {name!r}: it is the target; pass target=... (--target) to predict another one"
+                operation,
+                f"cannot drop {name!r}: it is the target; pass target=... (--target) to predict another",
             )
     if drop and set(columns) <= {*drop, target}:
         fail(operation, f"expects a feature, but all columns are dropped: {listed(drop)}")
@@ -238,7 +245,7 @@ def _load_openml(operation: str, source: str, wanted: _Wanted) -> Dataset:
     number = source.removeprefix("openml:")
     if not re.fullmatch("[1-9][0-9]{0,8}", number):
         fail(operation, "an OpenML dataset is named by its number, such as openml:61 (see openml.org)")
-    expected = "OpenML needs a network connection (once: the table is then kept) and a number that exists"
+    expected = "OpenML needs an existing dataset number and, for the first download, a network connection"
     bunch = attempt(operation, lambda: fetch_openml(data_id=int(number), as_frame=True, n_retries=1), expected)
     own = bunch.target_names[0] if len(bunch.target_names) == 1 else None
     columns = [str(column) for column in bunch.frame.columns]
@@ -254,7 +261,7 @@ def _load_npz(operation: str, path: Path, name: str, wanted: _Wanted) -> Dataset
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in ("X", "y")}
 
-    arrays = attempt(operation, read, "expects numpy.savez(path, X=..., y=...) of arrays of plain types")
+    arrays = attempt(operation, read, "expects numpy.savez(path, X=..., y=...) with arrays of numbers or strings")
     return from_arrays(name, arrays["X"], arrays["y"], task=wanted.task, drop=wanted.drop)
 
 
@@ -267,11 +274,11 @@ def _from_frame(
     notes: list[str],
     labels: tuple[str, ...] = (),
 ) -> Dataset:
-    """Make a dataset of a frame that holds the target, too."""
+    """Make a dataset from a frame that includes the target column."""
     columns = [str(column) for column in frame.columns]
     frame = frame.set_axis(columns, axis=1)
     if len(columns) == 1:
-        got = f"expects columns beside the target, got only {target!r}"
+        got = f"expects columns besides the target, got only {target!r}"
         fail(operation, f"{got}: is the separator right? Pass sep=... (--sep)")
     _check_drop(operation, columns, target, wanted.drop)
     at = columns.index(target)

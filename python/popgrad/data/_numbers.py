@@ -1,4 +1,4 @@
-"""Numbers and hours that are written as text, and text that was meant to be numbers."""
+"""Parses numbers and times of day in text columns, and refuses numeric columns with a few invalid values."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _HOURS = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?", re.A
 # A decimal comma, separated thousands, a currency sign or a percent sign.
 _NOTATION = re.compile(r"[+-]?[$€£¥]?\s?(?:\d{1,3}(?:([,.'\s])\d{3}(?:\1\d{3})*)|\d+)(?:[,.]\d+)?\s?[%$€£¥]?", re.ASCII)
 _MOST = 0.9  # share of the rows that determines the intended kind of a column
-_FEW_NUMBERS = 10  # whole numbers beside text are codes, such as 0, 1, 2, "3+", unless more are distinct
+_FEW_NUMBERS = 10  # at most this many distinct whole numbers beside text are codes, such as 0, 1, 2, "3+"
 
 
 class Distinct:
-    """The distinct values of a text column, so that every test looks at each value once.
+    """The distinct values of a text column, so that every test examines each value only once.
 
     Args:
         column: (N,) text, NaN where a value is missing.
@@ -42,24 +42,24 @@ class Distinct:
         self.rows = int(self.counts.sum())
 
     def share(self, chosen: NDArray[np.bool_]) -> float:
-        """Return the share of the rows with a value that hold a chosen value."""
+        """Return the share of chosen values among the rows that are not missing."""
         return float(self.counts[chosen].sum() / max(self.rows, 1))
 
     def spread(self, values: NDArray[Any], missing: object) -> NDArray[Any]:
-        """Return an array of (N,): for each row the entry of its value, or `missing`."""
+        """Map an array over the distinct values to the rows (N,); missing rows get `missing`."""
         return np.append(values, np.asarray([missing], values.dtype))[self.codes]
 
     def example(self, chosen: NDArray[np.bool_]) -> tuple[str, str, int]:
-        """Return the first chosen value, where it stands, and the number of rows with a chosen value."""
+        """Return the first chosen value, its place in the table, and the number of rows with a chosen value."""
         rows = np.flatnonzero(np.append(chosen, False)[self.codes])
         return self.values[self.codes[rows[0]]], place(self.index, int(rows[0])), len(rows)
 
 
 def numbers_in(operation: str, where: str, distinct: Distinct, decimal: str = ".") -> NDArray[np.float64] | None:
-    """Return the numbers that text spells (hours, for times of day), or None if it is meant as text.
+    """Return the numbers in a text column (hours for times of day), or None if the column is text.
 
     Raises:
-        InputError: the column holds numbers except for a few values, or numbers in another notation.
+        InputError: the column holds numbers except for a few values, or numbers in an unsupported notation.
     """
     values = [value if decimal == "." else value.replace(".", "?").replace(decimal, ".") for value in distinct.values]
     for pattern, convert in ((_NUMBER, float), (_HOURS, _hours)):
@@ -82,20 +82,20 @@ def refuse_most(operation: str, where: str, distinct: Distinct, good: NDArray[np
     value, at, count = distinct.example(~good)
     got = f"{where} holds {what} except in {counted(count, 'row')}, such as {value!r} in {at}"
     if distinct.index.name != "line":
-        fail(operation, f"{got}: correct it, or make the column categorical if it is text")
+        fail(operation, f"{got}: correct the value, or make the column categorical if it holds text")
     if where == "the target":
         fail(operation, f"{got}: correct or delete {'this row' if count == 1 else 'these rows'}")
     name = where.removeprefix("column ")
     option = value if re.fullmatch(r"[\w.-]+", value) else f"'{value}'"
     fail(
         operation,
-        f"{got}: correct it, or pass na=[{value!r}] (--na {option}) to read it as missing, "
+        f"{got}: correct the value, or pass na=[{value!r}] (--na {option}) to read it as missing, "
         f"or drop=[{name}] (--drop {name}) to leave the column out",
     )
 
 
 def _meant(distinct: Distinct, numbers: NDArray[np.float64], good: NDArray[np.bool_]) -> bool:
-    """Whether a column with these numbers and other text was meant to hold numbers."""
+    """Whether a column of these numbers and some text is intended to be numeric."""
     known = numbers[good]
     share, others = distinct.share(good), int((~good).sum())
     quantity = len(known) > _FEW_NUMBERS or bool((known % 1 != 0).any())
@@ -106,7 +106,7 @@ def _refuse_notation(
     operation: str, where: str, distinct: Distinct, written: NDArray[np.bool_], decimal: str
 ) -> NoReturn:
     value, at, _ = distinct.example(written)
-    got = f"{where} holds numbers in a notation that is not read, such as {value!r} in {at}"
+    got = f"{where} holds numbers in an unsupported notation, such as {value!r} in {at}"
     leave = "" if where == "the target" else f", or leave the column out with drop=[{where.removeprefix('column ')}]"
     if decimal == "." and re.fullmatch(r"[+-]?\d+,\d+", value):
         fail(
@@ -114,7 +114,9 @@ def _refuse_notation(
             f"{got}: pass decimal=',' (--decimal ,) if the comma is the decimal point; if it separates "
             f"thousands, write 1234.5{leave}",
         )
-    fail(operation, f"{got}: write 1234{decimal}5, without signs and without separated thousands{leave}")
+    fail(
+        operation, f"{got}: write 1234{decimal}5, without currency signs, percent signs or thousands separators{leave}"
+    )
 
 
 def _hours(value: str) -> float:

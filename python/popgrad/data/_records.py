@@ -1,4 +1,4 @@
-"""Records of a text table: one line each, with as many fields, whatever the file looked like."""
+"""Records of a text table: one line per record, all with the same number of fields."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from popgrad.data._header import number_share
 
 __all__ = ["EXPECTED", "SPACE", "Records", "find_separator", "stripped"]
 
-EXPECTED = "expects a table: UTF-8 text, one row a line, with as many fields in each"
+EXPECTED = "expects a table: UTF-8 text, one row per line, with the same number of fields in each row"
 SPACE = r"\s+"
 _CANDIDATES = (",", ";", "\t", "|")
-_SNIFFED = 200  # lines that the separator is found by
+_SNIFFED = 200  # lines that the separator detection examines
 
 
 def stripped(fields: list[str]) -> list[str]:
-    """Return the fields without blanks around them."""
+    """Return the fields without surrounding blanks."""
     return [field.strip() for field in fields]
 
 
@@ -29,9 +29,9 @@ class Records:
     """Records, without blank lines.
 
     Args:
-        lines: one a record.
-        numbers: the line of the file in which each begins.
-        sep: the separator of `lines`, a tab where the file has blanks.
+        lines: one line per record.
+        numbers: the line of the file at which each record begins.
+        sep: the separator in `lines`: a tab if blanks separate the fields of the file.
         quoted: whether fields may be quoted.
     """
 
@@ -42,10 +42,10 @@ class Records:
 
     @classmethod
     def read(cls, operation: str, text: str, sep: str, start: int) -> Records:
-        """Take the lines apart; `start` is the number of the first.
+        """Split the text into records; `start` is the number of its first line.
 
         Raises:
-            InputError: a quote is not closed, or text follows a closing one.
+            InputError: a quote is not closed, or text follows a closing quote.
         """
         if '"' in text:
             return cls._read_quoted(operation, text, sep, start)
@@ -72,8 +72,8 @@ class Records:
             return records
         except csv.Error as error:
             reason = str(error)
-        got = f"the quotes of the record that begins in line {before + start} do not fit ({reason})"
-        fail(operation, f"{EXPECTED}; {got}: close them, and double those within a quoted field")
+        got = f"the quotes of the record that begins in line {before + start} are not balanced ({reason})"
+        fail(operation, f"{EXPECTED}; {got}: close every quote, and double the quotes within a quoted field")
 
     def fields(self, at: int) -> list[str]:
         """Return the fields of a record."""
@@ -82,7 +82,7 @@ class Records:
         return next(csv.reader(io.StringIO(self.lines[at], newline=""), delimiter=self.sep, strict=True))
 
     def join(self, fields: list[str]) -> str:
-        """Return the record of these fields."""
+        """Return the line that holds these fields."""
         if not self.quoted:
             return self.sep.join(fields)
         text = io.StringIO()
@@ -95,7 +95,7 @@ class Records:
         return len(self.fields(at)) if self.quoted else self.lines[at].count(self.sep) + 1
 
     def skip_comments(self) -> int:
-        """Drop lines at the top that start with # and have another number of fields than the first other line."""
+        """Drop leading lines that start with # and have another number of fields than the first line without #."""
         count = next((i for i, line in enumerate(self.lines) if not line.lstrip('" ').startswith("#")), 0)
         skipped = 0
         while skipped < count and self.width(skipped) != self.width(count):
@@ -104,10 +104,10 @@ class Records:
         return skipped
 
     def fit(self, operation: str, width: int, header: bool) -> int:
-        """Give every record `width` fields: cut surplus empty ones; drop records without any value, and count them.
+        """Cut surplus empty fields, drop empty records, and return the number of dropped records.
 
         Raises:
-            InputError: a record has fewer fields, or more that are not empty.
+            InputError: a record has fewer than `width` fields, or surplus fields that are not empty.
         """
         blank = self.sep + ' \t"'
         kept = list(range(int(header)))
@@ -131,9 +131,7 @@ class Records:
         if got < width:
             hint = "add the missing separators"
         if width == 1:
-            hint = (
-                f"delete line {self.numbers[0]} if it is a title, or pass sep=... (--sep) if it has another separator"
-            )
+            hint = f"delete line {self.numbers[0]} if it is a title, or pass sep=... (--sep) if the separator is wrong"
         fields = counted(got, "field")
         fail(operation, f"{EXPECTED}; line {self.numbers[at]} has {fields} and {first} has {width}: {hint}")
 
@@ -143,7 +141,7 @@ class Records:
 
 
 def find_separator(text: str, own: str, decimal: str) -> str:
-    """Return the separator that gives each record as many fields, and among several the one that shows numbers."""
+    """Return the separator that gives all records the same number of fields; ties go to more numeric fields."""
     head = [line for line in text.split("\n", _SNIFFED)[:_SNIFFED] if line.strip() and not line.startswith("#")]
     scores: dict[str, tuple[bool, float, bool]] = {}
     for sep in _CANDIDATES:
@@ -152,7 +150,7 @@ def find_separator(text: str, own: str, decimal: str) -> str:
         if sep == decimal or not rows or max(widths, key=widths.count) == 1:
             continue
         fields = [field.strip() for row in rows for field in row]
-        # A comma may be a decimal point wherever it does not separate.
+        # If the separator is not a comma, a comma may be the decimal point.
         comma = sep != "," and decimal == "."
         share = max(number_share(fields, "."), number_share(fields, ",")) if comma else number_share(fields, decimal)
         scores[sep] = (len(set(widths)) == 1, share, sep == (own or ","))

@@ -20,33 +20,37 @@ _Rows = NDArray[np.int64]
 
 
 def split(dataset: Dataset, seed: int = 0, validation: float = 0.2, test: float = 0.2, *, by: str = "random") -> Split:
-    """Split a dataset, then encode and standardize it by its training rows alone.
+    """Split a dataset into training, validation and test rows, then encode and standardize the features.
 
-    Missing numbers become the column's median, missing text a category of its own; text is one-hot encoded, with
-    at most 32 columns. A category that no training row has gives zeros. Dates become the days since 1970, and a
-    sine and a cosine for each cycle (year, week, day) if the data span two cycles and resolve half a cycle.
+    The encoding and the scaling are fitted to the training rows alone.
 
-    Numbers are standardized: ``(x - mean) / scale``, where scale is the standard deviation, but at least a 20th
-    of the range of the training values. So the training values of a column span at most 20, however rare
-    its exceptions are. In other rows, a value farther outside the training values than their range is set
-    to that distance. A column that is constant in the training rows gives zeros.
+    A missing number is replaced by the median of its column. Text is one-hot encoded with at most 32 columns per
+    text column; missing text is a separate category. A category that no training row has is encoded as zeros.
+    A date becomes the number of days since 1970. For each cycle (year, week, day), a sine and a cosine are added
+    if the dates span at least two cycles and their median step is below half a cycle.
 
-    With ``by="random"``, classes keep their shares in the three parts, and each is among the training rows;
-    validation and test have at least as many rows as there are classes. Otherwise each class must happen to be
-    among the training rows.
+    Numbers are standardized: ``(x - mean) / scale``. The scale is the standard deviation, but at least 1/20 of the
+    range of the training values, so outliers cannot stretch the training values over more than 20 units.
+    Validation and test values are clipped to the training range, extended by its width on each side.
+    A column that is constant in the training rows becomes zeros.
+
+    With ``by="random"``, the split is stratified: the three parts have nearly equal class proportions, and every
+    class occurs in the training rows. Validation and test each have at least as many rows as there are classes.
+    Any other split raises an error if a class does not occur in the training rows.
 
     Args:
         dataset: from `load` or `from_arrays`.
-        seed: the rows' order, or the groups'; in [0, 2**32).
-        validation, test: share of all rows, in (0, 1), together below 1.
-        by: "random"; "time", for the rows in their order (training first, then validation, then test; the seed has
-            no effect); or the name of a column, among the features or set aside. Rows with the same value of the
-            column fall into one part, so the shares are met as nearly as the groups allow. A column of dates
-            orders the rows, training first; any other column defines groups in random order, and is not a feature.
+        seed: seed of the random order of the rows or groups, in [0, 2**32).
+        validation, test: shares of all rows, each in (0, 1), with a sum below 1.
+        by: "random", "time", or the name of a column (a feature or a column set aside). "time" keeps the order of
+            the rows: training first, then validation, then test; the seed has no effect. A column keeps rows with
+            equal values in the same part, so the shares are approximate. If the column holds dates, the rows are
+            sorted by date, with training first. Any other column defines groups, which are shuffled, and is
+            removed from the features.
 
     Raises:
-        InputError: an argument is out of range, there are too few rows (of a class) or groups for these shares, or
-            the column has missing values.
+        InputError: an argument is out of range, a class has too few rows for the shares, there are too few rows or
+            groups, or the column `by` has missing values.
     """
     _check_arguments(dataset, seed, validation, test)
     frame, y, count = dataset.frame, dataset.y, len(dataset.y)
@@ -58,7 +62,7 @@ def split(dataset: Dataset, seed: int = 0, validation: float = 0.2, test: float 
             codes = np.random.default_rng(int(seed)).permutation(int(codes.max()) + 1)[codes]
             frame = frame.drop(columns=by, errors="ignore")
             if not frame.shape[1]:
-                fail(f"data.split {dataset.name!r}", f"no feature is left beside the groups {by!r}")
+                fail(f"data.split {dataset.name!r}", f"no feature is left besides the groups {by!r}")
         train, val, held = _cut(dataset, by, codes, round(count * validation), round(count * test))
     encode = Encoder(frame, train)
     mean, scale = 0.0, 1.0
@@ -102,7 +106,7 @@ def _random(dataset: Dataset, seed: int, validation: float, test: float) -> tupl
 
 
 def _groups(dataset: Dataset, by: str) -> tuple[_Rows, bool]:
-    """Return ((N,) number of each row's group, whether the groups have an order)."""
+    """Return ((N,) group number of each row, whether the groups are ordered)."""
     operation = f"data.split {dataset.name!r}"
     if by == "time":
         return np.arange(len(dataset.y)), True
@@ -121,7 +125,7 @@ def _groups(dataset: Dataset, by: str) -> tuple[_Rows, bool]:
 
 
 def _cut(dataset: Dataset, by: str, codes: _Rows, n_val: int, n_test: int) -> tuple[_Rows, _Rows, _Rows]:
-    """Cut rows that are ordered by group into three parts, at the ends of groups."""
+    """Sort the rows by group number and cut them into three parts at group boundaries."""
     operation = f"data.split {dataset.name!r}"
     order = np.argsort(codes, kind="stable")
     ends = np.cumsum(np.bincount(codes))
@@ -148,7 +152,7 @@ def _check_sizes(dataset: Dataset, n_test: int, n_val: int) -> None:
         fail(operation, f"{n_test} test and {n_val} validation rows of {count} leave too few to train on")
     if not dataset.classes:
         return
-    # Whatever the seed, stratification leaves of a class at least its share, rounded down.
+    # For any seed, a stratified split keeps at least the proportional number of rows of a class, rounded down.
     counts = np.bincount(dataset.y)
     rare = int(counts.argmin())
     rest = counts[rare] * (count - n_test) // count

@@ -1,4 +1,4 @@
-"""The target: which column it is, which task follows, and its encoding."""
+"""Chooses the target column, infers the task and encodes the target."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Target:
         y: (N,) int64 class indices, or float64 quantities.
         task: "classification" or "regression".
         classes: the labels; empty for regression.
-        notes: sentences about assumptions.
+        notes: sentences about the assumptions.
     """
 
     y: NDArray[Any]
@@ -43,23 +43,23 @@ class Target:
 
 
 def choose_target(operation: str, columns: list[str], target: str | None) -> tuple[str, list[str]]:
-    """Return (the column to predict, a sentence about it if it was not given)."""
+    """Return (the column to predict, a note if the caller did not name the column)."""
     if target is not None:
         return one_of(operation, "target column", target, columns), []
     named = {column.lower(): column for column in reversed(columns)}
     found = next((named[name] for name in _NAMES if name in named), None)
     if found is not None:
-        return found, [f"The target is column {found!r}, by its name."]
+        return found, [f"The target is column {found!r}, chosen by name."]
     return columns[-1], [
-        f"The target is the last column, {columns[-1]!r}: pass target=... (--target) to predict another one."
+        f"The target is the last column, {columns[-1]!r}: pass target=... (--target) to predict another column."
     ]
 
 
 def target_from_text(operation: str, column: pd.Series[Any], decimal: str) -> pd.Series[Any]:
-    """Return a target that a text file holds as exact integers, numbers or text.
+    """Return the target of a text file as exact integers, numbers or text.
 
     Raises:
-        InputError: it holds dates, or numbers except for a few values.
+        InputError: the column holds dates, or numbers except for a few values.
     """
     import pandas as pd
 
@@ -77,7 +77,7 @@ def target_from_text(operation: str, column: pd.Series[Any], decimal: str) -> pd
 
 
 def encode_target(operation: str, column: pd.Series[Any], task: str | None) -> Target:
-    """Encode a target; the rule by which the task is inferred is in the docstring of `load`."""
+    """Encode a target; the docstring of `load` states how the task is inferred."""
     what = kind(column)
     if not len(column):
         fail(operation, "expects rows of data, got none")
@@ -94,13 +94,13 @@ def encode_target(operation: str, column: pd.Series[Any], task: str | None) -> T
             fail(operation, f"the target of a regression must be numbers, got text such as {values[0]!r}")
         quantities = attempt(operation, lambda: values.astype(np.float64), "the target must fit float64")
         beyond = ~(np.abs(quantities) <= LARGEST)
-        check_rows(operation, beyond, "infinity or more than float32 holds", "the target", column.index)
+        check_rows(operation, beyond, "infinity or a value beyond the range of float32", "the target", column.index)
         return Target(quantities, "regression", (), tuple(notes))
     if what == "float":
         numbers = values.astype(np.float64)
         check_rows(operation, ~np.isfinite(numbers), "an infinite value", "the target", column.index)
         fractional = numbers % 1 != 0
-        what_is_wrong = "a value that is not a whole number and so not a class label,"
+        what_is_wrong = "a value that is not a whole number, as class labels must be,"
         check_rows(operation, fractional, what_is_wrong, "the target", column.index)
         values = np.array([int(value) for value in values], dtype=object)
     labels, y = np.unique(values, return_inverse=True)
@@ -108,7 +108,7 @@ def encode_target(operation: str, column: pd.Series[Any], task: str | None) -> T
 
 
 def _values(column: pd.Series[Any], what: str) -> NDArray[Any]:
-    """Return the target in a type that merges no two labels: integers never pass through float64."""
+    """Return the target in a type that keeps labels distinct: integers never pass through float64."""
     if what == "text":
         return column.astype(object).map(str).to_numpy(object)
     if what == "boolean":
@@ -124,8 +124,8 @@ def _values(column: pd.Series[Any], what: str) -> NDArray[Any]:
 def _check_missing(operation: str, column: pd.Series[Any], what: str) -> None:
     from_file = column.index.name == "line"
     hint = (
-        "; if a word there, such as None or NA, is a class, pass na=[''] (--na ''): then only an empty field and what "
-        "else na lists is missing"
+        "; if a word such as None or NA is a class, pass na=[''] (--na ''): then only an empty field and the other "
+        "strings in na count as missing"
     )
     check_rows(
         operation,
@@ -138,20 +138,20 @@ def _check_missing(operation: str, column: pd.Series[Any], what: str) -> None:
 
 
 def _infer(what: str, distinct: NDArray[Any]) -> tuple[Literal["classification", "regression"], list[str]]:
-    """Return (task, a sentence that says why)."""
+    """Return (task, a note with the reason)."""
     count = counted(len(distinct), "distinct value")
     if what in ("text", "boolean"):
         return "classification", [f"The target is {what}: classification with {len(distinct)} classes."]
     if what == "integer" and len(distinct) <= _MAX_INTEGER_CLASSES:
         return "classification", [
             f"The target holds whole numbers with {count}: classification. "
-            "Pass task='regression' (--task regression) to predict it as a quantity."
+            "Pass task='regression' (--task regression) to predict a quantity."
         ]
     if what == "integer":
         return "regression", [
             f"The target holds whole numbers with {count}: regression. "
-            "Pass task='classification' (--task classification) if they are labels."
+            "Pass task='classification' (--task classification) if the numbers are labels."
         ]
     whole = len(distinct) <= _MAX_INTEGER_CLASSES and all(float(value) % 1 == 0 for value in distinct)
-    hint = f" It has only {count}: pass task='classification' (--task classification) if they are labels."
+    hint = f" It has only {count}: pass task='classification' (--task classification) if the numbers are labels."
     return "regression", ["The target holds numbers with a decimal point: regression." + (hint if whole else "")]

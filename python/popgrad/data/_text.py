@@ -1,4 +1,4 @@
-"""Text tables: records with as many fields each, the separator, the names, and the columns as pandas reads them."""
+"""Reads text tables: detects the separator and the header, checks the records, and converts the columns."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ MISSING = frozenset(
     ("", "?", "NA", "N/A", "n/a", "<NA>", "#N/A", "#NA", "NaN", "nan", "-NaN", "-nan", "NULL", "null", "None")
 )
 BOOLEANS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
-_SAMPLED = 1000  # records that tell whether the first one holds the names
+_SAMPLED = 1000  # records that the header detection examines
 
 
 @dataclass(frozen=True)
 class TextOptions:
-    """How to read a text table; the meaning is in the docstring of `load`."""
+    """How to read a text table; the docstring of `load` describes the options."""
 
     header: bool | None = None
     sep: str | None = None
@@ -51,13 +51,13 @@ class TextTable:
     """The records of a text table.
 
     Args:
-        operation: for messages.
-        names: of the columns.
-        lines: one a record, each with as many fields.
-        numbers: the line of the file in which each record begins.
-        sep: the separator of `lines`.
+        operation: name at the start of error messages.
+        names: names of the columns.
+        lines: one line per record, all with the same number of fields.
+        numbers: the line of the file at which each record begins.
+        sep: the separator in `lines`.
         options: decimal point and missing values.
-        notes: sentences about assumptions.
+        notes: sentences about the assumptions.
         unnamed: whether the first column is a row index.
     """
 
@@ -76,7 +76,7 @@ class TextTable:
         return self.names[1:] if self.unnamed else self.names
 
     def frame(self, target: str, drop: tuple[str, ...] = ()) -> pd.DataFrame:
-        """Return the columns, each as numbers, booleans or text, indexed by the lines of the file.
+        """Return the columns as numbers, booleans or text, indexed by the line numbers of the file.
 
         Raises:
             InputError: a column that is not in `drop` holds numbers except for a few values.
@@ -127,16 +127,16 @@ class TextTable:
 
 
 def read_text(operation: str, path: Path, own: str, options: TextOptions) -> TextTable:
-    """Read the records of a text table and find their names.
+    """Read the records of a text table and find the column names.
 
     Args:
-        operation: for messages.
-        path: .gz is unpacked.
-        own: the separator that belongs to the file's suffix, or "" for a suffix that fixes none.
-        options: options of the caller about the format.
+        operation: name at the start of error messages.
+        path: path of the file; a .gz file is decompressed.
+        own: the separator for the suffix of the file, or "" if the suffix implies none.
+        options: the format options of the caller.
 
     Raises:
-        InputError: the text is not UTF-8, or a record has more or fewer fields than the first.
+        InputError: the text is not UTF-8, or a record has more or fewer fields than the first record.
     """
     records, notes = _read_records(operation, path, own, options)
     sample = [stripped(records.fields(i)) for i in range(min(_SAMPLED, len(records.lines)))]
@@ -156,18 +156,18 @@ def read_text(operation: str, path: Path, own: str, options: TextOptions) -> Tex
     unnamed = names[0] == ""
     notes += [sentence, some(empty, "row", "without any value", "left out"), renamed]
     if unnamed:
-        notes.append("The first column has no name, so it is taken as row labels and left out.")
+        notes.append("The first column has no name; it is treated as a row index and left out.")
     notes = [note for note in notes if note]
     return TextTable(operation, names, records.lines, records.numbers, records.sep, options, notes, unnamed)
 
 
 def _read_records(operation: str, path: Path, own: str, options: TextOptions) -> tuple[Records, list[str]]:
-    """Return (at least one record, sentences about lines that were left out)."""
+    """Return (at least one record, notes on skipped lines)."""
     text = attempt(operation, lambda: _decode(path), f"{EXPECTED}; save it as UTF-8 text")
     if "\0" in text:
-        fail(operation, f"{EXPECTED}; got a zero byte: is it another kind of file?")
+        fail(operation, f"{EXPECTED}; got a zero byte: is this a binary file?")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    start, directive = 1, re.match(r"sep=(.)\n", text)  # a line for spreadsheets
+    start, directive = 1, re.match(r"sep=(.)\n", text)  # spreadsheets write this line
     if directive:
         text, start = text[directive.end() :], 2
     sep = options.sep or (directive.group(1) if directive else find_separator(text, own, options.decimal))
@@ -186,7 +186,7 @@ def _decode(path: Path) -> str:
 
 
 def _trimmed(fields: list[str]) -> list[str]:
-    """Return the names of a header without the empty ones at its end."""
+    """Return the names of a header without trailing empty names."""
     count = max((i + 1 for i, field in enumerate(fields) if field), default=0)
     names = fields[: max(count, 1)]
     # numpy.savetxt marks its header as a comment.
@@ -206,4 +206,4 @@ def _distinct_names(names: list[str]) -> tuple[list[str], str]:
             distinct, number = f"{base}.{number}", number + 1
         result.append(distinct)
     changed = [new for old, new in zip(names, result, strict=True) if new != old]
-    return result, f"Names that were missing or occurred twice are changed: {listed(changed)}." * bool(changed)
+    return result, f"Missing or repeated names were changed: {listed(changed)}." * bool(changed)
