@@ -1,10 +1,10 @@
-"""How far every optimizer is from its formula and from other libraries, after the same steps.
+"""Difference of every optimizer from its formula and from other libraries after the same steps.
 
 python bench/agreement.py [--csv FILE]
 
-A row for each optimizer with its options and each reference: the formula of the paper in float64, PyTorch, optax, Keras
-(``pip install torch optax keras jax``). Errors are max |w - w'| / max |w'|; gradients are of all sizes from 1e-8 to 1.
-The rows are those of the tests, tests/cases.py and tests/variants.py.
+The table has a row for each pair of an optimizer with options and a reference. References are the formula of the paper
+in float64, PyTorch, optax and Keras (``pip install torch optax keras jax``). Errors are max |w - w'| / max |w'|.
+Gradients have magnitudes from 1e-8 to 1. The cases are those of the tests: tests/cases.py and tests/variants.py.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def rows():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--csv", type=Path, help="write the table to this file too")
+    parser.add_argument("--csv", type=Path, help="also write the table to this file")
     arguments = parser.parse_args()
     table = list(rows())
     width = max(len(label) for label, *_ in table)

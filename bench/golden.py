@@ -46,7 +46,7 @@ def layout_of(model: pg.MLP) -> object:
 
 
 def trajectory(optimizer: pg.optim.Optimizer, dtype: str) -> str:
-    """The parameters, the solution and the states after each of some steps along given gradients."""
+    """The parameters, the solution and the states after each step along fixed gradients."""
     model = pg.MLP([70, 60, 10], dtype=dtype)
     random, w = np.random.default_rng(0), model.params.copy()
     state, seen = optimizer.init(w, layout_of(model)), []
@@ -156,7 +156,7 @@ def fits() -> dict[str, str]:
 
 
 def comparison() -> dict[str, str]:
-    """The results of `popgrad compare` with every entrant, without the seconds."""
+    """The results of `popgrad compare` with every entrant, without times."""
     with tempfile.TemporaryDirectory() as folder:
         options = ["--seeds", "1", "--budget", "300000", "--name", "golden", "--root", folder]
         start = "import sys; from popgrad.cli import main; sys.exit(main())"

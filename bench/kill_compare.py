@@ -28,7 +28,7 @@ def start(arguments, root):
 
 
 def results(root):
-    """Every complete line, by run, without the times."""
+    """All complete lines of the results, grouped by run, without times."""
     found: dict[tuple[str, str, int], list[dict]] = {}
     path = Path(root, "runs", "study", "results.jsonl")
     for line in path.read_bytes().splitlines() if path.exists() else []:
@@ -47,7 +47,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("arguments", nargs="*", help="of popgrad compare")
+    parser.add_argument("arguments", nargs="*", help="arguments of popgrad compare")
     options = parser.parse_args()
     chance = random.Random(options.seed)
     with tempfile.TemporaryDirectory() as calm, tempfile.TemporaryDirectory() as rough:

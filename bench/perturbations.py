@@ -1,11 +1,11 @@
-"""Populations that are never stored, side by side with the stored ones, in one process.
+"""Compare populations that are never stored with stored populations, side by side in one process.
 
     python bench/perturbations.py [--popsize 4096] [--stored 128] [--repeats 7]
 
-Normal numbers on one thread beside NumPy's; fitness of 784-256-10 (relu, cross-entropy) on 1,024 samples, with noise
-of full rank and of rank 1, beside that of stored members (of fewer, which is scaled up; their drawing is left out).
-The contenders take turns; shown are medians. `--million` evaluates and combines 10^6 candidates of 64-32-10 on 256
-samples and shows the largest size of the process.
+The first table compares normal numbers from popgrad and NumPy on one thread. The second compares the fitness of
+784-256-10 (relu, cross-entropy) on 1,024 samples: noise of full rank, noise of rank 1, and stored members. The time of
+`--stored` members is scaled up to `--popsize`, without the time to draw them. The contenders alternate; times are
+medians. `--million` evaluates and combines 10^6 candidates of 64-32-10 on 256 samples and prints the peak memory.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import popgrad as pg
 
 
 def medians(contenders, repeats):
-    """Seconds of each, in turns."""
+    """Median seconds of each contender; the contenders alternate."""
     seconds = {name: [] for name in contenders}
     for _ in range(repeats + 1):
         for name, run in contenders.items():

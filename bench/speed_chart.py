@@ -1,10 +1,10 @@
-"""Draw docs/speed.svg: how many times as fast as PyTorch popgrad is, measured side by side in one process.
+"""Draw docs/speed.svg: the speedup of popgrad over PyTorch, measured side by side in one process.
 
     pip install matplotlib torch
     python bench/speed_chart.py
 
-Every bar is a ratio of medians of alternating runs, in the situation in which a user is: steps after a backward pass,
-whole fits with their records, the fitness of whole populations.
+Every bar is a ratio of medians of alternating runs. The runs are realistic: optimizer steps after a backward pass,
+complete fits with records, and the fitness of complete populations.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def ratio(ours: Run, theirs: Run, repeats: int) -> float:
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats):
         for run, found in zip((ours, theirs), times, strict=True):
-            time.sleep(0.05)  # the threads of the one before wait for more work, and would take a processor
+            time.sleep(0.05)  # idle threads of the previous run still spin and would occupy a core
             found.append(run())
     return statistics.median(times[1]) / statistics.median(times[0])
 
 
 def steps(sizes: list[int], batch: int, count: int) -> tuple[Run, Run]:
-    """Seconds of Adam's steps alone in a loop that trains with PyTorch; its own is the fused one."""
+    """Seconds of the Adam steps in a PyTorch training loop, for popgrad and the fused Adam of PyTorch."""
 
     def contender(kind: Any, **options: Any) -> Run:
         model = network(sizes)
@@ -68,7 +68,7 @@ def steps(sizes: list[int], batch: int, count: int) -> tuple[Run, Run]:
 
 
 def fits(sizes: list[int], samples: int, batch: int, epochs: int) -> tuple[Run, Run]:
-    """Seconds of whole trainings with Adam, with a training loss after every epoch."""
+    """Seconds of complete trainings with Adam, with a training loss after every epoch."""
     random = np.random.default_rng(0)
     X = random.standard_normal((samples, sizes[0]), np.float32)
     y = random.integers(sizes[-1], size=samples)
@@ -98,7 +98,7 @@ def fits(sizes: list[int], samples: int, batch: int, epochs: int) -> tuple[Run, 
 
 
 def measured(repeats: int) -> list[tuple[str, str, float]]:
-    """Group, label and ratio of each bar."""
+    """The group, label and ratio of each bar."""
     bars = []
     for sizes, batch, count in (([64, 32, 10], 32, 200), ([784, 256, 10], 128, 50)):
         label = f"{'-'.join(map(str, sizes))}"

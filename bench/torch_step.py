@@ -1,10 +1,11 @@
-"""Steps of popgrad.torch against PyTorch's own inside a training loop: forward, backward and step of a module.
+"""Compare optimizer steps of popgrad.torch and PyTorch inside a training loop of forward, backward and step.
 
     python bench/torch_step.py [--rounds 15] [--threads 2] [--only Adam SGD] [--on 784-128-10] [--against fused]
 
-Each optimizer trains a copy of the same module. The optimizers take turns, some steps a round, in one process; only
-`step()` is timed. A figure is the median of its rounds. Ratios above 1: popgrad is that many times faster. "fused",
-"foreach" and "plain" are PyTorch's three implementations of a class; not all of them have a fused one on the CPU.
+Each optimizer trains a copy of the same module. The optimizers alternate in one process, with several steps per round.
+Only `step()` is timed. A time is the median over the rounds. A ratio above 1 means that popgrad is faster by this
+factor. "fused", "foreach" and "plain" are the three implementations of an optimizer in PyTorch. Some optimizers have no
+fused implementation on the CPU.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 ]
 KINDS: dict[str, dict[str, Any]] = {"fused": {"fused": True}, "foreach": {"foreach": True}, "plain": {"foreach": False}}
 
-# Sizes of the layers, the batch, and steps in a round.
+# Layer sizes, batch size, and steps per round.
 MODELS = {
     "64-32-10": ((64, 32, 10), 32, 100),
     "784-128-10": ((784, 128, 10), 128, 50),
@@ -58,7 +59,7 @@ def network(sizes: tuple[int, ...]) -> torch.nn.Sequential:
 
 
 def trained(make: Callable[[Any], Any], module: torch.nn.Module, X: Any, y: Any, steps: int) -> Callable[[], float]:
-    """Return a function that trains a copy of the module for some steps and returns the mean seconds of `step()`."""
+    """Return a function that trains a copy of the module for one round and returns the mean seconds of `step()`."""
     module = copy.deepcopy(module)
     optimizer, loss = make(module.parameters()), torch.nn.CrossEntropyLoss()
 
@@ -77,7 +78,7 @@ def trained(make: Callable[[Any], Any], module: torch.nn.Module, X: Any, y: Any,
 
 
 def medians(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
-    """Seconds of a step for each run; the runs alternate, so that the machine's other load meets all of them."""
+    """Seconds of a step for each run; the runs alternate, so that other load on the machine affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(rounds):
         for name, run in runs.items():
@@ -86,7 +87,7 @@ def medians(runs: dict[str, Callable[[], float]], rounds: int) -> dict[str, floa
 
 
 def compare(name: str, arguments: dict[str, Any], model: str, kinds: list[str], rounds: int) -> dict[str, float]:
-    """Seconds of a step of one optimizer on one model, by popgrad and by PyTorch's implementations."""
+    """Seconds of a step of one optimizer on one model, for popgrad and the implementations of PyTorch."""
     sizes, batch, steps = MODELS[model]
     torch.manual_seed(0)
     module = network(sizes)

@@ -1,11 +1,12 @@
-"""Every search in a box: does it lose coordinates on the walls, and is it better than random search?
+"""Run every search with bounds: do coordinates get stuck at a bound, and is the search better than random search?
 
     python bench/walls.py [--draws 200] [--evaluations 5000] [--dimensions 2,10,30] [--only pso,de]
 
 The optimum and the start are drawn uniformly in the box (0, 1). The first table shows the share of runs that end with
-a coordinate exactly on a wall (in brackets: within 1e-6 of a wall from which the optimum is further away), and the
-median distance from the optimum in the worst coordinate. The second table shows the median value on the sphere in
-(-5, 5); random search is the measure. All searches have their defaults.
+a coordinate exactly at a bound. In brackets is the share of runs that end within 1e-6 of a bound while the optimum is
+farther away from it. The table also shows the median distance from the optimum in the worst coordinate. The second
+table shows the median value on the sphere in (-5, 5), with random search as the baseline. All searches use their
+default settings.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ FUNCTIONS = {"sphere": 1.0, "ellipsoid": 1e6}
 
 
 def minimum(name, n, condition, seed, evaluations, box=(0.0, 1.0), at=None):
-    """One run on an ellipsoid: its end and the optimum, as shares of the box's width, and the value at its end."""
+    """Run once on an ellipsoid; return the end point and the optimum, in widths of the box, and the final value."""
     random = np.random.default_rng([seed, n])
     lower, upper = box
     optimum = random.uniform(lower, upper, n) if at is None else np.full(n, at)
@@ -38,7 +39,7 @@ def minimum(name, n, condition, seed, evaluations, box=(0.0, 1.0), at=None):
 
 
 def on_walls(name, n, condition, draws, evaluations):
-    """Shares of runs with a coordinate on a wall and nearly on one, and the median of the largest distances."""
+    """Shares of runs with a coordinate at a bound and close to a bound, and the median of the largest distances."""
     exactly = nearly = 0
     distances = []
     for seed in range(draws):

@@ -1,11 +1,12 @@
-"""Is a stacked product faster for the first layer of wide networks? Rates of both, by turns in one process.
+"""Measure whether a stacked product would be faster for the first layer of wide networks.
 
     python bench/wide.py [--repeats 7]
 
-All candidates see the same samples, so the first layers of a population are one product of their stacked weights with
-X, which a BLAS could do. Shown are rates (GFLOP/s) of `model.evaluate`'s kernels for the whole network, in float32 and
-bfloat16, and of the stacked product of the first layer alone by NumPy's BLAS, which is as much as it could gain.
-`POPGRAD_ISA=avx2 OPENBLAS_CORETYPE=Haswell` compares as on a processor without AVX-512.
+All candidates see the same samples. A BLAS could therefore compute the first layers of a population as one product of
+the stacked weights and X. The table shows rates in GFLOP/s: `model.evaluate` on the whole network in float32 and
+bfloat16, and the stacked product of the first layer alone by the BLAS of NumPy. The latter is an upper bound for a
+stacked first layer. The measurements alternate in one process. `POPGRAD_ISA=avx2 OPENBLAS_CORETYPE=Haswell` emulates a
+processor without AVX-512.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SAMPLES = 1024
 
 
 def rates(sizes, members, repeats):
-    """GFLOP/s by name."""
+    """GFLOP/s of each measurement, by name."""
     random = np.random.default_rng(0)
     model = pg.MLP(sizes)
     X, y = random.standard_normal((SAMPLES, sizes[0]), np.float32), random.integers(sizes[-1], size=SAMPLES)
@@ -56,7 +57,7 @@ def rates(sizes, members, repeats):
     seconds = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, (run, _) in contenders.items():
-            end = time.perf_counter() + 0.1  # the threads of the one before may still wait for more
+            end = time.perf_counter() + 0.1  # idle threads of the previous measurement may still spin
             while time.perf_counter() < end:
                 pass
             run(population)

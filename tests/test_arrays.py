@@ -178,7 +178,7 @@ def takers():
             lambda x: masked(-(x**2).sum(1)), np.ones(2), search=pg.search.DE(), budget=pg.Budget(evaluations=100)
         ),
         "x0": lambda: pg.search.PSO().start(masked(np.ones(2))),
-        "what it returned": lambda: model.evaluate(population, X, Y, metric=lambda z, y: masked(np.ones(len(z)))),
+        "the returned value": lambda: model.evaluate(population, X, Y, metric=lambda z, y: masked(np.ones(len(z)))),
     }
 
 

@@ -1,4 +1,4 @@
-"""NumPy arrays from the objects that people keep numbers in: frames, columns, tensors, lists."""
+"""Converts frames, columns, tensors and lists to NumPy arrays."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ Array = NDArray[Any]
 
 
 def real(operation: str, what: str, values: Any, hint: str = "") -> Array:
-    """An array of real numbers or booleans, of any such dtype; a NumPy array of numbers is not copied.
+    """Convert to an array of real numbers or booleans; a NumPy array of numbers is not copied.
 
     Args:
-        operation: the name that errors begin with.
-        what: the name of the argument, for errors.
-        values: an array, a (nested) sequence, a frame or column of pandas, polars or PyArrow, or a tensor in the
-            memory of the CPU. Missing values of frames, and None, become NaN.
-        hint: what the error adds if the values are not numbers.
+        operation: name at the start of error messages.
+        what: name of the argument in error messages.
+        values: an array, a (nested) sequence, a frame or column of pandas, polars or PyArrow, or a tensor in
+            CPU memory. None and missing values of frames become NaN.
+        hint: text that the error message adds if the values are not numbers.
 
     Raises:
-        InputError: `values` holds something else than real numbers, has masked entries, or is on another device.
+        InputError: `values` holds anything except real numbers, has masked entries, or is on another device.
     """
     array = read(operation, what, values)
     if array.dtype.kind not in "fiub":
@@ -43,10 +43,10 @@ def real(operation: str, what: str, values: Any, hint: str = "") -> Array:
 
 
 def read(operation: str, what: str, values: Any) -> Array:
-    """The array behind `values`, as for `real`, but of any dtype: text stays text.
+    """Convert like `real`, but accept any dtype: text stays text.
 
     Raises:
-        InputError: `values` is no rectangular array, has masked entries, or is on another device.
+        InputError: `values` is not a rectangular array, has masked entries, or is on another device.
     """
     if np.ma.isMaskedArray(values) and (masked := int(np.count_nonzero(values.mask))):
         fail(operation, f"{what} has {masked} masked entries, which an array cannot hold; fill or drop them first")
@@ -63,7 +63,7 @@ def read(operation: str, what: str, values: Any) -> Array:
             array = np.asarray(values)
     except InputError:
         raise
-    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: PyTorch's, of a list of tensors
+    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch raises RuntimeError for a list of tensors
         fail(operation, f"{what} must be an array of real numbers: {error}")
     if array.dtype.name == "bfloat16":  # a type that JAX adds to NumPy
         return array.astype(np.float32)
@@ -71,7 +71,7 @@ def read(operation: str, what: str, values: Any) -> Array:
 
 
 def _of_tensor(operation: str, what: str, tensor: Any) -> Array:
-    """The numbers of a tensor of PyTorch, without its history."""
+    """The numbers of a PyTorch tensor, detached from the autograd graph."""
     kind = getattr(tensor.device, "type", "cpu")
     if kind != "cpu":
         fail(operation, f"{what} is on the device {tensor.device}; move it with .cpu()")
@@ -93,7 +93,7 @@ def _columns(frame: Any) -> list[tuple[Any, Any]]:
 
 
 def _of_frame(frame: Any) -> Array:
-    """(rows, columns): of one type if NumPy finds one, else column by column."""
+    """(rows, columns): converted as a whole if NumPy finds a common numeric type, else column by column."""
     whole = np.asarray(frame)
     if whole.dtype.kind in "fiub" or whole.ndim != 2 or whole.shape[1] == 0:
         return whole
@@ -128,7 +128,7 @@ def _numbers(array: Array) -> Array:
 
 
 def _first_text_column(values: Any) -> Any:
-    """The name of the first column of a frame that does not hold numbers; None if `values` is no frame."""
+    """The name of the first column without numbers; None if there is none or `values` is not a frame."""
     if not _is_frame(values):
         return None
     for name, column in _columns(values):

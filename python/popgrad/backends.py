@@ -1,4 +1,4 @@
-"""The native core, by name: threads, instruction sets, and the moves of a population."""
+"""Python functions around the native core: threads, aligned memory, random generators and population moves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def set_num_threads(count: int) -> None:
     """Limit every native call to `count` threads, from 1 to 1024; results do not depend on it.
 
     Raises:
-        InputError: `count` is not such a number.
+        InputError: `count` is not a whole number in [1, 1024].
     """
     if positive_int("set_num_threads", "count", count) > 1024:
         fail("set_num_threads", f"count must be at most 1024, got {count}")
@@ -31,16 +31,17 @@ def set_num_threads(count: int) -> None:
 
 
 def get_num_threads() -> int:
-    """Threads that a native call may use.
+    """Return the maximum number of threads of a native call.
 
-    At import: ``POPGRAD_NUM_THREADS``; if it is not set, the cores that the process may run on (affinity, the quota of
-    its container), but at most ``OMP_NUM_THREADS``, which process pools set in their workers.
+    The initial value is ``POPGRAD_NUM_THREADS``. If this variable is not set, the initial value is the number of cores
+    available to the process (CPU affinity and container quota), limited by ``OMP_NUM_THREADS``. Process pools set
+    ``OMP_NUM_THREADS`` in their workers.
     """
     return _core.threads()
 
 
 def aligned(shape: int | tuple[int, ...], dtype: Any) -> Array:
-    """An array of zeros whose first element lies on a 64-byte boundary, a cache line and a vector register."""
+    """An array of zeros aligned to 64 bytes, the size of a cache line and of the widest vector register."""
     shape = (shape,) if isinstance(shape, int) else shape
     dtype = np.dtype(dtype)
     count = int(np.prod(shape)) * dtype.itemsize
@@ -51,7 +52,7 @@ def aligned(shape: int | tuple[int, ...], dtype: Any) -> Array:
 
 
 def random_generator(seed: int, stream: int, generation: int) -> np.random.Generator:
-    """NumPy's Philox, a pure function of (seed, stream, generation): nothing to save, nothing to resume."""
+    """A Philox generator that depends only on (seed, stream, generation), so that checkpoints store no state."""
     return np.random.Generator(np.random.Philox(key=np.array([seed, stream], np.uint64), counter=[0, 0, 0, generation]))
 
 
@@ -68,17 +69,17 @@ def move(
     identity: Array | None = None,
     **fields: float | Array,
 ) -> None:
-    """Apply one of the moves of ``csrc/kernels/move_rules.h`` to every coordinate of every member, in place.
+    """Apply a move of ``csrc/kernels/move_rules.h`` to every coordinate of every member.
 
     Args:
-        name: the move.
-        out: the (P, n) array that it writes, or a list of those.
-        sources: for each source of the move an array (rows, n), or (n,) for one row that serves all members.
-        seed, stream, generation: what the random numbers are a function of, with the member and the coordinate.
-        rows: for each source None (member p uses row p) or the row of each member, (P,) int64.
-        chosen: a coordinate of each member, (P,) int64, for the moves that treat one differently.
-        identity: the number that stands for each member in the random numbers, (P,) uint32; default 0..P-1.
-        **fields: the members of the rule, each a number or one per member (P,).
+        name: name of the move.
+        out: the (P, n) array to write, or a list of such arrays.
+        sources: for each source of the move, an array (rows, n), or (n,) for one row that all members share.
+        seed, stream, generation: together with the member and the coordinate, they determine the random numbers.
+        rows: for each source, None (member p uses row p) or the row of each member, (P,) int64.
+        chosen: one coordinate per member, (P,) int64, for moves that treat one coordinate differently.
+        identity: the index of each member in the random generator, (P,) uint32; default 0..P-1.
+        **fields: the fields of the rule, each a number or an array (P,) with one value per member.
     """
     rule = _MOVES[name]
     if set(fields) != set(rule.fields):

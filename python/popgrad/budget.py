@@ -1,4 +1,4 @@
-"""The unit of cost that every optimizer is charged in."""
+"""Budgets of runs and the units of cost: forwards, evaluations and seconds."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ __all__ = ["DEFAULT_EPOCHS", "DEFAULT_FORWARDS", "GRADIENT_FORWARDS", "Budget", 
 
 GRADIENT_FORWARDS = 3  # a gradient costs a forward pass and a backward pass of about two
 
-# What a run gets without epochs and without a budget: the larger of these.
+# A run without epochs and budget gets the larger of these two defaults.
 DEFAULT_EPOCHS = 20
-DEFAULT_FORWARDS = 3_000_000  # as `popgrad compare` gives
+DEFAULT_FORWARDS = 3_000_000  # also the default of `popgrad compare`
 
 
 class Cost(NamedTuple):
-    """What an operation costs, in the units of `Budget`."""
+    """Cost of an operation, in the units of `Budget`."""
 
     forwards: int
     evaluations: int
 
     def __add__(self, other: object) -> Cost:
-        """The cost of two operations."""
+        """The total cost of two operations."""
         if not isinstance(other, Cost):
             return NotImplemented
         return Cost(self.forwards + other.forwards, self.evaluations + other.evaluations)
 
 
 class Used(NamedTuple):
-    """What a run has used so far, in the units of `Budget`."""
+    """Resources that a run has used so far, in the units of `Budget`."""
 
     forwards: int
     evaluations: int
@@ -41,16 +41,16 @@ class Used(NamedTuple):
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may use. It ends before the first step that would exceed any of the limits given.
+    """Limits on the resources of a run. The run ends before the first step that would exceed a limit.
 
     Args:
         forwards: samples through the network. A gradient costs 3 per sample, the evaluation of one candidate
             1 per sample; records and validation cost nothing.
         evaluations: candidates evaluated; a gradient counts as one.
-        seconds: wall time of the steps, without the records; no step begins after it.
+        seconds: wall time of the steps, without the records; no step begins after this time.
 
     Raises:
-        InputError: no limit is given, or one is not a number > 0.
+        InputError: no limit is given, or a limit is not a number > 0.
     """
 
     forwards: float | None = None
@@ -66,7 +66,7 @@ class Budget:
                 fail(self, f"{name} must be a number > 0, got {value!r}")
 
     def __str__(self) -> str:
-        """The limits for people, such as "3,000,000 forwards and 10 seconds"."""
+        """The limits as text, such as "3,000,000 forwards and 10 seconds"."""
         return " and ".join(_quantity(value, name) for name, value in self._limits().items() if value is not None)
 
     def allows(self, forwards: float, evaluations: float, seconds: float) -> bool:
@@ -82,14 +82,14 @@ class Budget:
         return "seconds" if self.seconds is not None and seconds > self.seconds else None
 
     def affordable(self, first: Used) -> float:
-        """Forwards that the budget pays for, if every step costs as much as the first; infinity if it does not say."""
+        """Forwards within the budget if every step costs the same as the first; infinity if only time is limited."""
         by_evaluations = math.inf
         if self.evaluations is not None:
             by_evaluations = float(self.evaluations) / first.evaluations * first.forwards
         return min(math.inf if self.forwards is None else float(self.forwards), by_evaluations)
 
     def limit(self, name: str) -> str:
-        """One of the limits for people, such as "3,000,000 forwards"."""
+        """One limit as text, such as "3,000,000 forwards"."""
         return _quantity(getattr(self, name), name)
 
     def _limits(self) -> dict[str, float | None]:
@@ -97,19 +97,19 @@ class Budget:
 
 
 def default_budget(samples: int, least: int = 0) -> Budget:
-    """What a run gets if neither epochs nor a budget are given.
+    """The budget of a run without epochs and without a budget.
 
     Args:
         samples: training samples.
-        least: forwards that the method needs at least, such as 50 populations of a search.
+        least: the minimum number of forwards for the method, such as 50 populations of a search.
 
     Returns:
-        The largest of 20 epochs of gradients, 3,000,000 forwards and `least`.
+        A limit on forwards: the largest of 20 epochs of gradients, 3,000,000 forwards and `least`.
     """
     return Budget(forwards=max(DEFAULT_EPOCHS * GRADIENT_FORWARDS * samples, DEFAULT_FORWARDS, least))
 
 
 def _quantity(value: float, unit: str) -> str:
-    """A number with its unit in the right grammatical number: "1 evaluation", "3,000,000 forwards"."""
+    """A number with its unit in singular or plural: "1 evaluation", "3,000,000 forwards"."""
     number = f"{value:,.0f}" if float(value).is_integer() else f"{float(value):,}"
     return f"{number} {unit[:-1] if value == 1 else unit}"

@@ -1,4 +1,4 @@
-"""Errors that come before any work, and say what was expected and what was got."""
+"""Checks of arguments. A check fails before any work, with the expected and the actual value."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-# What users of other libraries write for a setting, metric or loss of popgrad. The first name that is known counts,
-# except for a tuple, all of whose names are meant.
+# Names in other libraries for a setting, metric or loss of popgrad. A suggestion uses the first name that is known;
+# a tuple suggests all its names together.
 _SYNONYMS: dict[str, list[str | tuple[str, ...]]] = {
     "lr": ["learning_rate"],
     "eta": ["learning_rate"],
@@ -65,15 +65,15 @@ _SYNONYMS: dict[str, list[str | tuple[str, ...]]] = {
 
 
 class InputError(ValueError):
-    """What the caller gave cannot be used; the message names the operation and what it expects."""
+    """An argument or input is invalid; the message names the operation and the expected value."""
 
 
 def fail(operation: object, message: str) -> NoReturn:
     """Raise ``InputError("[operation] message")``.
 
     Args:
-        operation: a string, or an object whose class name is meant.
-        message: what is expected and what was got.
+        operation: name of the operation, or an object whose class name is used.
+        message: the expected and the actual value.
 
     Raises:
         InputError: always.
@@ -83,7 +83,7 @@ def fail(operation: object, message: str) -> NoReturn:
 
 
 def one_of(operation: object, what: str, name: object, known: Iterable[str]) -> str:
-    """Return `name` if it is among `known`; otherwise fail and suggest the nearest.
+    """Return `name` if it is among `known`; otherwise fail and suggest the most similar name.
 
     Raises:
         InputError: `name` is not known.
@@ -106,13 +106,13 @@ def suggestion(name: object, known: Iterable[str]) -> str:
 
 
 class Settings(ABCMeta):
-    """The type of classes whose arguments are settings: an unknown argument is answered with the one that is meant."""
+    """Metaclass of classes with settings: the error for an unknown argument suggests the intended name."""
 
     def __call__(cls: type[T], *args: Any, **kwargs: Any) -> T:
         """Construct an instance.
 
         Raises:
-            TypeError: an argument is unknown. Python from 3.13 on would suggest similar names, but not synonyms.
+            TypeError: an argument is unknown. Python 3.13 and later suggest similar names, but not synonyms.
         """
         try:
             return type.__call__(cls, *args, **kwargs)  # type: ignore[no-any-return]
@@ -126,13 +126,13 @@ class Settings(ABCMeta):
 
     @property
     def __signature__(cls) -> inspect.Signature:
-        """That of the constructor: without this, help() would show ``(*args, **kwargs)``."""
+        """The signature of the constructor; otherwise, help() would show ``(*args, **kwargs)``."""
         own = inspect.signature(cls.__init__)  # type: ignore[misc]
         return own.replace(parameters=list(own.parameters.values())[1:])
 
 
 def number(value: object) -> float:
-    """The value as a float; NaN for text, truth values and all that is no number."""
+    """The value as a float; NaN for text, booleans and any other object that is not a number."""
     if isinstance(value, (bool, str)):
         return math.nan
     try:

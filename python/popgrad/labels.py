@@ -1,4 +1,4 @@
-"""Class labels of any kind, and the numbers 0 to K - 1 that stand for them."""
+"""Maps class labels (text or numbers) to class indices 0 to K - 1."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ def is_text(y: Array) -> bool:
 
 
 def checked(operation: str, classes: Sequence[Any], count: int) -> Classes:
-    """Labels as a tuple of Python's own strings or numbers.
+    """Labels as a tuple of Python strings or numbers.
 
     Raises:
-        InputError: they are not `count` different strings, or as many different finite numbers.
+        InputError: the labels are not `count` different strings or `count` different finite numbers.
     """
     values = tuple(getattr(label, "item", lambda label=label: label)() for label in classes)
     text = all(isinstance(label, str) for label in values)
     numbers = all(isinstance(label, (bool, int, float)) and np.isfinite(label) for label in values)
     if not (text or numbers) or len(values) != count or len(set(values)) != count:
-        fail(operation, f"classes must be {count} different strings, or as many different numbers, got {classes!r}")
+        fail(operation, f"classes must be {count} different strings or {count} different numbers, got {classes!r}")
     return values
 
 
 def find(operation: str, y: Array, count: int) -> Classes | None:
-    """The classes in the labels y, sorted; None if y holds the numbers 0 to `count` - 1 already.
+    """The sorted classes of the labels y, or None if y needs no encoding.
 
-    Text, and whole numbers beyond that range, are classes if exactly `count` of them differ.
+    Whole numbers in [0, `count`) need no encoding. Whole numbers outside this range are class labels if exactly
+    `count` of them differ. Text must hold exactly `count` different labels.
 
     Raises:
-        InputError: y is text with another number of different labels, or some are missing.
+        InputError: y is text with missing values, or the number of different labels is not `count`.
     """
     if y.shape not in ((len(y),), (len(y), 1)):
         return None
@@ -59,10 +60,10 @@ def find(operation: str, y: Array, count: int) -> Classes | None:
 
 
 def encode(operation: str, y: Array, classes: Classes) -> Array:
-    """The place of each label among the classes, in the shape of y; numbers stand for themselves if classes are text.
+    """The class index of each label, in the shape of y; if the classes are text, numbers in y are already indices.
 
     Raises:
-        InputError: a label is none of the classes.
+        InputError: a label is not among the classes.
     """
     if isinstance(classes[0], str) and not is_text(y):
         return y
@@ -71,12 +72,12 @@ def encode(operation: str, y: Array, classes: Classes) -> Array:
     numbers = np.array([known.get(label, -1) for label in distinct.tolist()], np.int64)
     if (numbers < 0).any():
         label = distinct.tolist()[int(np.argmax(numbers < 0))]
-        fail(operation, f"y holds the label {label!r}, which is none of the model's classes {list(classes)!r}")
+        fail(operation, f"y holds the label {label!r}, which is not among the classes of the model {list(classes)!r}")
     return numbers[places].reshape(y.shape)
 
 
 def _distinct(operation: str, y: Array) -> tuple[Array, Array]:
-    """The different labels, sorted, and the place of each of y (N,) among them."""
+    """The distinct labels, sorted, and the index (N,) of each label of y in this list."""
     if y.dtype.kind == "S":
         y = np.char.decode(y)
     if y.dtype.kind == "O":
@@ -84,6 +85,6 @@ def _distinct(operation: str, y: Array) -> tuple[Array, Array]:
         if wrong.any():
             row = int(np.argmax(wrong))
             got = f"{y.ravel()[row]!r} in row {row}"
-            fail(operation, f"labels must all be text or all be numbers, and none missing, got {got}")
+            fail(operation, f"labels must be all text or all numbers, without missing values, got {got}")
     distinct, places = np.unique(y, return_inverse=True)
     return distinct, places.reshape(-1)

@@ -24,24 +24,24 @@ NAMES = ("balanced_error", "f1_macro", "auc", "r2", "quantile")
 
 
 class Measure(ABC):
-    """How a fitness comes about: as the mean of a native score, or from raw outputs.
+    """How to compute a fitness: as the mean of a native score, or from raw outputs.
 
     Attributes:
-        name: the metric's.
+        name: name of the metric.
     """
 
     name: str
 
     def check(self, operation: str, y: Array, weight: Array | None) -> None:
-        """Fail if all these samples together do not say what the metric is.
+        """Fail if the metric is undefined for these samples.
 
         Args:
-            operation: the name that errors begin with.
+            operation: name at the start of error messages.
             y: labels (B,) or targets (B, outputs).
             weight: (B,) or None.
 
         Raises:
-            InputError: "auc" of samples that are all alike.
+            InputError: the metric is "auc" and all samples have the same class.
         """
         return
 
@@ -52,9 +52,9 @@ class Score(Measure):
     """The weighted mean of a native score over the samples.
 
     Args:
-        name: the metric's.
-        score: the native score's.
-        balanced: whether every class that occurs has the same weight in the mean.
+        name: name of the metric.
+        score: name of the native score.
+        balanced: whether all classes that occur have equal total weight in the mean.
     """
 
     name: str = field(compare=False)
@@ -67,11 +67,11 @@ class OfOutputs(Measure):
 
     @abstractmethod
     def bytes_per_sample(self, outputs: int, itemsize: int) -> int:
-        """Memory that one sample of one candidate takes, with what is computed from its outputs."""
+        """Bytes of memory for one sample of one candidate: its outputs and the temporary arrays."""
 
     @abstractmethod
     def values(self, z: Array, y: Array, weight: Array | None) -> Floats:
-        """Fitness (c,) of raw outputs (c, B, outputs); infinite where it is not finite.
+        """Fitness (c,) of raw outputs (c, B, outputs); infinity replaces a fitness that is not finite.
 
         Args:
             z: raw outputs.
@@ -86,8 +86,8 @@ class OutputMetric(OfOutputs):
     """A metric of this package.
 
     Args:
-        name: the metric's.
-        function: of raw outputs, y and weights (B,), returns (c,).
+        name: name of the metric.
+        function: computes the fitness (c,) from raw outputs, y and weights (B,).
     """
 
     name: str
@@ -114,12 +114,12 @@ class OutputMetric(OfOutputs):
 @final
 @dataclass(frozen=True)
 class UserMetric(OfOutputs):
-    """A function that the caller wrote.
+    """A metric function from the user.
 
     Args:
-        name: the function's.
-        function: of raw outputs and y, and of weights where there are any; returns (c,).
-        operation: the name that errors begin with.
+        name: name of the function.
+        function: computes the fitness (c,) from raw outputs and y, and from the weights if there are any.
+        operation: name at the start of error messages.
     """
 
     name: str
@@ -134,13 +134,13 @@ class UserMetric(OfOutputs):
         """See `OfOutputs.values`.
 
         Raises:
-            InputError: the function returned something else than c numbers.
+            InputError: the function did not return c numbers.
         """
-        # Weights are an argument only where there are some: most functions have no use for them.
+        # The function gets weights only if there are any, so that a metric without weights needs no third parameter.
         given = self.function(z, y) if weight is None else self.function(z, y, weight)
         expected = f"metric {self.name} must return one number for each of {len(z)} candidates, shape ({len(z)},)"
         try:
-            values = arrays.read(self.operation, "what it returned", given)
+            values = arrays.read(self.operation, "the returned value", given)
         except InputError as error:
             fail(self.operation, f"{expected}: {str(error).partition('] ')[2]}")
         if values.shape != (len(z),) or values.dtype.kind not in "fiub":
@@ -157,7 +157,7 @@ def named(name: str, level: float = 0.5) -> Measure:
 
 
 def class_weights(y: Array, weight: Array | None) -> Floats:
-    """Weights (B,) with mean 1 under which every class of y (B,) or (B, 1) that has weight weighs the same."""
+    """Weights (B,) with mean 1 that give all classes of y (B,) or (B, 1) with nonzero weight the same total weight."""
     y, own = _labels(y), _ones(y, weight)
     total = np.bincount(y, own)
     share = np.divide(len(y) / np.count_nonzero(total), total, out=np.zeros(len(total)), where=total > 0)
@@ -165,7 +165,7 @@ def class_weights(y: Array, weight: Array | None) -> Floats:
 
 
 def _labels(y: Array) -> Array:
-    """Labels (B,): y itself, or whether the one target of a sample says yes."""
+    """Labels (B,): y itself, or 1 where the binary target (B, 1) is above 0.5."""
     return y if y.ndim == 1 else (y[:, 0] > 0.5).astype(np.int64)
 
 
@@ -174,7 +174,7 @@ def _ones(y: Array, weight: Array | None) -> Floats:
 
 
 def _f1_macro(z: Array, y: Array, weight: Floats) -> Floats:
-    """1 - the mean F1 of the classes that occur among labels or predictions."""
+    """1 - the mean F1 over the classes that occur in the labels or the predictions."""
     count, samples, outputs = z.shape
     classes, y = max(outputs, 2), _labels(y)
     predicted = z.argmax(axis=2) if outputs > 1 else (z[:, :, 0] > 0).astype(np.int64)
@@ -189,7 +189,7 @@ def _f1_macro(z: Array, y: Array, weight: Floats) -> Floats:
 
 
 def _contrasts(y: Array, weight: Floats) -> Array:
-    """Classes of the labels (B,), or columns of the targets, that some samples with weight are in and some are not."""
+    """Classes or target columns that have both positive and negative samples with nonzero weight."""
     if y.ndim == 1:
         present = np.flatnonzero(np.bincount(y, weight))
         return present if len(present) > 1 else present[:0]
@@ -198,9 +198,9 @@ def _contrasts(y: Array, weight: Floats) -> Array:
 
 
 def _auc(z: Array, y: Array, weight: Floats) -> Floats:
-    """1 - the area under the ROC curve: the mean over classes of each against the rest, or over outputs.
+    """1 - the area under the ROC curve: the mean over classes (one against the rest), or over outputs.
 
-    One half where there is nothing to compare, as in a minibatch of one class.
+    Returns 0.5 if there are no pairs to compare, as in a minibatch of one class.
     """
     contrasts = _contrasts(y, weight)
     if len(contrasts) == 0:
@@ -209,17 +209,17 @@ def _auc(z: Array, y: Array, weight: Floats) -> Floats:
     if y.ndim == 1 and z.shape[2] == 2:
         return 1 - _area(scores[:, :, 1] - scores[:, :, 0], y == 1, weight)
     if y.ndim == 1:
-        # Among samples, only the probabilities of a class can be compared; their logarithms order them alike.
+        # Class probabilities are comparable across samples, raw outputs are not; the logarithm keeps their order.
         scores = log_softmax(scores, axis=2)
     areas = [_area(scores[:, :, k], y == k if y.ndim == 1 else y[:, k] > 0.5, weight) for k in contrasts]
     return np.asarray(1 - np.mean(areas, axis=0), np.float64)
 
 
 def _area(scores: Floats, positive: Array, weight: Floats) -> Floats:
-    """The share of pairs (positive, negative) in which the positive has the larger score; equal ones count half."""
+    """The share of (positive, negative) pairs in which the positive has the larger score; ties count half."""
     order = scores.argsort(axis=1)
     scores = np.take_along_axis(scores, order, axis=1)
-    # Weight of the negatives up to each place, the place included; of equal scores, none or all are counted.
+    # Cumulative weight of the negatives, including each position. Of equal scores, `first` counts none, `last` all.
     below = np.where(positive, 0.0, weight)[order].cumsum(axis=1)
     differs = scores[:, 1:] != scores[:, :-1]
     first, last = np.zeros_like(below), np.empty_like(below)
@@ -234,7 +234,7 @@ def _area(scores: Floats, positive: Array, weight: Floats) -> Floats:
 
 
 def _r2(z: Array, y: Array, weight: Floats) -> Floats:
-    """1 - R2, the mean over outputs; a constant target counts 1, or 0 where it is met exactly (as in scikit-learn)."""
+    """1 - R2, the mean over outputs. A constant target gives 0 if predicted exactly, else 1, as in scikit-learn."""
     y = y.astype(np.float64)
     missed = z - y
     missed *= missed

@@ -1,4 +1,4 @@
-"""Populations that are never stored: each member is a function of a seed and its number."""
+"""Populations that are never stored: each member is a function of the seed and the member index."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ __all__ = ["Perturbations"]
 Array = NDArray[Any]
 
 _MOST_MEMBERS = (1 << 32) - 1
-_MOST_DRAWN = 1 << 34  # coordinates of a member; the numbers of its draws have 32 bits, and serve four each
+_MOST_DRAWN = 1 << 34  # coordinates of a member: a draw has a 32-bit counter and yields four numbers
 
 
 @final
 class Perturbations:
-    r"""A population (P, n) around a center, which stands wherever `MLP.evaluate` takes a stored one.
+    r"""A population (P, n) around a center. `MLP.evaluate` accepts it in place of a stored population.
 
     .. math:: x_k = \theta + \sigma z_k, \qquad z_k \sim N(0, I) \text{ a function of seed and } k \text{ alone}
 
-    Members are made where they are evaluated, and made again where they are combined: memory is O(n + P), whatever
-    P is. The noise is that of a counter-based generator, the same for any number of threads, for every instruction set,
-    and in float64 as in float32. Give each generation of a search a seed of its own.
+    `MLP.evaluate` generates the members on the fly, and `combine` generates the noise again: memory is O(n + P).
+    A counter-based generator draws the noise. The noise is the same for any number of threads, for every instruction
+    set, and in float64 and float32. Use a different seed for each generation of a search.
 
     Args:
         center: (n,) float32 or float64, finite; copied.
         sigma: standard deviation of the steps, > 0, in units of the parameters.
-        popsize: members P, in [1, 2^32), even if antithetic.
+        popsize: number of members P, in [1, 2^32); must be even if `antithetic` is true.
         seed: in [0, 2^64).
-        antithetic: member k + P / 2 has the noise of member k, negated.
+        antithetic: whether member k + P / 2 has the negated noise of member k.
         rank: None for independent noise in every coordinate; r for noise :math:`A B^T / \sqrt r` in every matrix
-            (out, in), where A is (out, r) and B (in, r), standard normal: it has variance 1 too, and the first layer
-            of a network is evaluated without making its weights. At most the shorter side of some matrix. All that is
-            not a matrix has independent noise.
-        layout: of the center, such as ``model.layout``; needed with a rank.
+            (out, in), where A is (out, r) and B (in, r), standard normal. This noise also has variance 1, and
+            the first layer of a network is evaluated without generating its weights. The rank is at most the shorter
+            side of some matrix. Tensors that are not matrices have independent noise.
+        layout: layout of the center, such as ``model.layout``; required with a rank.
 
     Attributes:
-        center: (n,), not writable. The others are as given.
+        center: (n,), not writable. The other attributes equal the arguments.
 
     Raises:
         InputError: an argument is out of range, or the layout does not fit.
@@ -94,7 +94,7 @@ class Perturbations:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.center.setflags(write=False)  # which a copy forgets
+        self.center.setflags(write=False)  # copying and pickling reset the flag
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -103,7 +103,7 @@ class Perturbations:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """That of the center."""
+        """The dtype of the center."""
         return self.center.dtype
 
     def __len__(self) -> int:
@@ -135,18 +135,18 @@ class Perturbations:
             fail(
                 where,
                 f"({count:,}, {n:,}) in {self.dtype} needs {need / 2**30:,.1f} GiB; this machine has "
-                f"{memory / 2**30:,.1f}. MLP.evaluate takes the Perturbations themselves, which are never stored, "
+                f"{memory / 2**30:,.1f}. MLP.evaluate accepts the Perturbations object without storing the members, "
                 "and combine() sums over them",
             )
         self.noise.rows(self.center, first, out)
         return out
 
     def __getitem__(self, which: int | slice | NDArray[np.integer[Any]]) -> Array:
-        """One member (n,) by its number, or several (k, n) by a slice or by numbers (k,), as of an array.
+        """One member (n,) for an integer, or several members (k, n) for a slice or integers (k,), as in NumPy.
 
         Raises:
-            InputError: they would not fit into the memory of this machine.
-            IndexError: a number is not in [-P, P).
+            InputError: the members would not fit into the memory of this machine.
+            IndexError: an integer is not in [-P, P).
         """
         if isinstance(which, slice):
             numbers = np.arange(*which.indices(self.popsize))
@@ -165,14 +165,14 @@ class Perturbations:
     def combine(self, weights: ArrayLike) -> Array:
         r"""The weighted sum of the noise, :math:`\sum_k w_k z_k`, (n,), without sigma.
 
-        With the utilities u_k of the members as weights, this over P sigma is the gradient of an evolution strategy.
-        Members that weigh nothing are not drawn.
+        With the utilities u_k of the members as weights, this sum divided by (P sigma) is the gradient estimate of an
+        evolution strategy. Noise of members with weight 0 is not generated.
 
         Args:
             weights: (P,) finite numbers.
 
         Raises:
-            InputError: the weights are not such numbers, or too large for a finite sum.
+            InputError: the weights are not P finite numbers, or are too large for a finite sum.
         """
         values = arrays.read("Perturbations.combine", "weights", weights)
         if values.shape != (self.popsize,) or values.dtype.kind not in "fiub":
@@ -189,13 +189,13 @@ class Perturbations:
 
     @property
     def noise(self) -> _core.Noise:
-        """What the native core needs to know beside the center."""
+        """The arguments of the native noise generator, except the center."""
         return _core.Noise(
             self.sigma, self.popsize, self.antithetic, self.seed, Stream.PERTURB, self.rank or 0, self._parts
         )
 
     def check_fits(self, operation: str, layout: Layout, dtype: np.dtype[Any]) -> None:
-        """Fail unless these are perturbations of such parameters."""
+        """Fail unless the perturbations match the layout and the dtype."""
         if self.shape[1] != layout.size:
             fail(operation, f"perturbations must be of {layout.size} parameters, got {self.shape[1]}")
         if self.dtype != dtype:
@@ -204,7 +204,7 @@ class Perturbations:
             fail(operation, f"perturbations must have the model's layout {layout}, got {self.layout}")
 
     def _make_parts(self) -> NDArray[np.int64]:
-        """For each tensor (out, in) of a matrix whose noise is of low rank, else (0, numbers)."""
+        """For each tensor: (out, in) for a matrix with low-rank noise, otherwise (0, size)."""
         rank, parts, drawn = self.rank, [(0, len(self.center))], len(self.center)
         if rank is not None:
             sides = [min(tensor.shape) for tensor in self.layout if tensor.is_matrix]

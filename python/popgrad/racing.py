@@ -1,4 +1,4 @@
-"""The best of many candidates for the price of a few: successive halving over a growing part of the data."""
+"""Finds the best of many candidates by successive halving: fewer candidates on more samples in each round."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ __all__ = ["Race", "Racing", "race"]
 
 Array = NDArray[Any]
 
-PART = 64 << 20  # bytes of candidates that are copied at a time
+PART = 64 << 20  # bytes of candidates to copy at a time
 
 
 @dataclass(frozen=True)
 class Race:
-    """How a race went.
+    """The result of a race.
 
     Attributes:
-        fitness: (P,) estimates, each from the last round that the candidate took part in; smaller is better.
-        samples: (P,) int64, the samples behind each estimate; those with more went further.
-        survivors: (survivors,) int64, numbers of the best candidates, the best first; known from all samples.
-        forwards: samples through networks; the evaluation of all candidates on all samples would cost P * B.
+        fitness: (P,) estimates, each from the last round of the candidate; smaller is better.
+        samples: (P,) int64, number of samples of each estimate; it grows with every round that a candidate reaches.
+        survivors: (survivors,) int64, indices of the best candidates, best first, by fitness on all samples.
+        forwards: forwards used; evaluating all candidates on all B samples would cost P * B.
     """
 
     fitness: NDArray[np.float64]
@@ -41,11 +41,11 @@ class Race:
     forwards: int
 
     def consistent(self) -> NDArray[np.float64]:
-        """Fitness (P,) in which everybody is worse than a candidate that went further.
+        """Fitness (P,) in which a candidate is worse than every candidate that reached a later round.
 
-        An estimate from few samples may be better by luck than what the whole data say of the winner. A search that
-        compares candidates must not take it for the best: it is raised to the next number above the worst finite one
-        of those that went on.
+        By luck, an estimate from few samples may be better than the fitness of the winner on all samples. A search
+        must not select such a candidate as the best. `consistent` therefore raises the estimate to the next number
+        above the worst finite fitness of the candidates that reached a later round.
         """
         fitness, worst = self.fitness.copy(), -math.inf
         for samples in np.unique(self.samples)[::-1]:
@@ -71,21 +71,23 @@ def race(
 ) -> Race:
     """Find the best candidates of a population by successive halving (Jamieson & Talwalkar, arXiv:1502.07943).
 
-    In R rounds, round r = 0..R-1 measures those still in the race on a share keep^(R-1-r) of the samples, and lets the
-    share `keep` of them go on; the last round measures on all samples. It costs about R * keep^(R-1) of an evaluation
-    of all candidates: 3/16 for 64 candidates that are halved. The best candidate may be lost in an early round.
+    Of R rounds, round r = 0..R-1 evaluates the remaining candidates on a share keep^(R-1-r) of the samples. The best
+    candidates, a share `keep`, advance to the next round. The last round uses all samples. A race costs about
+    R * keep^(R-1) of a full evaluation of all candidates: 3/16 for 64 candidates and keep = 1/2. An early round may
+    eliminate the best candidate.
 
     Args:
-        model: whose networks the candidates are.
-        population: (P, n). X, y, sample_weight, metric: as for `MLP.evaluate`; samples of weight 0 are left out.
-            Where a part of the samples cannot tell candidates apart (one class, for "auc"), the first ones go on.
-        keep: share that goes on, in (0, 1); at least one leaves each round.
-        rounds: how many; default: as many as it takes until `survivors` are left.
-        survivors: how many are left, in [1, P].
-        seed: of the order in which samples are taken, in [0, 2^64).
+        model: the model that the candidates are parameters of.
+        population: (P, n). X, y, sample_weight, metric: see `MLP.evaluate`; samples with weight 0 are left out.
+            If the samples of a round give all candidates the same fitness (one class, for "auc"), the candidates with
+            the smallest indices advance.
+        keep: share of candidates that advance, in (0, 1); each round eliminates at least one candidate.
+        rounds: number of rounds. Default: rounds continue until `survivors` candidates are left.
+        survivors: number of candidates in the result, in [1, P].
+        seed: seed of the random order of the samples, in [0, 2^64).
 
     Raises:
-        InputError: an argument does not fit.
+        InputError: an argument is invalid.
     """
     if not isinstance(model, Model):
         fail("race", f"model must be a popgrad.Model, such as popgrad.MLP, got {type(model).__name__}")
@@ -106,16 +108,16 @@ def race(
 
 @dataclass(frozen=True)
 class Racing:
-    """How `popgrad.fit` lets the candidates of a generation race: by successive halving (see `race`).
+    """Tells `popgrad.fit` to evaluate each generation of a search by successive halving (see `race`).
 
-    The best candidate of a generation is measured on all samples of its batch, the others on fewer. The run is charged
-    the forwards that are used: 5/16 of those of a whole evaluation for 32 candidates that are halved.
+    The last candidates of a generation are evaluated on all samples of the batch, the others on fewer samples.
+    `popgrad.fit` charges the run for the forwards used: 5/16 of a full evaluation for 32 candidates and keep = 1/2.
 
     Args:
-        keep: share that stays in the race from round to round, in (0, 1).
+        keep: share of candidates that advance from round to round, in (0, 1).
 
     Raises:
-        InputError: `keep` is no such number.
+        InputError: `keep` is not in (0, 1).
     """
 
     keep: float = 0.5
@@ -125,19 +127,19 @@ class Racing:
             fail(self, f"keep must be in (0, 1), got {self.keep!r}")
 
     def over(self, objective: Objective, seed: int) -> Objective:
-        """The objective whose values come from a race; the samples' order is a function of `seed` and the step."""
+        """Wrap an objective so that races compute its values; `seed` and the step determine the sample order."""
         return _Raced(objective, self.keep, seed)
 
 
 class _Raced(Around):
-    """An objective whose candidates race for their values."""
+    """An objective that evaluates candidates by races."""
 
     def __init__(self, inner: Objective, keep: float, seed: int) -> None:
         super().__init__(inner)
         self.keep, self.seed = keep, seed
 
     def lacks(self, operation: str) -> str | None:
-        """See `Objective.lacks`; there is nothing to race for where there is one candidate."""
+        """See `Objective.lacks`; a gradient method has a single candidate, so there is no race."""
         if operation == "gradient":
             return "racing is for searches; a gradient method has one candidate"
         return super().lacks(operation)
@@ -149,7 +151,7 @@ class _Raced(Around):
         return run(self.inner, population, order, self._rounds(len(population), batch)).consistent()
 
     def values_cost(self, popsize: int, batch: Batch) -> Cost:
-        """That of all rounds."""
+        """The cost of all rounds."""
         return Cost(sum(members * samples for members, samples in self._rounds(popsize, batch)), popsize)
 
     def _rounds(self, popsize: int, batch: Batch) -> list[tuple[int, int]]:
@@ -159,7 +161,7 @@ class _Raced(Around):
 def schedule(
     members: int, samples: int, keep: float, rounds: int | None = None, survivors: int = 1
 ) -> list[tuple[int, int]]:
-    """Candidates and samples of each round."""
+    """The numbers of candidates and samples in each round."""
     sizes = [members]
     while rounds is None or len(sizes) < rounds:
         left = max(survivors, min(sizes[-1] - 1, math.ceil(sizes[-1] * keep)))
@@ -173,7 +175,7 @@ def schedule(
 def run(
     objective: Objective, members: Population, order: Array, rounds: list[tuple[int, int]], survivors: int = 1
 ) -> Race:
-    """The race itself, on samples in this order (int64)."""
+    """Run the race; `order` (int64) is the order of the samples."""
     alive = np.arange(len(members))
     fitness, samples, forwards = np.empty(len(members)), np.empty(len(members), np.int64), 0
     part = max(1, PART // (members.shape[1] * objective.dtype.itemsize))
@@ -185,6 +187,6 @@ def run(
                 fitness[these] = objective.values(np.ascontiguousarray(members[these], objective.dtype), batch)
         samples[alive] = count
         forwards += size * count
-        # The better first, and of equals the one with the smaller number.
+        # Sort by fitness; ties go to the smaller index.
         alive = alive[np.lexsort((alive, fitness[alive]))]
     return Race(fitness, samples, alive[:survivors], forwards)

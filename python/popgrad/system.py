@@ -1,4 +1,4 @@
-"""What this installation is and what it runs on."""
+"""Describes the installation and the machine."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from popgrad import _core
 
 __all__ = ["EXTRAS", "installation", "machine", "memory_bytes"]
 
-# Extra: the packages that it brings.
+# The packages of each extra.
 EXTRAS = {
     "report": ("plotly", "jinja2"),
     "torch": ("torch",),
@@ -31,7 +31,7 @@ def installation() -> dict[str, str]:
     return {
         "popgrad": version("popgrad"),
         "instruction sets": f"{_core.isa()} in use; built: {', '.join(sets)}",
-        "bfloat16": f"multiplied by {_core.bfloat16()}" if _core.bfloat16() else "not multiplied: float32 instead",
+        "bfloat16": f"multiplied by {_core.bfloat16()}" if _core.bfloat16() else "not supported: multiplied in float32",
         "threads": str(_core.threads()),
         "BLAS": _blas(),
         "CUDA": cuda,
@@ -40,7 +40,7 @@ def installation() -> dict[str, str]:
 
 
 def _blas() -> str:
-    """The BLAS behind NumPy; popgrad's own products do not use it."""
+    """The BLAS that NumPy uses; the native core does not use a BLAS."""
     build = cast(dict[str, Any], np.show_config(mode="dicts") or {})
     blas = build.get("Build Dependencies", {}).get("blas", {})
     return f"{blas.get('name', 'unknown')} {blas.get('version', '')} (NumPy {np.__version__})".replace("  ", " ")
@@ -57,7 +57,7 @@ def _present(packages: tuple[str, ...]) -> str:
 
 
 def machine() -> dict[str, str | int | float]:
-    """The machine that a study ran on, for its report."""
+    """Describe the machine for the report of a study."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     described: dict[str, str | int | float] = {
         "processor": _processor(),
@@ -73,7 +73,7 @@ def machine() -> dict[str, str | int | float]:
 
 
 def memory_bytes() -> float:
-    """Bytes of memory in this machine, or infinity where the system does not say."""
+    """Bytes of memory in this machine, or infinity if the system does not report it."""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     return math.inf
