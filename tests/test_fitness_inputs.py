@@ -75,7 +75,7 @@ def test_a_population_as_large_as_the_address_space():
 
 @pytest.mark.parametrize("layers", [40_000, 70_000])
 def test_sizes_whose_product_overflows(layers):
-    with pytest.raises(pg.InputError, match=r"\[MLP\] sizes must give less than 2\^59 parameters, got "):
+    with pytest.raises(pg.InputError, match=r"\[MLP\] sizes must give fewer than 2\^59 parameters, got "):
         pg.MLP([2**24] * layers)
 
 

@@ -142,7 +142,7 @@ def test_a_checkpoint_of_another_method_is_refused(source, target):
     optimizer = getattr(pt, target)([q])
     other.step()
     before = (str(optimizer.state_dict()), len(optimizer._optimizer_load_state_dict_pre_hooks))
-    with pytest.raises(pg.InputError, match=rf"\[{target}\] the state to load must be of the same method, .* got .*"):
+    with pytest.raises(pg.InputError, match=rf"\[{target}\] the state to load must be from the same method, .* got .*"):
         optimizer.load_state_dict(other.state_dict())
     assert (str(optimizer.state_dict()), len(optimizer._optimizer_load_state_dict_pre_hooks)) == before
 
@@ -161,7 +161,7 @@ def test_a_subclass_may_have_names_of_its_own():
     fresh.load_state_dict(optimizer.state_dict())
     fresh.step()
     assert torch.equal(fresh.state[fresh.param_groups[0]["params"][0]]["prev"], p.grad)
-    with pytest.raises(pg.InputError, match="of the same method"):
+    with pytest.raises(pg.InputError, match="from the same method"):
         fresh.load_state_dict({"state": {0: {"momentum_buffer": torch.ones(3)}}, "param_groups": [{"params": [0]}]})
 
 

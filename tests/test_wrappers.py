@@ -260,7 +260,7 @@ def test_weight_decay_modes():
     ):
         with pytest.raises(pg.InputError):
             optim.SGD(**bad)
-    with pytest.raises(pg.InputError, match="of its own"):
+    with pytest.raises(pg.InputError, match="defines its weight decay itself"):
         optim.LAMB(weight_decay_mode="coupled")
 
 

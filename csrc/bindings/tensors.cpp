@@ -4,8 +4,8 @@
 //   exchange: Tensor.__dlpack_c_exchange_api__    tensor: the class whose instances exchange can read
 //   params: parameters; those without a gradient are skipped    state: {parameter: {name: tensor}}
 //   names: the required entries of state[p]: `numbers` shared by all tensors of a batch (such as the step count),
-//   `kept` numbers per tensor, and `states` with the shape of the parameter. None: an entry is missing, or a tensor is
-//   not dense or differs in type or memory order.
+//   `kept` numbers per tensor, and `states` with the shape of the parameter. Returns None if an entry is missing, or a
+//   tensor is not dense or differs in type or memory order.
 // TensorBatch: tensors with the same type and equal numbers, which one native call updates.
 //   params; is_double; values(): the current numbers, or None if another step has made them unequal
 //   split(): the same tensors, one per batch

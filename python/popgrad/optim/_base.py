@@ -257,7 +257,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         Args:
             t: 1 for the first step.
             now: the values at step t of the settings that may be schedules, such as ``now["learning_rate"]``.
-            numbers: those of the state; what is to be carried on is written into them.
+            numbers: ``State.numbers`` before the step; updated in place.
         """
 
     def plan(

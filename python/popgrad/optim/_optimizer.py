@@ -176,7 +176,7 @@ class Optimizer(Method):
     def restart(self, params: Array, state: State, target: Array) -> None:
         """Continue from other parameters (n,): set `params` to `target`, so that `solution` returns `target`.
 
-        An average restarts at `target`; moments and counters stay as they are.
+        An average restarts at `target`; moments and counters do not change.
         """
         params[:] = target
         if state.average is not None:

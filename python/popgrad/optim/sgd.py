@@ -48,8 +48,8 @@ class Momentum(NativeOptimizer):
 
     .. math:: v_t = \beta v_{t-1} + (1-\beta) g_t, \quad w_t = w_{t-1} - \alpha_t v_t
 
-    The average has the magnitude of a gradient, so that alpha does not depend on beta. The steps equal those of
-    PyTorch's ``SGD(lr=alpha * (1 - beta), momentum=beta)``; `HeavyBall` is the form without (1 - beta).
+    The average has the magnitude of a gradient, so that alpha does not depend on beta. Equals PyTorch's
+    ``SGD(lr=alpha * (1 - beta), momentum=beta)``; `HeavyBall` is the form without (1 - beta).
 
     Args:
         learning_rate: alpha, a float > 0 or a schedule ``t -> float``.

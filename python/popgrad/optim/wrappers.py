@@ -120,7 +120,7 @@ class Lookahead(Wrapper):
 
     @property
     def bytes_per_parameter(self) -> float:
-        """The bytes of the inner optimizer, and those of the update of phi every ``steps`` steps."""
+        """The bytes of the inner optimizer and of the update of phi, averaged over ``steps`` steps."""
         return self.inner.bytes_per_parameter + 16 / self.steps
 
 

@@ -159,7 +159,7 @@ def _documentation(
     entries = {"params": _PARAMS} | {a.name: a.text for a in arguments} | {"maximize": _MAXIMIZE}
     kept = [*["step"] * _names_of(method).counts, *states.values()]
     parts = [
-        f"{first}\n\nIts formulas are those of `popgrad.optim.{method.__name__}`.",
+        f"{first}\n\nSee `popgrad.optim.{method.__name__}` for the formulas.",
         *([inspect.getdoc(base) or ""] if base is not Optimizer else []),
         "Args:\n" + "\n".join(_filled(f"{name}: {text}", 4, 8) for name, text in entries.items()),
         *([_filled(f"State: {', '.join(f'``{name}``' for name in kept)}.", 0, 0)] if kept else []),

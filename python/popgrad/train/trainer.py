@@ -44,7 +44,7 @@ class Trainer:
         held: the same objective on the validation samples, or None.
         last: last state of an earlier run, which this trainer continues with a new history.
 
-    The other arguments are those of `popgrad.fit`.
+    For the other arguments, see `popgrad.fit`.
 
     Attributes:
         history: history of the run so far.
