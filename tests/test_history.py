@@ -525,7 +525,7 @@ def test_what_cannot_be_resumed():
             r"the same settings, PSO\(.*inertia=0.5",
         ),
         ({"resume": history, "optimizer": optim.SGD()}, r"resume must be from a run of SGD, got a run of Adam"),
-        ({"resume": history, "optimizer": optim.Lookahead(adam)}, r"a run of Lookahead\(Adam\), got one of Adam"),
+        ({"resume": history, "optimizer": optim.Lookahead(adam)}, r"a run of Lookahead\(Adam\), got a run of Adam"),
         ({"resume": pg.History("mse")}, r"resume must be the history of a finished run"),
     ):
         with pytest.raises(pg.InputError, match=message):
