@@ -530,7 +530,7 @@ def test_what_cannot_be_resumed():
     ):
         with pytest.raises(pg.InputError, match=message):
             pg.fit(model, X, y, **{"optimizer": adam, **chosen})
-    with pytest.raises(pg.InputError, match=r"of a model with float64 parameters \(51,\), got float32 \(51,\)"):
+    with pytest.raises(pg.InputError, match=r"from a model with float64 parameters \(51,\), got float32 \(51,\)"):
         pg.fit(small(dtype="float64")[0], X, y, optimizer=adam, resume=history)
     broken = copy.deepcopy(history)
     broken.last.state.w[:] = np.nan
