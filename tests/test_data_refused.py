@@ -55,7 +55,7 @@ BAD_SOURCES: dict[str, tuple[Any, dict[str, Any], str]] = {
     "user unknown": ("~nobody-here/t.csv", {}, "expects a file, but there is none"),
     "openml name": ("openml:iris", {}, "openml:61"),
     "openml zero": ("openml:0", {}, "openml:61"),
-    "target": ("good.csv", {"target": "colr"}, "unknown target column 'colur'.*Did you mean 'color'"),
+    "target": ("good.csv", {"target": "colr"}, "unknown target column 'colr'.*Did you mean 'color'"),
     "bundled target": ("iris", {"target": "petal"}, "unknown target column 'petal'"),
     "npz target": ("good.npz", {"target": "X"}, "its array 'y', got target='X'"),
     "two targets": ("good.csv:age", {"target": "class"}, "ends in the target 'age', but target='class' differs"),

@@ -201,7 +201,7 @@ class TestRows:
 
     def test_what_does_not_fit_into_memory_is_refused(self):
         population = pg.Perturbations(np.zeros(1 << 20, np.float32), 0.1, 1 << 31, 0)
-        message = r"needs 8,388,608.0 GiB; this machine has .* takes the Perturbations themselves"
+        message = r"needs 8,388,608.0 GiB; this machine has .* accepts the Perturbations object"
         with pytest.raises(pg.InputError, match=message):
             population.rows(0, 1 << 31)
         assert population.rows((1 << 31) - 1, 1 << 31).shape == (1, 1 << 20)

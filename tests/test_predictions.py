@@ -239,10 +239,10 @@ BAD = {
     ),
     "missing": (
         ["a", "b", None],
-        r"\[fit\] labels must all be text or all be numbers, and none missing, got nan in row",
+        r"\[fit\] labels must be all text or all numbers, without missing values, got nan in row",
     ),
-    "missing_nan": (["a", "b", np.nan], r"and none missing, got nan in row"),
-    "mixed": (["a", "b", 3], r"labels must all be text or all be numbers, and none missing, got 3 in row"),
+    "missing_nan": (["a", "b", np.nan], r"without missing values, got nan in row"),
+    "mixed": (["a", "b", 3], r"labels must be all text or all numbers, without missing values, got 3 in row"),
     "fractions": ([0.5, 1.5, 2.5], r"labels must be whole numbers in \[0, 3\), got 0.5 in row 0"),
     "numbers_too_many": ([1, 2, 3, 4], r"labels must be whole numbers in \[0, 3\), got 3 in row 2"),
     "infinite": ([0, 1, np.inf], r"labels must be whole numbers in \[0, 3\), got inf"),

@@ -27,7 +27,7 @@ def test_the_page_marks_what_diverged(tmp_path):
     strip = figures_of(page)["d0-strip"]
     assert [text.endswith(", diverged") for text in strip["data"][1]["text"]] == [False, True, True]
     assert strip["data"][1]["marker"]["symbol"][1:] == ["x-thin", "x-thin"]
-    assert "× is a run that diverged" in page
+    assert "× marks a run that diverged" in page
     page = write_report(write_study(tmp_path, config, [run_of("b", 0.3)])).read_text()
     assert "diverged</h3>" not in page
 
@@ -98,7 +98,7 @@ def test_an_objective_beside_the_loss_is_explained_and_drawn(tmp_path, objective
     page = write_report(full_study(tmp_path, objective=objective)).read_text()
     assert "gradient methods minimize the loss instead" in page
     assert f"Searches minimize the {name} on" in page
-    assert f"the one with the best validation {name} is the result" in page
+    assert f"The result of a run is the measured network with the best validation {name}" in page
     assert "d0-validation_metric-forwards" in figures_of(page)
     page = write_report(full_study(tmp_path)).read_text()
     assert "gradient methods minimize the loss instead" not in page
@@ -376,7 +376,7 @@ def test_a_section_says_what_is_predicted_from_what(tmp_path):
     page = " ".join(own_part(write_report(write_study(tmp_path, config, [])).read_text()).split())
     assert (
         "Classification of the column “price &amp; &lt;tax&gt;” (10 classes): 1,797 rows, 9 columns that make "
-        "64 features. Each split has 1,077 rows for training, 360 for validation and 360 for the test." in page
+        "64 features. Each split has 1,077 rows for training, 360 for validation and 360 for testing." in page
     )
     assert "The column “id” was &lt;dropped&gt;." in page
     # Studies made before these keys existed.

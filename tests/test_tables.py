@@ -275,7 +275,7 @@ TABLES: dict[str, Read | Refused] = {
         with_first(HOURS, "when"),
         {"when": [pd.Timestamp(d) for d in HOURS], "b": second(24)},
         labels(24),
-        notes=["'when' holds dates .2024-03-01", "pass by='time' to split"],
+        notes=["'when' holds dates .2024-03-01", "call split with by='time'"],
     ),
     "day first": Read(
         with_first([f"{d}.03.2024" for d in range(10, 20)]),

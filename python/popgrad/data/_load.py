@@ -73,7 +73,7 @@ def load(
     - the row has at least two equally spaced numbers, and each number is outside the range of its column by more
       than the width of that range.
 
-    The first row is data if it contains a "?", a negative number, a decimal point, or numbers that do not increase
+    It is always data if it contains a "?", a negative number, a decimal point, or numbers that do not increase
     in equal steps. Without a row of names, the columns are named "0", "1", ...
 
     A first column without a name is a row index; `load` leaves it out. `load` ignores surplus empty fields at the
