@@ -284,7 +284,7 @@ struct AdaBelief {
   }
 };
 
-// Yogi. Zaheer et al. 2018, Algorithm 2: v moves towards g^2 by an amount that does not depend on v.
+// Yogi. Zaheer et al. 2018, Algorithm 2: v moves toward g^2 by an amount that does not depend on v.
 // s = {m, v}, with Adam's bias corrections.
 template <class T>
 struct Yogi {
