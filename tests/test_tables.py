@@ -23,7 +23,7 @@ class Read:
     """A table that is read.
 
     `X` are the features by name, NaN where a value is missing; `y` the labels as text, or quantities; `notes` are
-    patterns, each of which a note must match.
+    patterns that a note must match.
     """
 
     text: str | bytes
@@ -62,7 +62,7 @@ BIG = [2**53, 2**53 + 1, 2**53 + 2]
 
 
 def ages(other: str) -> str:
-    """Return 24 rows, of which line 9 holds another text among distinct ages."""
+    """Return 24 rows; line 9 holds another text among distinct ages."""
     values = [str(age) for age in AGES]
     values.insert(7, other)
     return "age,b,y\n" + rows(*(f"{v},{i % 5},{Y[i % 2]}" for i, v in enumerate(values)))

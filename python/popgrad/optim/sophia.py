@@ -31,7 +31,7 @@ class SophiaG(NativeOptimizer):
 
     Here g-hat is the gradient of the mean loss over B samples with labels sampled from the model's predictions.
     `popgrad.fit` computes this gradient. In a training loop that computes gradients itself, call `observe` with it
-    before `step` whenever `due` returns True.
+    before the first step and after every ``interval`` steps.
 
     Args:
         learning_rate: alpha, the largest step of a parameter, in units of w; > 0 or a schedule ``t -> float``.
@@ -79,7 +79,7 @@ class SophiaG(NativeOptimizer):
 
     def advance(self, objective: Objective, batch: Batch, state: Descent) -> None:
         """See `popgrad.Method.advance`: if due, estimate the curvature; then compute a gradient and take a step."""
-        if self.due(state.optimizer):
+        if self._is_due(state.optimizer):
             drawn = objective.sampled(state.w, batch, random_generator(state.seed, Stream.LABELS, batch.step))
             if math.isfinite(drawn.gradient(state.w, Batch(step=batch.step), state.gradient)):
                 self.observe(state.w, state.gradient, state.optimizer, objective.size(batch))
@@ -88,7 +88,7 @@ class SophiaG(NativeOptimizer):
     def cost(self, objective: Objective, batch: Batch, state: Descent) -> Cost:
         """One gradient; if an estimate is due, also a second gradient and the forward pass that samples targets."""
         gradient = objective.gradient_cost(batch)
-        if not self.due(state.optimizer):
+        if not self._is_due(state.optimizer):
             return gradient
         return gradient + gradient + objective.sampled_cost(batch)
 
@@ -97,7 +97,7 @@ class SophiaG(NativeOptimizer):
         fields = {"beta2": self.beta2, "gain": (1 - self.beta2) * samples}
         return _core.StepPlan(RULES["Curvature"], fields)
 
-    def due(self, state: State) -> bool:
+    def _is_due(self, state: State) -> bool:
         """Whether to call `observe` before the next step."""
         return state.t % self.interval == 0
 
