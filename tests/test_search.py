@@ -10,6 +10,7 @@ import pytest
 
 import popgrad as pg
 from popgrad import checkpoint, search
+from popgrad.settings import settings_of
 from search_cases import PROBLEMS, SEARCHES, assert_same_run
 from searching import SPHERE, go
 
@@ -225,7 +226,7 @@ def test_does_not_touch_x0_or_bounds(case):
 
 @METHODS
 def test_the_smallest_population_moves(case):
-    least = case.search.least_popsize()
+    least = int(settings_of(type(case.search))["popsize"].low)
     settings = {"elites": 1} if isinstance(case.search, search.GeneticAlgorithm) else {}
     run = go(dataclasses.replace(case.search, popsize=least, **settings), 60, seed=1)
     assert run.best_f < SPHERE.f(SPHERE.x0[None])[0]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from popgrad import optim, search
 from popgrad.checks import InputError
 from popgrad.settings import check_settings, hyper, settings_of
 
@@ -94,3 +95,16 @@ def test_what_a_tuner_can_ask():
     assert settings["limit"].allows(None)
     assert not settings["rate"].allows(lambda t: t)  # a schedule is no value
     assert settings["popsize"].range == "a whole number >= 4"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [*optim.REGISTRY.values(), *search.REGISTRY.values(), optim.Lookahead, optim.Polyak, optim.SAM],
+    ids=lambda kind: kind.__name__,
+)
+def test_every_number_of_a_method_declares_its_range(kind):
+    """A tuner draws from these ranges."""
+    for setting in settings_of(kind).values():
+        if setting.name in ("inner", "optimizer") or isinstance(setting.default, bool):
+            continue
+        assert setting.has_range or setting.choices, setting.name

@@ -303,8 +303,8 @@ class NetworkObjective(Objective):
             mean = np.log(np.maximum(mean, least)) - (
                 np.log(np.maximum(1 - mean, least)) if model.loss_name.startswith("binary") else 0.0
             )
-        params = np.zeros((1, model.network.n), model.dtype)
-        params[0, -len(mean) :] = mean  # the biases of the last layer
+        params = np.zeros((1, self.layout.size), model.dtype)
+        self.layout.tensors[-1].of(params)[0] = mean  # the biases of the last layer
         return float(self.evaluator(model.loss_score)(params)[0])
 
     def constant_outputs(self, w: Array) -> bool:

@@ -11,11 +11,12 @@ import numpy as np
 from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.budget import Cost
-from popgrad.checks import fail, positive, positive_int
+from popgrad.checks import fail
 from popgrad.layout import Layout
 from popgrad.objective import Around, Batch, Objective
 from popgrad.optim._base import RULES
 from popgrad.optim._optimizer import Array, Descent, Optimizer, State
+from popgrad.settings import check_settings, hyper
 
 __all__ = ["SAM", "Lookahead", "Polyak"]
 
@@ -29,6 +30,7 @@ class Wrapper(Optimizer):
     def __post_init__(self) -> None:
         if not isinstance(self.inner, Optimizer):
             fail(self, f"inner must be an optimizer of popgrad.optim, such as pg.optim.Adam(), got {self.inner!r}")
+        check_settings(self)
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -99,15 +101,8 @@ class Lookahead(Wrapper):
     Reference: Zhang et al., NeurIPS 2019, arXiv:1907.08610, Algorithm 1.
     """
 
-    steps: int = 5
-    alpha: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive_int(self, "steps", self.steps)
-        positive(self, "alpha")
-        if self.alpha > 1:
-            fail(self, f"alpha must be in (0, 1], got {self.alpha!r}")
+    steps: int = hyper(5, at_least=1, whole=True)
+    alpha: float = hyper(0.5, above=0, at_most=1)
 
     def _after(self, params: Array, state: State) -> None:
         if state.t % self.steps == 0:
@@ -146,11 +141,7 @@ class Polyak(Wrapper):
     Reference: Polyak & Juditsky, SIAM J. Control Optim. 30 (1992); Ruppert, Cornell TR 781 (1988).
     """
 
-    begin: int = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive_int(self, "begin", self.begin, 0)
+    begin: int = hyper(0, at_least=0, whole=True)
 
     def _after(self, params: Array, state: State) -> None:
         if state.t > self.begin:
@@ -195,11 +186,7 @@ class SAM(Wrapper):
     Reference: Foret et al., ICLR 2021, arXiv:2010.01412, Algorithm 1.
     """
 
-    rho: float = 0.05
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "rho")
+    rho: float = hyper(0.05, above=0)
 
     def worst(self, params: Array, gradient: Array) -> Array:
         """The point (n,) at distance rho up the gradient; a copy of `params` if the gradient is zero or not finite.

@@ -13,11 +13,12 @@ from numpy.typing import ArrayLike, NDArray
 from popgrad import arrays
 from popgrad.backends import Stream, move, random_generator
 from popgrad.budget import Cost
-from popgrad.checks import fail, positive_int, whole_seed
+from popgrad.checks import fail, whole_seed
 from popgrad.layout import Layout, checked_layout
 from popgrad.method import Method
 from popgrad.objective import Batch, Objective, Population
 from popgrad.search._bounds import Bounds, checked_box
+from popgrad.settings import check_settings, hyper
 from popgrad.state import digest, flatten, like, restored
 
 __all__ = ["Bounds", "Run", "Search", "checked_fitness"]
@@ -37,14 +38,10 @@ class Search(Method):
     kind = "search"
     least_steps = 50
 
-    popsize: int = 32
+    popsize: int = hyper(32, at_least=1, whole=True)
 
     def __post_init__(self) -> None:
-        positive_int(self, "popsize", self.popsize, self.least_popsize())
-
-    def least_popsize(self) -> int:
-        """Return the smallest population that the method works with."""
-        return 1
+        check_settings(self)
 
     @final
     def start(self, x0: ArrayLike, seed: int = 0, bounds: Bounds | None = None) -> Run:

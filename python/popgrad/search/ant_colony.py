@@ -8,8 +8,8 @@ from typing import ClassVar, final
 import numpy as np
 
 from popgrad import _core
-from popgrad.checks import positive, positive_int
 from popgrad.search._base import Array, Fitness, Run, Search
+from popgrad.settings import hyper
 
 
 @final
@@ -45,16 +45,11 @@ class ACOR(Search):
     command: ClassVar[str] = "acor"
     label: ClassVar[str] = "ACO_R (ant colony)"
 
-    popsize: int = 5
-    archive: int = 20
-    q: float = 0.1
-    xi: float = 0.85
-    init_sigma: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive_int(self, "archive", self.archive, 2)
-        positive(self, "q", "xi", "init_sigma")
+    popsize: int = hyper(5, at_least=1, whole=True)
+    archive: int = hyper(20, at_least=2, whole=True)
+    q: float = hyper(0.1, above=0)
+    xi: float = hyper(0.85, above=0)
+    init_sigma: float = hyper(0.1, above=0)
 
     def fill(self, run: Run) -> None:
         """Draw an archive that the first generation evaluates."""

@@ -8,8 +8,8 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from popgrad.checks import fail, positive
 from popgrad.search._base import Array, Fitness, Run, Search
+from popgrad.settings import hyper
 
 
 @final
@@ -39,20 +39,10 @@ class DE(Search):
     Reference: Storn & Price, Journal of Global Optimization 11 (1997), eq. 2 to 6.
     """
 
-    popsize: int = 32
-    factor: float = 0.5
-    crossover: float = 0.9
-    init_sigma: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "factor", "init_sigma")
-        if not 0 <= self.crossover <= 1:
-            fail(self, f"crossover must be in [0, 1], got {self.crossover!r}")
-
-    def least_popsize(self) -> int:
-        """Return 4: a member and three distinct others."""
-        return 4
+    popsize: int = hyper(32, at_least=4, whole=True)  # a member and three distinct others
+    factor: float = hyper(0.5, above=0)
+    crossover: float = hyper(0.9, at_least=0, at_most=1)
+    init_sigma: float = hyper(0.1, above=0)
 
     def fill(self, run: Run) -> None:
         """Draw a population that the first generation evaluates."""

@@ -9,11 +9,12 @@ import numpy as np
 
 from popgrad import _core
 from popgrad.budget import Cost
-from popgrad.checks import fail, positive
+from popgrad.checks import fail
 from popgrad.layout import Layout
 from popgrad.objective import ALL, Batch, Objective, Population, Priced
 from popgrad.optim import Adam, Descent, Optimizer
 from popgrad.search._base import Array, Fitness, Run, Search
+from popgrad.settings import hyper
 
 
 @final
@@ -44,21 +45,16 @@ class OpenAIES(Search):
 
     label: ClassVar[str] = "OpenAI-ES"
 
-    popsize: int = 128
-    sigma: float | None = None
+    popsize: int = hyper(128, at_least=2, whole=True)
+    sigma: float | None = hyper(None, above=0, optional=True)
     optimizer: Optimizer | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, *(["sigma"] if self.sigma is not None else []))
         if self.popsize % 2:
             fail(self, f"popsize must be even, for antithetic pairs, got {self.popsize}")
         if self.optimizer is not None and not isinstance(self.optimizer, Optimizer):
             fail(self, f"optimizer must be one of popgrad.optim, got {self.optimizer!r}")
-
-    def least_popsize(self) -> int:
-        """Return 2: one antithetic pair."""
-        return 2
 
     @property
     def requires(self) -> tuple[str, ...]:

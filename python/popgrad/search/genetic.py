@@ -7,8 +7,9 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from popgrad.checks import fail, positive, positive_int
+from popgrad.checks import fail
 from popgrad.search._base import Array, Fitness, Run, Search
+from popgrad.settings import hyper
 
 
 @final
@@ -45,27 +46,18 @@ class GeneticAlgorithm(Search):
     command: ClassVar[str] = "genetic"
     label: ClassVar[str] = "Genetic algorithm"
 
-    popsize: int = 32
-    tournament: int = 2
-    crossover: float = 0.9
-    mutation: float = 0.1
-    sigma: float | None = None
-    elites: int = 2
-    init_sigma: float = 0.1
+    popsize: int = hyper(32, at_least=2, whole=True)
+    tournament: int = hyper(2, at_least=1, whole=True)
+    crossover: float = hyper(0.9, at_least=0, at_most=1)
+    mutation: float = hyper(0.1, above=0, at_most=1)
+    sigma: float | None = hyper(None, above=0, optional=True)
+    elites: int = hyper(2, at_least=0, whole=True)
+    init_sigma: float = hyper(0.1, above=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive(self, "init_sigma", "mutation", *(["sigma"] if self.sigma is not None else []))
-        positive_int(self, "tournament", self.tournament)
-        for name in ("crossover", "mutation"):
-            if not 0 <= getattr(self, name) <= 1:
-                fail(self, f"{name} must be in [0, 1], got {getattr(self, name)!r}")
-        if positive_int(self, "elites", self.elites, 0) >= self.popsize:
+        if self.elites >= self.popsize:
             fail(self, f"elites must be fewer than popsize {self.popsize}, got {self.elites}")
-
-    def least_popsize(self) -> int:
-        """Return 2: two parents."""
-        return 2
 
     def fill(self, run: Run) -> None:
         """Make a population that the first generation replaces."""

@@ -7,8 +7,8 @@ from typing import final
 
 import numpy as np
 
-from popgrad.checks import positive
 from popgrad.search._base import Array, Fitness, Run, Search
+from popgrad.settings import hyper
 
 
 @final
@@ -40,19 +40,11 @@ class PSO(Search):
     SPSO 2011 (Clerc, hal-00764996).
     """
 
-    popsize: int = 32
-    inertia: float = 0.7298
-    cognitive: float = 1.49618
-    social: float = 1.49618
-    init_sigma: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "inertia", "cognitive", "social", "init_sigma")
-
-    def least_popsize(self) -> int:
-        """Return 2: a particle and another that attracts it."""
-        return 2
+    popsize: int = hyper(32, at_least=2, whole=True)
+    inertia: float = hyper(0.7298, above=0)
+    cognitive: float = hyper(1.49618, above=0)
+    social: float = hyper(1.49618, above=0)
+    init_sigma: float = hyper(0.1, above=0)
 
     def fill(self, run: Run) -> None:
         """Place every particle at rest at its first position."""

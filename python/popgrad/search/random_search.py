@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from popgrad.checks import positive
 from popgrad.search._base import Array, Fitness, Run, Search
+from popgrad.settings import hyper
 
 
 @final
@@ -28,12 +28,8 @@ class RandomSearch(Search):
 
     label: ClassVar[str] = "Random search"
 
-    popsize: int = 32
-    sigma: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "sigma")
+    popsize: int = hyper(32, at_least=1, whole=True)
+    sigma: float = hyper(0.1, above=0)
 
     def fill(self, run: Run) -> None:
         """Do nothing: there is no state."""

@@ -7,8 +7,8 @@ from typing import ClassVar, final
 
 import numpy as np
 
-from popgrad.checks import fail, positive
 from popgrad.search._base import Array, Fitness, Run, Search
+from popgrad.settings import hyper
 
 _OBSERVED = 100  # steps that determine the first temperature
 _SHARE = 0.25  # first temperature, relative to the mean change of the fitness
@@ -40,16 +40,10 @@ class SimulatedAnnealing(Search):
 
     label: ClassVar[str] = "Simulated annealing"
 
-    popsize: int = 1
-    temperature: float | None = None
-    cooling: float = 0.998
-    sigma: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "cooling", *[name for name in ("temperature", "sigma") if getattr(self, name) is not None])
-        if not 0 < self.cooling < 1:
-            fail(self, f"cooling must be in (0, 1), got {self.cooling!r}")
+    popsize: int = hyper(1, at_least=1, whole=True)
+    temperature: float | None = hyper(None, above=0, optional=True)
+    cooling: float = hyper(0.998, above=0, below=1)
+    sigma: float | None = hyper(None, above=0, optional=True)
 
     def fill(self, run: Run) -> None:
         """Start every chain at x0."""

@@ -8,8 +8,8 @@ from typing import ClassVar, final
 import numpy as np
 from scipy.spatial.distance import cdist
 
-from popgrad.checks import fraction, positive, positive_int
 from popgrad.search._base import Array, Fitness, Run, Search
+from popgrad.settings import hyper
 
 
 @final
@@ -48,19 +48,12 @@ class TabuSearch(Search):
     command: ClassVar[str] = "tabu"
     label: ClassVar[str] = "Tabu search"
 
-    popsize: int = 8
-    radius: float | None = None
-    tabu_radius: float = 0.01
-    tenure: int = 10
-    patience: int = 10
-    shrink: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        positive(self, "tabu_radius", "shrink", *(["radius"] if self.radius is not None else []))
-        fraction(self, "shrink")
-        positive_int(self, "tenure", self.tenure)
-        positive_int(self, "patience", self.patience)
+    popsize: int = hyper(8, at_least=1, whole=True)
+    radius: float | None = hyper(None, above=0, optional=True)
+    tabu_radius: float = hyper(0.01, above=0)
+    tenure: int = hyper(10, at_least=1, whole=True)
+    patience: int = hyper(10, at_least=1, whole=True)
+    shrink: float = hyper(0.5, above=0, below=1)
 
     def fill(self, run: Run) -> None:
         """Start at x0 with an empty tabu list."""
