@@ -71,7 +71,7 @@ class Trainer:
         last: Last | None = None,
     ) -> None:
         if not isinstance(method, Method):
-            fail("Trainer", f"method must be one of popgrad.optim or popgrad.search, got {method!r}")
+            fail("Trainer", f"method must be one of popgrad.optim or popgrad.search, got {type(method).__name__}")
         if select is not None:
             one_of("fit", "select", select, ("loss", "metric"))
         seed = whole_seed("fit", seed)
