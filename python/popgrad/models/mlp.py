@@ -105,7 +105,7 @@ class MLP(Model):
         self.seed = whole_seed(self, seed)
         self.init = one_of(self, "init", init or default_init(activation), INITS)
         if self.loss_name == "cross_entropy" and self.sizes[-1] < 2:
-            fail(self, "cross_entropy needs at least two outputs; for one use loss='binary_cross_entropy'")
+            fail(self, "cross_entropy needs at least two outputs; for one output use loss='binary_cross_entropy'")
         self.loss_score = Score("loss", self.loss_name)
         self._classes: Classes | None = None
         self.network = _core.Network(self.sizes, activation)
