@@ -245,6 +245,18 @@ def test_a_resumed_fit_is_the_uninterrupted_one(name, stop, validation):
     assert resumed.seconds[:stop] == trainer.history.seconds[:stop]
 
 
+def test_a_resumed_fit_knows_the_classes():
+    model, X, y = small()
+    names = np.array(["no", "perhaps", "yes"])[y]
+    trainer = pg.Trainer(model.objective(X, names), optim.Adam(), model.params, epochs=2)
+    for _ in trainer:
+        state = trainer.state_dict()
+    history = pg.fit(model, X, names, optimizer=optim.Adam(), epochs=2, resume=state)
+    assert model.classes == ("no", "perhaps", "yes")
+    assert (history.reason, len(history.loss)) == ("finished 2 epochs", 3)
+    assert set(model.predict(X)) <= set(names)
+
+
 def test_what_a_trainer_refuses():
     model, X, y = small()
     for arguments, message in (

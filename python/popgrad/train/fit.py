@@ -120,6 +120,7 @@ def fit(
     )
     if isinstance(resume, Mapping):
         trainer.load_state_dict(resume)
+        model.begin_training(train)
     elif resume is not None and last is None:
         fail("fit", f"resume must be the History that an earlier fit returned, got {resume!r}")
     before = model.params.copy()
