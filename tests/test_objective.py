@@ -203,6 +203,22 @@ def test_a_users_own_loop_is_that_of_fit():
     np.testing.assert_array_equal(method.recommend(state), method.recommend(history.last.state))
 
 
+def test_a_run_forgets_an_objective_that_raises():
+    """A later loop of ask and tell must not evaluate with it."""
+    model, X, y = small()
+
+    def metric(outputs, y):
+        raise RuntimeError("broken")
+
+    objective, method = model.objective(X, y, metric=metric), search.OpenAIES(popsize=4)
+    run = method.prepare(objective, model.params, seed=0)
+    with pytest.raises(RuntimeError, match="broken"):
+        method.advance(objective, pg.Batch(step=1), run)
+    assert run.context is None
+    run.tell(np.arange(4.0))
+    assert run.generation == 1
+
+
 # --- A trainer that is stopped and resumed ------------------------------------------------------------------------
 
 METHODS = {

@@ -81,8 +81,10 @@ class Search(Method):
     def advance(self, objective: Objective, batch: Batch, state: Run) -> None:
         """Run one generation; see `popgrad.Method.advance`."""
         state.context = objective, batch
-        state.tell(objective.values(state.ask(), batch))
-        state.context = None
+        try:
+            state.tell(objective.values(state.ask(), batch))
+        finally:
+            state.context = None
 
     # --- What a subclass defines ------------------------------------------------------------------------------------
 
