@@ -107,8 +107,13 @@ void forward(const Shape&, const float* population, size_t popsize, const Batch<
 void forward(const Shape&, const double* population, size_t popsize, const Batch<double>&, double* out);
 void forward_bfloat16(const Shape&, const float* population, size_t popsize, const Batch<float>&, float* out);
 
-// The weighted mean loss; its gradient is written to out (parameter_count).
-double gradient(const Shape&, int score, const float* w, const Batch<float>&, const Dropout&, float* out);
-double gradient(const Shape&, int score, const double* w, const Batch<double>&, const Dropout&, double* out);
+// What a gradient saw of a batch: weighted means of the loss and of another score, and the sum of the weights.
+struct Seen {
+  double loss, metric, weight;
+};
+// The gradient of the weighted mean loss is written to out (parameter_count). `metric` is a score that shares the
+// targets of the loss, or -1.
+Seen gradient(const Shape&, int score, int metric, const float* w, const Batch<float>&, const Dropout&, float* out);
+Seen gradient(const Shape&, int score, int metric, const double* w, const Batch<double>&, const Dropout&, double* out);
 
 }  // namespace popgrad

@@ -152,7 +152,7 @@ class Network {
       const Batch<T> batch = batch_of<T>(X, y, weight, rows);
       check_targets(index, batch.y_width);
       const Interruptible release;
-      return popgrad::gradient(shape(), index, parameters, batch, Dropout{dropout, seed, step}, o);
+      return popgrad::gradient(shape(), index, -1, parameters, batch, Dropout{dropout, seed, step}, o).loss;
     });
   }
 

@@ -25,6 +25,9 @@ extern const RowFns<double> rows_f64;
 extern const NoiseFns<float> noise_f32;  // noise.cpp
 extern const NoiseFns<double> noise_f64;
 
+extern const GradientFns<float> gradient_f32;  // gradient.cpp
+extern const GradientFns<double> gradient_f64;
+
 extern const Kernels kernels;  // network.cpp
 
 }  // namespace popgrad::POPGRAD_TARGET
