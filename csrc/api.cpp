@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 
@@ -9,6 +10,7 @@
 #include "cpu/threads.h"
 #include "memory.h"
 #include "scores.h"
+#include "streams.h"
 
 namespace popgrad {
 namespace {
@@ -62,7 +64,7 @@ class Pieces {
 };
 
 template <class T>
-void step_any(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {
+void sweep(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {
   const Pieces<T> pieces(tensors, count);
   const double operations = 2 + rule.states;
   if (rule.sums == 0) {
@@ -99,6 +101,35 @@ void step_any(const StepRule& rule, const double* fields, const StepArgs<T>* ten
 }
 
 template <class T>
+double sum_squares_any(const T* x, size_t n) {
+  std::vector<double> sums((n + piece - 1) / piece);
+  parallel_range(n, 1,
+                 [&](size_t begin, size_t end) { sums[begin / piece] = row_fns<T>().sum_squares(x, begin, end); });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+template <class T>
+bool step_any(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {
+  const StepExtras* const extras = count ? tensors[0].extras : nullptr;
+  if (!extras || (!extras->skip_nonfinite && std::isinf(extras->clip_norm))) {
+    sweep(rule, fields, tensors, count);
+    return true;
+  }
+  double squares = 0;
+  for (size_t k = 0; k < count; ++k) squares += sum_squares_any(tensors[k].g, tensors[k].n);
+  const double norm = std::sqrt(squares) * std::abs(extras->scale);
+  if (extras->skip_nonfinite && !std::isfinite(norm)) return false;
+  StepExtras clipped = *extras;
+  if (norm > clipped.clip_norm) clipped.scale *= clipped.clip_norm / norm;
+  std::vector<StepArgs<T>> own(tensors, tensors + count);
+  for (StepArgs<T>& tensor : own) tensor.extras = &clipped;
+  sweep(rule, fields, own.data(), count);
+  return true;
+}
+
+template <class T>
 void move_any(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) {
   const size_t pieces = (args.n + piece - 1) / piece;
   parallel(int64_t(popsize * pieces), double(popsize) * double(args.n) * 10, [&](int64_t item) {
@@ -124,16 +155,6 @@ void spread_any(const T* rows, size_t count, const int64_t* which, size_t wanted
     const size_t begin = size_t(i) * columns;
     row_fns<T>().spread(rows, count, which, wanted, n, out, begin, std::min(n, begin + columns));
   });
-}
-
-template <class T>
-double sum_squares_any(const T* x, size_t n) {
-  std::vector<double> sums((n + piece - 1) / piece);
-  parallel_range(n, 1,
-                 [&](size_t begin, size_t end) { sums[begin / piece] = row_fns<T>().sum_squares(x, begin, end); });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
 }
 
 template <class T>
@@ -303,8 +324,8 @@ int64_t parameter_count(const Shape& shape) {
 }
 
 #define POPGRAD_BOTH(T)                                                                                               \
-  void step(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {                   \
-    step_any(rule, fields, tensors, count);                                                                           \
+  bool step(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {                   \
+    return step_any(rule, fields, tensors, count);                                                                         \
   }                                                                                                                   \
   void move(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) { move_any(rule, args, popsize); }         \
   void combine_rows(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {          \
@@ -333,6 +354,10 @@ int64_t parameter_count(const Shape& shape) {
 POPGRAD_BOTH(float)
 POPGRAD_BOTH(double)
 #undef POPGRAD_BOTH
+
+void shuffle(uint64_t seed, uint32_t epoch, int64_t n, int64_t* out) {
+  kernels().shuffle(seed, uint32_t(Stream::SHUFFLE), epoch, n, out);
+}
 
 PackedData<float> pack_bfloat16(const Batch<float>& batch) { return pack_any(batch, bfloat16_kernels()); }
 void forward_bfloat16(const Shape& shape, const float* population, size_t popsize, const Batch<float>& batch,

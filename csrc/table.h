@@ -9,9 +9,11 @@ namespace popgrad {
 
 // Options that act around a rule in its sweep, in this order: g *= scale; g is clipped to [-clip, clip]; g += l2 * w;
 // w -= decay * w; the rule; w moves toward zero by l1, but not past zero; the average of the weights, if there is one,
-// moves toward w by the share mix.
+// moves toward w by the share mix. Before the sweep, popgrad::step scales gradients down whose norm, times |scale|, is
+// above clip_norm, and takes no step if the norm is not finite and skip_nonfinite is set.
 struct StepExtras {
-  double scale, clip, l2, decay, l1, mix;
+  double scale, clip, l2, decay, l1, mix, clip_norm = __builtin_inf();
+  bool skip_nonfinite = false;
 };
 
 inline constexpr int most_states = 4;
@@ -206,6 +208,10 @@ struct Score {
   bool labels, differentiable;
 };
 
+// out = a permutation of 0 .. n - 1, as a function of the seed, the stream and the generation. Durstenfeld 1964; place i
+// draws 64 bits, so n may be up to 2^32.
+using ShuffleFn = void (*)(uint64_t seed, uint32_t stream, uint32_t generation, int64_t n, int64_t* out);
+
 template <class T>
 struct RowFns {
   double (*sum_squares)(const T* x, size_t begin, size_t end);
@@ -266,6 +272,7 @@ struct Kernels {
   const RowFns<double>* rows_f64;
   const NoiseFns<float>* noise_f32;
   const NoiseFns<double>* noise_f64;
+  ShuffleFn shuffle;
 };
 
 }  // namespace popgrad

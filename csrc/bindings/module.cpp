@@ -8,4 +8,5 @@ PYBIND11_MODULE(_core, m) {
   popgrad::bindings::bind_moves(m);
   popgrad::bindings::bind_perturbations(m);
   popgrad::bindings::bind_network(m);
+  popgrad::bindings::bind_training(m);
 }

@@ -10,5 +10,6 @@ void bind_tensors(pybind11::module_&);
 void bind_moves(pybind11::module_&);
 void bind_perturbations(pybind11::module_&);
 void bind_network(pybind11::module_&);
+void bind_training(pybind11::module_&);
 
 }  // namespace popgrad::bindings

@@ -200,6 +200,7 @@ extern constinit const Kernels kernels = {
     .rows_f64 = &rows_f64,
     .noise_f32 = &noise_f32,
     .noise_f64 = &noise_f64,
+    .shuffle = shuffle,
 };
 
 }  // namespace popgrad::POPGRAD_TARGET

@@ -268,7 +268,6 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         learning_rate: float | None = None,
         maximize: bool = False,
         loss_scale: float = 1.0,
-        norm: float | None = None,
     ) -> _core.StepPlan:
         """The arguments of step t for the native core, except the arrays: the rule, its fields, and the options.
 
@@ -281,7 +280,6 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
                 weight_decay is not limited.
             maximize: maximize the loss instead of minimizing it.
             loss_scale: factor by which the loss was multiplied, > 0.
-            norm: Euclidean norm of the gradient of the unscaled loss, for clip_norm.
 
         Raises:
             InputError: a schedule returns a value out of range.
@@ -294,8 +292,6 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         if self._bare and loss_scale == 1 and not maximize:
             return _core.StepPlan(RULES[self.rule], fields, None)
         scale = (-1.0 if maximize else 1.0) / loss_scale
-        if norm is not None and self.clip_norm is not None and norm > self.clip_norm:
-            scale *= self.clip_norm / norm
         return _core.StepPlan(RULES[self.rule], fields, self._extras(t, now, scale))
 
     def _extras(self, t: int, now: Mapping[str, float], scale: float) -> _core.StepExtras:
@@ -304,33 +300,25 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         if t == 1 and self.first_step_rests:
             decay = l1 = 0.0
         mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
-        # Scale, clip, l2, decay, l1, mix: passing them by keyword would take longer than the rest of a small step.
-        return _core.StepExtras(scale, self.clip_value or math.inf, l2, decay, l1, mix)
+        clip, norm = self.clip_value or math.inf, self.clip_norm or math.inf
+        # Passing arguments by keyword would take longer than the rest of a small step.
+        return _core.StepExtras(scale, clip, l2, decay, l1, mix, norm, self.skip_nonfinite)
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
         """See `Optimizer.step`."""
-        numbers, t, norm = dict(state.numbers), state.t + 1, None
+        numbers, t = dict(state.numbers), state.t + 1
         if numbers.keys() != self.first_numbers.keys() or (state.average is None) != (self.ema_decay is None):
             self._fail("state must come from this optimizer's init")
         if loss_scale != 1 and not (loss_scale > 0 and math.isfinite(loss_scale)):
             self._fail(f"loss_scale must be a finite number > 0, got {loss_scale!r}")
-        if self.clip_norm is not None or self.skip_nonfinite:
-            norm = self._norm(gradient) / loss_scale
-            if self.skip_nonfinite and not math.isfinite(norm):
-                return
-        plan = self.plan(t, numbers, loss_scale=loss_scale, norm=norm)
+        plan = self.plan(t, numbers, loss_scale=loss_scale)
         try:
-            _core.step(plan, params, gradient, state, t)
+            if not _core.step(plan, params, gradient, state, t):
+                return  # a gradient that is not finite
         except ValueError as error:
             self._fail_natively(error)
         state.t = t
         state.numbers = numbers
-
-    def _norm(self, gradient: Array) -> float:
-        try:
-            return math.sqrt(_core.sum_squares(gradient))
-        except ValueError as error:
-            self._fail_natively(error)
 
     def _fail(self, message: str) -> NoReturn:
         fail(f"{type(self).__name__}.step", message)
