@@ -5,6 +5,7 @@
 namespace popgrad::bindings {
 
 void bind_runtime(pybind11::module_&);
+void bind_numbers(pybind11::module_&);
 void bind_steps(pybind11::module_&);
 void bind_tensors(pybind11::module_&);
 void bind_moves(pybind11::module_&);
