@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Self, final
 
@@ -18,6 +18,7 @@ from popgrad.objective import Batch, Metered, Objective
 from popgrad.racing import Racing
 from popgrad.state import flatten, restored
 from popgrad.train.batches import Batches
+from popgrad.train.pauses import Pauses
 from popgrad.train.records import History, Last, Marks, Recorder, improving
 
 __all__ = ["Trainer"]
@@ -49,6 +50,9 @@ class Trainer:
     Attributes:
         history: history of the run so far.
         params: (n,) parameters of the last record.
+        pauses: steps at which the trainer interrupts its stretch of steps, such as for checkpoints; None for none.
+        before_step: function of the batch that is called before every step, or None. It may call `stop`; the step is
+            then not taken.
 
     Raises:
         InputError: an argument is invalid.
@@ -96,6 +100,8 @@ class Trainer:
         self._done = False
         self._limit(samples, epochs, budget, record_every)
         self._recorder = Recorder(objective, held, select)
+        self.pauses: Pauses | None = None
+        self.before_step: Callable[[Batch], None] | None = None
 
     @staticmethod
     def _check_objectives(objective: Objective, held: Objective | None, w: Array) -> None:
@@ -161,9 +167,7 @@ class Trainer:
         if not self.history.loss:
             self._recorder.record(self.method.recommend(self.state), self.used)
             return self.history
-        if not self.history.reason:
-            self.method.run(self.objective, self._until_mark(), self.state)
-            self.history.nonfinite = self.objective.nonfinite
+        self._take_steps()
         if self.objective.forwards == self.history.forwards[-1]:
             self.finish()
             raise StopIteration
@@ -172,9 +176,23 @@ class Trainer:
         self._marks.advance(used)
         return self.history
 
+    def _take_steps(self) -> None:
+        """Take the steps up to the next record or the end of the run, with all pauses on the way."""
+        self._pause()  # at the step of the last record
+        while not self.history.reason:
+            self.method.run(self.objective, self._until_mark(), self.state)
+            self.history.nonfinite = self.objective.nonfinite
+            if self.history.reason or self._marks.reached(self.objective.forwards, self._seconds):
+                return
+            self._pause()
+
+    def _pause(self) -> None:
+        if self.pauses is not None and self.pauses.due(self.step, self._seconds):
+            self.pauses.on_pause(self)
+
     def _until_mark(self) -> Iterator[Batch]:
-        """The batches of the steps up to the next record or the end of the run."""
-        meter, method, state = self.objective, self.method, self.state
+        """The batches of the steps up to the next record, the next pause or the end of the run."""
+        meter, method, state, pauses = self.objective, self.method, self.state, self.pauses
         began = time.perf_counter() - self._seconds
         while not self._marks.reached(meter.forwards, self._seconds):
             batch = self.batches.at(self.step + 1)
@@ -185,12 +203,18 @@ class Trainer:
             if limit is not None:
                 self.history.reason = self._why_it_ended(limit)
                 return
+            if self.before_step is not None:
+                self.before_step(batch)
+                if self.history.reason:
+                    return
             yield batch
             self._seconds = time.perf_counter() - began
             self.step += 1
             self._seen += meter.size(batch)
             if (reason := method.finished(state)) is not None:
                 self.history.reason = reason
+                return
+            if pauses is not None and pauses.due(self.step, self._seconds):
                 return
 
     def _why_it_ended(self, limit: str) -> str:
@@ -202,15 +226,20 @@ class Trainer:
         return f"the forwards of {passes} are used up"
 
     def move_to(self, w: Array) -> bool:
-        """Continue from other parameters (n,), and record them in place of the last record.
+        """Continue from other parameters (n,). If the last record is of this step, record them in its place.
 
         Returns:
             False if the method cannot continue from other parameters; the trainer is then unchanged.
         """
         if not self.method.move_to(self.state, w):
             return False
-        self._recorder.replace(w.copy())
+        if self.history.forwards and self.history.forwards[-1] == self.objective.forwards:
+            self._recorder.replace(w.copy())
         return True
+
+    def stop(self, reason: str) -> None:
+        """End the run at the next whole step, with a record. The first reason counts."""
+        self.history.reason = self.history.reason or reason
 
     def finish(self, reason: str = "") -> None:
         """End the run, and set reason (unless it is set), last, improving and diverged in the history."""
@@ -267,6 +296,7 @@ class Trainer:
         meter.forwards, meter.evaluations = int(numbers["forwards"]), int(numbers["evaluations"])
         meter.nonfinite = self.history.nonfinite = int(numbers["nonfinite"])
         self.step, self._seen, self._seconds = int(numbers["step"]), int(numbers["seen"]), numbers["seconds"]
+        self.history.reason = self.method.finished(self.state) or ""
         self._marks.advance(self.used)
 
 
