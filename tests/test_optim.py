@@ -433,8 +433,8 @@ def test_what_a_plan_is_told_beside_the_step():
     assert extras.clip == np.inf
     assert plan.fields["rate"] == -3.0 / (1 - 0.9**2)
     clipped = optim.SGD(clip_norm=2.0, clip_value=5.0, ema_decay=0.75)
-    assert clipped.plan(1, {}, norm=8.0).extras.scale == 0.25
-    assert clipped.plan(1, {}, norm=1.0).extras.scale == 1.0
+    assert clipped.plan(1, {}).extras.clip_norm == 2.0
+    assert not clipped.plan(1, {}).extras.skip_nonfinite
     assert [clipped.plan(t, {}).extras.mix for t in (1, 2)] == [1.0, 0.25]
     assert clipped.plan(1, {}).extras.clip == 5.0
     assert optim.SGD().plan(1, {}).extras is None

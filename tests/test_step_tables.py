@@ -37,6 +37,7 @@ def assert_table_is_the_plans(optimizer, first, count, numbers):
         else:
             extras = plan.extras
             expected = [extras.scale, extras.clip, extras.l2, extras.decay, extras.l1, extras.mix]
+            expected += [extras.clip_norm, extras.skip_nonfinite]
             assert table.extras[i].tolist() == expected, first + i
         assert {name: values[i] for name, values in table.numbers.items()} == numbers, first + i
 
@@ -68,6 +69,8 @@ def test_a_table_holds_the_options(kind, mode):
             max_learning_rate=2.0,
             l1=0.1,
             clip_value=2.0,
+            clip_norm=3.0,
+            skip_nonfinite=True,
             ema_decay=0.9,
         )
         assert_table_is_the_plans(optimizer, 1, 5, dict(optimizer.first_numbers))

@@ -208,4 +208,40 @@ class Network:
         dropout: float = 0.0,
         seed: int = 0,
         step: int = 0,
-    ) -> float: ...
+        metric: str | None = None,
+    ) -> tuple[float, float, float]: ...
+
+class Training:
+    def __init__(
+        self,
+        network: Network,
+        loss: str,
+        metric: str | None,
+        X: _Array,
+        y: _Array,
+        weight: _Array | None,
+        w: _Array,
+        gradient: _Array,
+        state: _StepState,
+        rule: StepRule,
+        batch_size: int,
+        shuffle_seed: int,
+        dropout: float,
+        dropout_seed: int,
+    ) -> None: ...
+    def begin(self, fields: _Array, extras: _Array | None, t: int, step: int, count: int, seconds: float) -> None: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def taken(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def metric(self) -> float: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def failed(self) -> bool: ...
+
+def train(trainings: list[Training]) -> None: ...
+def shuffled(seed: int, epoch: int, n: int) -> _Array: ...

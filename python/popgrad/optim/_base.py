@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from popgrad.backends import aligned
 from popgrad.checks import InputError, fail, one_of
 from popgrad.columns import Column, column, head
 from popgrad.layout import Layout, checked_layout
-from popgrad.optim._optimizer import Optimizer, State
+from popgrad.objective import Batch, Objective, Span, Steps
+from popgrad.optim._optimizer import Descent, Optimizer, State
 from popgrad.optim._presets import Library, Matching, Presets, TorchNames, preset_of
 from popgrad.settings import check_settings, hyper, settings_of
 
@@ -26,6 +27,7 @@ Array = NDArray[Any]
 Schedule = Callable[[int], float]
 
 RULES = _core.step_rules()
+_MOST_STEPS = 4096  # in a table of plans
 _LEAST_FOR_BYTES = 4096  # 8-bit states save no memory worth having in smaller vectors
 
 
@@ -150,6 +152,8 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     first_sweep_bytes: ClassVar[int] = 0
     # Arguments for each library in ``matches``.
     presets: ClassVar[Presets] = {}
+    # Whether a step needs only the gradient of its batch, so that a native loop can take many steps.
+    is_plain: ClassVar[bool] = True
     # Names of arguments and states in `popgrad.torch`; None: `popgrad.torch` generates no class for the method.
     torch_names: ClassVar[TorchNames | None] = TorchNames()
 
@@ -397,6 +401,38 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         return (
             scale, self.clip_value or math.inf, l2, decay, l1, mix, self.clip_norm or math.inf, self.skip_nonfinite
         )  # fmt: skip
+
+    def loops(
+        self, objective: Objective, batches: Iterable[Batch] | Steps, state: Descent
+    ) -> Generator[_core.Training]:
+        """See `popgrad.Method.loops`: spans of steps, as many as a table of plans holds."""
+        if not self.is_plain or not isinstance(batches, Steps) or objective.lacks("training") is not None:
+            yield from super().loops(objective, batches, state)
+            return
+        inner = state.optimizer
+        while (span := batches.span()) is not None:
+            table = self.table(inner.t + 1, min(span.steps, _MOST_STEPS), inner.numbers)
+            loop = self._loop(objective, span, state)
+            loop.begin(table.fields, table.extras, inner.t + 1, span.first, span.steps, span.seconds)
+            try:
+                yield loop
+            finally:
+                if (taken := loop.taken) > 0:
+                    inner.t += taken
+                    inner.numbers = {name: float(values[taken - 1]) for name, values in table.numbers.items()}
+                state.failed = loop.failed
+                objective.trained(loop, span)
+                batches.took(loop.steps)
+        # What is left must be taken one by one.
+        yield from super().loops(objective, batches, state)
+
+    def _loop(self, objective: Objective, span: Span, state: Descent) -> _core.Training:
+        """The native loop for these batches; the same one as before, if it is for the same ones."""
+        which = (objective, span.batch_size, span.seed, state.optimizer)
+        if len(state.loop) != 1 + len(which) or any(a is not b and a != b for a, b in zip(state.loop, which)):  # noqa: B905
+            loop = objective.training(state.w, state.gradient, state.optimizer, self.native_rule, span)
+            state.loop = (*which, loop)
+        return cast(_core.Training, state.loop[-1])
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
         """See `Optimizer.step`."""

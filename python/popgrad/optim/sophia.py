@@ -62,6 +62,7 @@ class SophiaG(NativeOptimizer):
     )
     state_names = ("m", "h")
     default_decay_mode = "decoupled"
+    is_plain = False
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {
