@@ -118,6 +118,9 @@ class Descent:
     def __post_init__(self) -> None:
         self.gradient = aligned(len(self.w), self.w.dtype)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "loop": (), "_inside": None}
+
     def inside(self) -> Descent:
         """The state for the inner optimizer of a wrapper; the arrays are shared."""
         if self._inside is None:

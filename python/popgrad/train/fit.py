@@ -89,8 +89,8 @@ def fit(
             the forwards that were computed.
         record: the training loss and metric in a record of a gradient method. "running": the means over the steps since
             the last record, each at the parameters before the step and with dropout, as they come for free with the
-            gradients. "full": values of the recorded parameters on all training samples, in an extra pass. Records of
-            a search are always full, and so are those whose objective or metric is no mean over samples.
+            gradients. "full": values of the recorded parameters on all training samples, in an extra pass. Records are
+            always full in a search, with full batches, and if the objective is another metric.
         resume: the `History` of an earlier run with the same model and method, or the result of `Trainer.state_dict`.
             With a history, the run continues from the last state of the earlier run, and the new history starts at
             zero. If samples, batch_size and seed are the same, the order of minibatches continues too: two runs equal
