@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 import numpy as np
@@ -14,42 +14,20 @@ from numpy.typing import NDArray
 from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.checks import InputError, fail, one_of
-from popgrad.columns import Column, column, head
+from popgrad.columns import Column, column, first_of, head
 from popgrad.layout import Layout, checked_layout
 from popgrad.optim._optimizer import Optimizer, State
 from popgrad.optim._presets import Library, Matching, Presets, TorchNames, preset_of
+from popgrad.schedules import at
 from popgrad.settings import check_settings, hyper, settings_of
 
-__all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "StepTable", "at"]
+__all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "StepTable"]
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
 
 RULES = _core.step_rules()
 _LEAST_FOR_BYTES = 4096  # 8-bit states save no memory worth having in smaller vectors
-
-
-def at(value: Any, t: Any) -> Any:
-    """The value of a hyper-parameter, a number or a schedule, at step t (1, 2, ...), or a column of values.
-
-    A schedule that raises at a later step than the first of a column ends the column before that step.
-    """
-    if not callable(value):
-        return value
-    return _called(value, t) if isinstance(t, Column) else float(value(t))
-
-
-def _called(schedule: Schedule, steps: Column) -> Column:
-    """The values of a function of one step, called in order."""
-    values: list[float] = []
-    for t in steps.tolist():
-        try:
-            values.append(float(schedule(int(t))))
-        except Exception:
-            if not values:
-                raise
-            break
-    return column(values)
 
 
 class StepTable(NamedTuple):
@@ -125,14 +103,14 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     learning_rate: float | Schedule = hyper(above=0, schedule=True)
     _: KW_ONLY
-    weight_decay: float = hyper(0.0, at_least=0)
+    weight_decay: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     weight_decay_mode: Literal["coupled", "decoupled", "independent"] | None = None
     max_learning_rate: float | None = hyper(None, above=0, optional=True)
-    l1: float = hyper(0.0, at_least=0)
-    clip_value: float | None = hyper(None, above=0, optional=True)
-    clip_norm: float | None = hyper(None, above=0, optional=True)
+    l1: float | Schedule = hyper(0.0, at_least=0, schedule=True)
+    clip_value: float | Schedule | None = hyper(None, above=0, optional=True, schedule=True)
+    clip_norm: float | Schedule | None = hyper(None, above=0, optional=True, schedule=True)
     skip_nonfinite: bool = False
-    ema_decay: float | None = hyper(None, at_least=0, below=1, optional=True)
+    ema_decay: float | Schedule | None = hyper(None, at_least=0, below=1, optional=True, schedule=True)
     state_dtype: Literal["bfloat16", "8bit"] | None = hyper(None, choices=("bfloat16", "8bit"), optional=True)
     matches: Library | None = None
 
@@ -153,25 +131,25 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     # Names of arguments and states in `popgrad.torch`; None: `popgrad.torch` generates no class for the method.
     torch_names: ClassVar[TorchNames | None] = TorchNames()
 
-    # Cached, since they would dominate a step of a small network: whether no option acts around the rule, the settings
-    # that may be schedules, the settings that are schedules, and the values if no setting is a schedule.
+    # Cached, since they would dominate a step of a small network: whether no option acts around the rule, the values of
+    # the settings that may be schedules but are none, the limits of those that are, and all values if none is.
     _bare: ClassVar[bool]
-    _schedulable: ClassVar[tuple[str, ...]]
-    _schedules: ClassVar[tuple[str, ...]]
-    _constants: ClassVar[dict[str, float] | None]
+    _fixed: ClassVar[dict[str, Any]]
+    _schedules: ClassVar[dict[str, tuple[float, float]]]
+    _constants: ClassVar[dict[str, Any] | None]
 
     def __post_init__(self) -> None:
         check_settings(self)
         self._check_decay()
         self._check_state_dtype()
-        settings = settings_of(type(self))
-        schedulable = tuple(name for name, setting in settings.items() if setting.schedule)
-        schedules = tuple(name for name in schedulable if callable(getattr(self, name)))
-        _set_once(self, _schedulable=schedulable, _schedules=schedules)
+        settings = {name: each for name, each in settings_of(type(self)).items() if each.schedule}
+        schedules = {name: each.limits for name, each in settings.items() if callable(getattr(self, name))}
+        fixed = {name: getattr(self, name) for name in settings if name not in schedules}
+        _set_once(self, _fixed=fixed, _schedules=schedules)
         values = None if schedules else self._values(1)
         if values is not None:
             self._check_shrinkage(1, values)
-        decays = self.weight_decay != 0 and self.decay_mode != "own"
+        decays = self.decay_mode != "own" and self.weight_decay != 0
         around = (self.l1, self.clip_value, self.clip_norm, self.skip_nonfinite, self.ema_decay is not None, decays)
         _set_once(self, _bare=not any(around), _constants=values)
 
@@ -223,31 +201,34 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     # --- Schedules -------------------------------------------------------------------------------------------------
 
-    def _at(self, value: Any, t: Any) -> Any:
+    def _at(self, name: str, t: Any) -> Any:
         """The value of a hyper-parameter at step t (1, 2, ...); the libraries in `matches` count steps from 0."""
-        return at(value, t if self.matches is None else t - 1)
+        return at(getattr(self, name), t, name=name, counts_from=1 if self.matches is None else 0)
 
     def _values(self, t: Any, **given: Any) -> dict[str, Any]:
         """Values at step t of the settings that may be schedules, except those in `given`; calls each schedule once."""
-        for name in self._schedulable:
+        now = self._fixed | given
+        for name in self._schedules:
             if name not in given:
-                given[name] = self._at(getattr(self, name), t)
-        return given
+                now[name] = self._at(name, t)
+        return now
 
     def _checked_values(self, t: int) -> dict[str, float]:
         """Like `_values`, with a check of the values.
 
         Raises:
-            InputError: a schedule returns a negative or non-finite number, or the decay exceeds the whole weight.
+            InputError: a schedule returns a value out of range, or the decay exceeds the whole weight.
         """
         now = self._values(t)
         self._check_values(t, now)
         return now
 
     def _check_values(self, t: int, now: Mapping[str, float]) -> None:
-        for name in self._schedules:
-            if not 0 <= now[name] < math.inf:
-                fail(self, f"{name} must be a finite number >= 0 at step {t}, got {now[name]!r} from its schedule")
+        for name, (low, high) in self._schedules.items():
+            if not low <= now[name] <= high:
+                setting = settings_of(type(self))[name]
+                allowed = replace(setting, above=None, at_least=low, optional=False) if low == 0 else setting
+                fail(self, f"{name} must be {allowed.range} at step {t}, got {now[name]!r} from its schedule")
         self._check_shrinkage(t, now)
 
     def _values_in_table(self, first: int, count: int) -> tuple[Column, dict[str, Any]]:
@@ -263,20 +244,20 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         count = min([count, *(len(values) for values in now.values() if isinstance(values, Column))])
         t, now = head(t, count), {name: head(values, count) for name, values in now.items()}
         good = np.ones(count, bool) & (self._shrinkage(t, now) <= 1)
-        for name in self._schedules:
-            good &= (now[name] >= 0) & (now[name] < math.inf)
+        for name, (low, high) in self._schedules.items():
+            good &= (now[name] >= low) & (now[name] <= high)
         if not good[0]:
-            self._check_values(first, {name: float(np.ravel(values)[0]) for name, values in now.items()})
+            self._check_values(first, {name: first_of(values) for name, values in now.items()})
         count = count if good.all() else int(good.argmin())
         return head(t, count), {name: head(values, count) for name, values in now.items()}
 
     def _decoupled(self, now: Mapping[str, Any]) -> Any:
         """The share by which decoupled decay shrinks the weights in a step with these values."""
         if self.decay_mode == "decoupled":
-            return now["learning_rate"] * self.weight_decay
+            return now["learning_rate"] * now["weight_decay"]
         if self.decay_mode == "independent":
             rate = now["learning_rate"]
-            return self.weight_decay * rate / (self.max_learning_rate or rate or 1.0)
+            return now["weight_decay"] * rate / (self.max_learning_rate or rate or 1.0)
         return 0.0
 
     def _shrinkage(self, t: Any, now: Mapping[str, Any]) -> Any:
@@ -366,8 +347,8 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         if self._bare and loss_scale == 1 and not maximize:
             return _core.StepPlan(RULES[self.rule], fields, None)
         scale = (-1.0 if maximize else 1.0) / loss_scale
-        if norm is not None and self.clip_norm is not None and norm > self.clip_norm:
-            scale *= self.clip_norm / norm
+        if norm is not None and (limit := now["clip_norm"]) is not None and norm > limit:
+            scale *= limit / norm
         return _core.StepPlan(RULES[self.rule], fields, _core.StepExtras(*self._around(t, now, scale)))
 
     def table(self, first: int, count: int, numbers: Mapping[str, float]) -> StepTable:
@@ -393,12 +374,13 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     def _around(self, t: Any, now: Mapping[str, Any], scale: float) -> tuple[Any, ...]:
         """The arguments of ``_core.StepExtras`` in order: scale, clip, l2, decay, l1, mix."""
-        l2 = self.weight_decay if self.decay_mode == "coupled" else 0.0
-        decay, l1 = self._decoupled(now), now["learning_rate"] * self.l1
+        l2 = now["weight_decay"] if self.decay_mode == "coupled" else 0.0
+        decay, l1 = self._decoupled(now), now["learning_rate"] * now["l1"]
         if self.first_step_rests:
             decay, l1 = decay * (t > 1), l1 * (t > 1)
-        mix = 0.0 if self.ema_decay is None else (1 - self.ema_decay) * (t > 1) + (t == 1)
-        return scale, self.clip_value or math.inf, l2, decay, l1, mix
+        keep, clip = now["ema_decay"], now["clip_value"]
+        mix = 0.0 if keep is None else (1 - keep) * (t > 1) + (t == 1)
+        return scale, math.inf if clip is None else clip, l2, decay, l1, mix
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
         """See `Optimizer.step`."""

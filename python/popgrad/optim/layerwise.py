@@ -40,9 +40,9 @@ class NovoGrad(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-2, above=0, schedule=True)
-    beta1: float = hyper(0.95, at_least=0, below=1)
-    beta2: float = hyper(0.98, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, above=0)
+    beta1: float | Schedule = hyper(0.95, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.98, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, above=0, schedule=True)
     averaging: bool = False
     presets: ClassVar[Presets] = {"optax": {"beta1": 0.9, "beta2": 0.25, "epsilon": 1e-6}}
     rule = "NovoGrad"
@@ -56,13 +56,13 @@ class NovoGrad(NativeOptimizer):
             "v": 0.0,
             "scale": 0.0,
             "learning_rate": now["learning_rate"],
-            "beta1": self.beta1,
-            "gain1": 1 - self.beta1 if self.averaging else 1.0,
-            "beta2": self.beta2,
-            "gain2": 1 - self.beta2,
-            "epsilon": self.epsilon,
+            "beta1": now["beta1"],
+            "gain1": 1 - now["beta1"] if self.averaging else 1.0,
+            "beta2": now["beta2"],
+            "gain2": 1 - now["beta2"],
+            "epsilon": now["epsilon"],
             "first": 1.0 * (t == 1),
-            "decay": self.weight_decay,
+            "decay": now["weight_decay"],
         }
 
 
@@ -94,9 +94,9 @@ class LARS(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
-    momentum: float = hyper(0.9, at_least=0, at_most=1)
-    trust: float = hyper(1e-3, above=0)
-    epsilon: float = hyper(0.0, at_least=0)
+    momentum: float | Schedule = hyper(0.9, at_least=0, at_most=1, schedule=True)
+    trust: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    epsilon: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     adapt_vectors: bool = True
     presets: ClassVar[Presets] = {"optax": {"weight_decay_mode": "coupled"}}
     rule = "Lars"
@@ -123,10 +123,10 @@ class LARS(NativeOptimizer):
         return {
             "ratio": 1.0,
             "learning_rate": now["learning_rate"],
-            "momentum": self.momentum,
-            "decay": self.weight_decay if self.decay_mode == "own" else 0.0,
-            "trust": self.trust,
-            "epsilon": self.epsilon,
+            "momentum": now["momentum"],
+            "decay": now["weight_decay"] if self.decay_mode == "own" else 0.0,
+            "trust": now["trust"],
+            "epsilon": now["epsilon"],
         }
 
 
@@ -156,9 +156,9 @@ class LAMB(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-6, above=0)
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-6, above=0, schedule=True)
     adapt_vectors: bool = True
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "Lamb"
@@ -174,14 +174,14 @@ class LAMB(NativeOptimizer):
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {
             "rate": now["learning_rate"],
-            "beta1": self.beta1,
-            "gain1": 1 - self.beta1,
-            "scale1": 1 / (1 - self.beta1**t),
-            "beta2": self.beta2,
-            "gain2": 1 - self.beta2,
-            "scale2": 1 / sqrt(1 - self.beta2**t),
-            "epsilon": self.epsilon,
-            "decay": self.weight_decay,
+            "beta1": now["beta1"],
+            "gain1": 1 - now["beta1"],
+            "scale1": 1 / (1 - now["beta1"] ** t),
+            "beta2": now["beta2"],
+            "gain2": 1 - now["beta2"],
+            "scale2": 1 / sqrt(1 - now["beta2"] ** t),
+            "epsilon": now["epsilon"],
+            "decay": now["weight_decay"],
         }
 
 
@@ -219,12 +219,12 @@ class Prodigy(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, above=0)
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, above=0, schedule=True)
     start: float = hyper(1e-6, above=0)
     growth: float | None = hyper(None, above=1, optional=True, finite=False)
-    coefficient: float = hyper(1.0, above=0)
+    coefficient: float | Schedule = hyper(1.0, above=0, schedule=True)
     bias_correction: bool = True
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "Prodigy"
@@ -253,22 +253,22 @@ class Prodigy(NativeOptimizer):
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate = now["learning_rate"]
         if self.bias_correction:
-            rate = rate * (sqrt(1 - self.beta2**t) / (1 - self.beta1**t))
+            rate = rate * (sqrt(1 - now["beta2"] ** t) / (1 - now["beta1"] ** t))
         return {
             "d": 0.0,
             "largest": 0.0,
             "numerator": 0.0,
             "step": 0.0,
             "rate": rate,
-            "beta1": self.beta1,
-            "gain1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "gain2": 1 - self.beta2,
-            "beta3": sqrt(self.beta2),
-            "epsilon": self.epsilon,
+            "beta1": now["beta1"],
+            "gain1": 1 - now["beta1"],
+            "beta2": now["beta2"],
+            "gain2": 1 - now["beta2"],
+            "beta3": sqrt(now["beta2"]),
+            "epsilon": now["epsilon"],
             "start": self.start,
             "growth": self.growth or math.inf,
-            "coefficient": self.coefficient,
-            "decay": self.weight_decay,
+            "coefficient": now["coefficient"],
+            "decay": now["weight_decay"],
             "first": 1.0 * (t == 1),
         }
