@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
@@ -18,7 +18,7 @@ from popgrad.columns import Column, column, first_of, head
 from popgrad.layout import Layout, checked_layout
 from popgrad.optim._optimizer import Optimizer, State
 from popgrad.optim._presets import Library, Matching, Presets, TorchNames, preset_of
-from popgrad.schedules import at
+from popgrad.schedules import Reacting, at
 from popgrad.settings import check_settings, hyper, settings_of
 
 __all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "StepTable"]
@@ -117,7 +117,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     # The native rule and the names of its states; an instance may override both.
     rule: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ()
-    # Initial `State.numbers`.
+    # Initial `State.numbers`; an instance adds those of its schedules that react to records.
     first_numbers: ClassVar[Mapping[str, float]] = {}
     # Default mode of weight decay ("own": the rule itself decays), and the allowed values of weight_decay_mode.
     default_decay_mode: ClassVar[Literal["coupled", "decoupled", "own"]] = "coupled"
@@ -136,6 +136,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     _bare: ClassVar[bool]
     _fixed: ClassVar[dict[str, Any]]
     _schedules: ClassVar[dict[str, tuple[float, float]]]
+    _reacting: ClassVar[dict[str, Reacting]]
     _constants: ClassVar[dict[str, Any] | None]
 
     def __post_init__(self) -> None:
@@ -145,8 +146,8 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         settings = {name: each for name, each in settings_of(type(self)).items() if each.schedule}
         schedules = {name: each.limits for name, each in settings.items() if callable(getattr(self, name))}
         fixed = {name: getattr(self, name) for name in settings if name not in schedules}
-        _set_once(self, _fixed=fixed, _schedules=schedules)
-        values = None if schedules else self._values(1)
+        _set_once(self, _fixed=fixed, _schedules=schedules, _reacting=self._numbers_of_schedules(schedules))
+        values = None if schedules else self._values(1, {})
         if values is not None:
             self._check_shrinkage(1, values)
         decays = self.decay_mode != "own" and self.weight_decay != 0
@@ -201,25 +202,48 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     # --- Schedules -------------------------------------------------------------------------------------------------
 
+    def _numbers_of_schedules(self, names: Iterable[str]) -> dict[str, Reacting]:
+        """The schedules that react to records, by the names of their settings; adds their numbers to first_numbers."""
+        given = {name: getattr(self, name) for name in names}
+        reacting = {name: schedule for name, schedule in given.items() if isinstance(schedule, Reacting)}
+        for name, schedule in reacting.items():
+            own = {f"{name}_{key}": number for key, number in schedule.first_numbers.items()}
+            _set_once(self, first_numbers={**self.first_numbers, **own})
+        return reacting
+
+    def notice(self, state: State, value: float) -> None:
+        """See `Optimizer.notice`."""
+        for name, schedule in self._reacting.items():
+            numbers = self._own_numbers(name, schedule, state.numbers)
+            schedule.notice(value, numbers)
+            state.numbers |= {f"{name}_{key}": number for key, number in numbers.items()}
+
+    @staticmethod
+    def _own_numbers(name: str, schedule: Reacting, numbers: Mapping[str, float]) -> dict[str, float]:
+        return {key: numbers[f"{name}_{key}"] for key in schedule.first_numbers}
+
     def _at(self, name: str, t: Any) -> Any:
         """The value of a hyper-parameter at step t (1, 2, ...); the libraries in `matches` count steps from 0."""
         return at(getattr(self, name), t, name=name, counts_from=1 if self.matches is None else 0)
 
-    def _values(self, t: Any, **given: Any) -> dict[str, Any]:
+    def _values(self, t: Any, numbers: Mapping[str, float], **given: Any) -> dict[str, Any]:
         """Values at step t of the settings that may be schedules, except those in `given`; calls each schedule once."""
         now = self._fixed | given
         for name in self._schedules:
-            if name not in given:
+            if name in self._reacting:
+                schedule = self._reacting[name]
+                now[name] = given.get(name, schedule.value_after(self._own_numbers(name, schedule, numbers)))
+            elif name not in given:
                 now[name] = self._at(name, t)
         return now
 
-    def _checked_values(self, t: int) -> dict[str, float]:
+    def _checked_values(self, t: int, numbers: Mapping[str, float]) -> dict[str, float]:
         """Like `_values`, with a check of the values.
 
         Raises:
             InputError: a schedule returns a value out of range, or the decay exceeds the whole weight.
         """
-        now = self._values(t)
+        now = self._values(t, numbers)
         self._check_values(t, now)
         return now
 
@@ -231,7 +255,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
                 fail(self, f"{name} must be {allowed.range} at step {t}, got {now[name]!r} from its schedule")
         self._check_shrinkage(t, now)
 
-    def _values_in_table(self, first: int, count: int) -> tuple[Column, dict[str, Any]]:
+    def _values_in_table(self, first: int, count: int, numbers: Mapping[str, float]) -> tuple[Column, dict[str, Any]]:
         """The steps from `first` on, at most `count`, whose values pass the checks, and the values.
 
         Raises:
@@ -240,7 +264,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         t = column(np.arange(first, first + count))
         if self._constants is not None:
             return t, self._constants
-        now = self._values(t)
+        now = self._values(t, numbers)
         count = min([count, *(len(values) for values in now.values() if isinstance(values, Column))])
         t, now = head(t, count), {name: head(values, count) for name, values in now.items()}
         good = np.ones(count, bool) & (self._shrinkage(t, now) <= 1)
@@ -340,9 +364,9 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             InputError: a schedule returns a value out of range.
         """
         if learning_rate is None:
-            now = self._constants or self._checked_values(t)
+            now = self._constants or self._checked_values(t, numbers)
         else:
-            now = self._values(t, learning_rate=learning_rate)
+            now = self._values(t, numbers, learning_rate=learning_rate)
         fields = self._fields(t, now, numbers)
         if self._bare and loss_scale == 1 and not maximize:
             return _core.StepPlan(RULES[self.rule], fields, None)
@@ -365,7 +389,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         Raises:
             InputError: a schedule returns a value out of range at the step `first`.
         """
-        t, now = self._values_in_table(first, count)
+        t, now = self._values_in_table(first, count, numbers)
         after: dict[str, Any] = dict(numbers)
         fields, rule = self._fields(t, now, after), RULES[self.rule]
         extras = None if self._bare else _filled(self._around(t, now, 1.0), len(t))
@@ -382,8 +406,16 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         mix = 0.0 if keep is None else (1 - keep) * (t > 1) + (t == 1)
         return scale, math.inf if clip is None else clip, l2, decay, l1, mix
 
-    def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
-        """See `Optimizer.step`."""
+    def step(
+        self,
+        params: Array,
+        gradient: Array,
+        state: State,
+        *,
+        loss_scale: float = 1.0,
+        learning_rate: float | None = None,
+    ) -> None:
+        """See `Optimizer.step`; `learning_rate` overrides the learning rate of the optimizer in this step."""
         numbers, t, norm = dict(state.numbers), state.t + 1, None
         if numbers.keys() != self.first_numbers.keys() or (state.average is None) != (self.ema_decay is None):
             self._fail("state must come from this optimizer's init")
@@ -393,7 +425,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             norm = self._norm(gradient) / loss_scale
             if self.skip_nonfinite and not math.isfinite(norm):
                 return
-        plan = self.plan(t, numbers, loss_scale=loss_scale, norm=norm)
+        plan = self.plan(t, numbers, learning_rate=learning_rate, loss_scale=loss_scale, norm=norm)
         try:
             _core.step(plan, params, gradient, state, t)
         except ValueError as error:

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, final
 
 from popgrad.columns import sqrt
 from popgrad.optim._base import NativeOptimizer, Schedule
+from popgrad.optim._optimizer import Array, State
 from popgrad.optim._presets import Presets, TorchNames
 from popgrad.settings import hyper
 
-__all__ = ["LAMB", "LARS", "NovoGrad", "Prodigy"]
+__all__ = ["LAMB", "LARS", "DoG", "NovoGrad", "Prodigy"]
 
 
 @final
@@ -272,3 +273,71 @@ class Prodigy(NativeOptimizer):
             "decay": now["weight_decay"],
             "first": 1.0 * (t == 1),
         }
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class DoG(NativeOptimizer):
+    r"""Distance over gradients: SGD whose learning rate is the distance travelled over the size of all gradients.
+
+    .. math:: r_t = \max(r_{t-1}, \|w_{t-1} - w_0\|), \quad G_t = G_{t-1} + \|g_t\|^2, \quad
+              w_t = w_{t-1} - \frac{\alpha_t r_t}{\sqrt{G_t + \epsilon}}\, (g_t + \lambda w_{t-1})
+    .. math:: \bar w_t = \bar w_{t-1} + \frac{1+\gamma}{t+\gamma} (w_t - \bar w_{t-1})
+
+    with the norms over all parameters and the first distance r_0 = ``start`` (1 + norm of w_0). `solution` returns the
+    average, which the paper's guarantees and results are about.
+
+    Args:
+        learning_rate: alpha, dimensionless, 1 in the paper; a float > 0 or a schedule ``t -> float``.
+        start: the first distance relative to 1 + norm of w_0, > 0 and small.
+        epsilon: > 0, in units of the squared gradient.
+        averaging: gamma, >= 0; the larger, the shorter the memory of the average.
+        weight_decay: lambda >= 0, scaled by the estimated learning rate; not part of the norms.
+
+    State: ``start`` (the first parameters) and ``average``, shape (n,), zero at t = 0; r and G in ``State.kept``.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Ivgi, Hinder & Carmon, ICML 2023, arXiv:2302.12022, eq. 2 and 3; the average is that of Shamir & Zhang,
+    ICML 2013, as in the authors' code.
+    """
+
+    learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
+    start: float = hyper(1e-6, above=0)
+    epsilon: float | Schedule = hyper(1e-8, above=0, schedule=True)
+    averaging: float = hyper(8.0, at_least=0)
+    rule = "Dog"
+    torch_names = TorchNames(  # the names in the authors' code
+        {"reps_rel": "start", "eps": "epsilon", "weight_decay": "weight_decay", "averaging": "averaging"},
+        states={"start": "init_buffer", "average": "av"},
+    )
+    state_names = ("start", "average")
+    default_decay_mode = "own"
+    decay_modes = ()
+    first_sweep_bytes = 12  # w, g and start, which the second sweep reads again
+
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "distance": 0.0,
+            "total": 0.0,
+            "step": 0.0,
+            "scale": now["learning_rate"],
+            "epsilon": now["epsilon"],
+            "relative": self.start,
+            "decay": now["weight_decay"],
+            "mix": (1 + self.averaging) / (t + self.averaging),
+            "first": 1.0 * (t == 1),
+        }
+
+    def solution(self, params: Array, state: State) -> Array:
+        """The average of the parameters."""
+        if state.t == 0 or state.average is not None or state.slots.dtype != params.dtype:
+            return super().solution(params, state)
+        average: Array = state.slots[1]
+        return average
+
+    def restart(self, params: Array, state: State, target: Array) -> None:
+        """See `Optimizer.restart`; the average restarts too, and distances are still measured from the start."""
+        super().restart(params, state, target)
+        state.slots[1] = target

@@ -24,8 +24,8 @@ class _ScheduleFree(NativeOptimizer):
     power: float
     first_numbers: ClassVar[Mapping[str, float]] = {"weight_sum": 0.0, "largest_rate": 0.0}
 
-    def _values(self, t: Any, **given: Any) -> dict[str, Any]:
-        now = super()._values(t, **given)
+    def _values(self, t: Any, numbers: Mapping[str, float], **given: Any) -> dict[str, Any]:
+        now = super()._values(t, numbers, **given)
         if self.matches is None or given:
             return now | {"weight_rate": now["learning_rate"]}
         # For the first step, optax calls the schedule with 0 for the learning rate, and with 1 for the weight.

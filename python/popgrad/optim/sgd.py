@@ -326,8 +326,8 @@ class ASGD(NativeOptimizer):
     rule = "Asgd"
     state_names = ("average",)
 
-    def _values(self, t: Any, **given: Any) -> dict[str, Any]:
-        now = super()._values(t, **given)
+    def _values(self, t: Any, numbers: Mapping[str, float], **given: Any) -> dict[str, Any]:
+        now = super()._values(t, numbers, **given)
         if self.matches is None or given:
             return now | {"earlier_rate": now["learning_rate"]}
         # PyTorch computes eta at the end of the previous step, with the learning rate of that step.
