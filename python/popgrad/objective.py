@@ -102,6 +102,13 @@ class Objective(ABC):
         """Return the loss at `w` (n,), and write its gradient to `out` (n,)."""
         fail(type(self).__name__, self.lacks("gradient") or "has no gradient")
 
+    def loss(self, w: Array, batch: Batch) -> float:
+        """The loss that `gradient` returns at `w` (n,), with the same dropout, for line searches.
+
+        By default this computes a gradient, at its cost; override it and `loss_cost` if the loss alone costs less.
+        """
+        return self.gradient(w, batch, np.empty_like(w))
+
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
         """The same objective on the samples of the batch, with targets sampled from the model's predictions at `w`."""
         fail(type(self).__name__, self.lacks("sampled") or "cannot sample targets")
@@ -183,6 +190,10 @@ class Objective(ABC):
         """The cost of `gradient`."""
         return Cost(GRADIENT_FORWARDS * self.size(batch), 1)
 
+    def loss_cost(self, batch: Batch) -> Cost:
+        """The cost of `loss`."""
+        return self.gradient_cost(batch)
+
     def sampled_cost(self, batch: Batch) -> Cost:
         """The cost of `sampled`, a forward pass; calls on the result cost extra."""
         return Cost(self.size(batch), 0)
@@ -225,6 +236,10 @@ class Around(Objective):
         """The gradient of the inner objective."""
         return self.inner.gradient(w, batch, out)
 
+    def loss(self, w: Array, batch: Batch) -> float:
+        """The loss of the inner objective."""
+        return self.inner.loss(w, batch)
+
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
         """The inner objective with sampled targets."""
         return self.inner.sampled(w, batch, random)
@@ -248,6 +263,10 @@ class Around(Objective):
     def gradient_cost(self, batch: Batch) -> Cost:
         """The cost in the inner objective."""
         return self.inner.gradient_cost(batch)
+
+    def loss_cost(self, batch: Batch) -> Cost:
+        """The cost in the inner objective."""
+        return self.inner.loss_cost(batch)
 
     def sampled_cost(self, batch: Batch) -> Cost:
         """The cost in the inner objective."""
@@ -282,6 +301,14 @@ class Metered(Around):
         """The gradient of the inner objective, with its cost counted."""
         loss = self.inner.gradient(w, batch, out)
         self._charge(self.inner.gradient_cost(batch))
+        if not math.isfinite(loss):
+            self._meter.nonfinite += 1
+        return loss
+
+    def loss(self, w: Array, batch: Batch) -> float:
+        """The loss of the inner objective, with its cost counted."""
+        loss = self.inner.loss(w, batch)
+        self._charge(self.inner.loss_cost(batch))
         if not math.isfinite(loss):
             self._meter.nonfinite += 1
         return loss

@@ -169,6 +169,7 @@ class Trainer:
             raise StopIteration
         used = self.used
         self._recorder.record(self.method.recommend(self.state), used)
+        self.method.after_record(self.state, self.history.objective[-1])
         self._marks.advance(used)
         return self.history
 
