@@ -13,7 +13,7 @@ except ImportError as error:
     print(f"popgrad: {error}", file=_sys.stderr)
     raise SystemExit(2) from None
 
-from popgrad import data, optim, search
+from popgrad import data, optim, schedules, search
 from popgrad.backends import get_num_threads, set_num_threads
 from popgrad.budget import Budget
 from popgrad.checks import InputError
@@ -48,6 +48,7 @@ __all__ = [
     "minimize",
     "optim",
     "race",
+    "schedules",
     "search",
     "set_num_threads",
 ]

@@ -195,6 +195,7 @@ class Trainer:
         running = None if self._full else self.objective.running
         self._recorder.record(self.method.recommend(self.state), used, running)
         self.objective.running = Running()
+        self.method.after_record(self.state, self.history.objective[-1])
         self._marks.advance(used)
         return self.history
 
