@@ -153,7 +153,7 @@ def fit(
         bar = stack.enter_context(Bar(trainer, progress is True)) if shows(progress) else None
         hooks = Hooks(called, model, trainer)
         pauses = [*hooks.pauses(), *(part for part in (bar, writer) if part is not None)]
-        trainer.pauses = Several(pauses) if pauses else None
+        trainer.pauses = Several(pauses) if len(pauses) > 1 else next(iter(pauses), None)
         _run(trainer, model, train, hooks, bar)
         if writer is not None:
             writer.write(trainer)
