@@ -23,7 +23,7 @@ _TEXT = 90  # columns of the longest usual text beside the bar
 
 def shows(progress: bool | None) -> bool:
     """Whether a run shows its progress: as asked, or else if standard error is a terminal."""
-    return sys.stderr.isatty() if progress is None else progress
+    return sys.stderr is not None and sys.stderr.isatty() if progress is None else progress
 
 
 @final
