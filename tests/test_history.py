@@ -522,7 +522,7 @@ def test_what_cannot_be_resumed():
     history = pg.fit(model, X, y, optimizer=adam, epochs=1)
     found = pg.fit(small()[0], X, y, optimizer=search.PSO(), epochs=60)
     for chosen, message in (
-        ({"resume": "file"}, r"\[fit\] resume must be the History that an earlier fit returned, got 'file'"),
+        ({"resume": 3}, r"\[fit\] resume must be the History that an earlier fit returned, or a checkpoint, got 3"),
         ({"resume": found}, r"resume must be from a run of Adam, got a run of PSO"),
         ({"resume": history, "optimizer": search.PSO()}, r"resume must be from a run of PSO, got a run of Adam"),
         (

@@ -24,7 +24,7 @@ from popgrad.objective import Batch, Objective
 from popgrad.perturbations import Perturbations
 from popgrad.racing import Race, Racing, race
 from popgrad.search import minimize
-from popgrad.train import History, Trainer, fit
+from popgrad.train import Callback, Checkpoint, EarlyStopping, History, JSONLog, Trainer, TrainingRun, fit
 
 __version__ = version("popgrad")
 
@@ -32,8 +32,12 @@ __all__ = [
     "MLP",
     "Batch",
     "Budget",
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
     "History",
     "InputError",
+    "JSONLog",
     "Layout",
     "Method",
     "Model",
@@ -42,6 +46,7 @@ __all__ = [
     "Race",
     "Racing",
     "Trainer",
+    "TrainingRun",
     "data",
     "fit",
     "get_num_threads",

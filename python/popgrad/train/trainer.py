@@ -163,6 +163,11 @@ class Trainer:
         return self._recorder.params
 
     @property
+    def validates(self) -> bool:
+        """Whether there are validation samples."""
+        return self._recorder.held is not None
+
+    @property
     def used(self) -> Used:
         """The forwards, evaluations and seconds used so far."""
         return Used(self.objective.forwards, self.objective.evaluations, self._seconds)
