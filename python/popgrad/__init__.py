@@ -22,6 +22,7 @@ from popgrad.method import Method
 from popgrad.models import MLP, Model
 from popgrad.objective import Batch, Objective
 from popgrad.perturbations import Perturbations
+from popgrad.pipeline import Pipeline, load_pipeline
 from popgrad.racing import Race, Racing, race
 from popgrad.search import minimize
 from popgrad.train import History, Trainer, fit
@@ -39,12 +40,14 @@ __all__ = [
     "Model",
     "Objective",
     "Perturbations",
+    "Pipeline",
     "Race",
     "Racing",
     "Trainer",
     "data",
     "fit",
     "get_num_threads",
+    "load_pipeline",
     "minimize",
     "optim",
     "race",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +34,9 @@ from popgrad.cli._common import (
     count,
     error,
     out,
+    percent,
+    plain,
+    quality,
     reading,
     sizes,
 )
@@ -96,7 +99,10 @@ def fit(
         ),
     ] = "random",
     seed: Annotated[int, typer.Option(help="Seed of the split, the initial weights and the optimizer.")] = 0,
-    save: Annotated[Path | None, typer.Option(help="Output file for the model (safetensors).")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Output file for popgrad predict: model and preprocessing (safetensors)."),
+    ] = None,
 ) -> None:
     """Train one network on data, and report its loss and metric on held-out rows."""
     import popgrad as pg
@@ -137,7 +143,9 @@ def fit(
     out.print(_table_of(history, parts, table))
     _conclude(history, model, parts, table, objective)
     if save is not None:
-        out.print(f"Model: {model.save(save)}", highlight=False, soft_wrap=True)
+        saved = pg.Pipeline(parts.preprocessing, model).save(save)
+        command = f"popgrad predict {shlex.quote(str(saved))} NEW_TABLE.csv"
+        out.print(f"Model with its preprocessing: {saved}\nPredict: {command}", highlight=False, soft_wrap=True)
     if interrupted:
         raise typer.Exit(130)
 
@@ -213,21 +221,9 @@ def _table_of(history: History, parts: Split, table: Dataset) -> Table:
         value = history.validation_metric[i]
         cells = [f"{history.forwards[i]:,}", f"{history.seconds[i]:.2f}"]
         cells += [f"{history.loss[i]:.4g}", f"{history.validation_loss[i]:.4g}"]
-        cells.append(_percent(value) if table.classes else _plain(np.sqrt(value) * parts.target_scale))
+        cells.append(percent(value) if table.classes else plain(np.sqrt(value) * parts.target_scale))
         shown.add_row(*cells, "best" if i == history.best else "")
     return shown
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if math.isfinite(share) else "–"
-
-
-def _plain(value: float) -> str:
-    """Format with four significant digits, without an exponent if that is readable."""
-    if not 1e-4 <= abs(value) < 1e9:
-        return f"{value:.4g}"
-    decimals = max(0, 3 - math.floor(math.log10(abs(value))))
-    return f"{float(f'{value:.4g}'):,.{decimals}f}"
 
 
 def _conclude(history: History, model: MLP, parts: Split, table: Dataset, objective: str) -> None:
@@ -243,14 +239,7 @@ def _conclude(history: History, model: MLP, parts: Split, table: Dataset, object
 
 def _test(model: MLP, parts: Split, table: Dataset, objective: str) -> str:
     X, y = parts.X_test, parts.y_test
-    predicted = model.predict(X)
-    if table.classes:
-        wrong = int((predicted != y).sum())
-        text = f"error rate {_percent(wrong / len(y))} ({wrong:,} of {len(y):,} rows)"
-    else:
-        mse, spread = float(((predicted - y) ** 2).mean()), float(y.var())
-        text = f"RMSE {_plain(math.sqrt(mse) * parts.target_scale)} in units of {table.target!r}"
-        text += f", R2 {1 - mse / spread:.3f}" if spread else ""
+    text = quality(model.predict(X), y, None if table.classes else table.target, parts.target_scale)
     if objective not in ("loss", "error_rate", "mse"):
         text += f", {objective} {model.evaluate(model.params[None], X, y, objective)[0]:.4g}"
     return text

@@ -479,11 +479,15 @@ class MLP(Model):
 
         PyTorch reads the file with ``sequential.load_state_dict(safetensors.torch.load_file(path))``.
         """
+        return checkpoint.save(path, *self.contents())
+
+    def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The contents of the file that `save` writes: (tensors by name, JSON values)."""
         values = (self.activation, self.loss_name, self.dropout, self.dtype.name, self.seed, self.init)
         settings = {"sizes": self.sizes, **dict(zip(_SETTINGS, values, strict=True))}
         if self.classes is not None:
             settings["classes"] = list(self.classes)
-        return checkpoint.save(path, self.views(), {"MLP": settings})
+        return self.views(), {"MLP": settings}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **settings: Any) -> Self:
