@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 
@@ -9,6 +10,7 @@
 #include "cpu/threads.h"
 #include "memory.h"
 #include "scores.h"
+#include "streams.h"
 
 namespace popgrad {
 namespace {
@@ -62,7 +64,7 @@ class Pieces {
 };
 
 template <class T>
-void step_any(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {
+void sweep(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {
   const Pieces<T> pieces(tensors, count);
   const double operations = 2 + rule.states;
   if (rule.sums == 0) {
@@ -99,6 +101,35 @@ void step_any(const StepRule& rule, const double* fields, const StepArgs<T>* ten
 }
 
 template <class T>
+double sum_squares_any(const T* x, size_t n) {
+  std::vector<double> sums((n + piece - 1) / piece);
+  parallel_range(n, 1,
+                 [&](size_t begin, size_t end) { sums[begin / piece] = row_fns<T>().sum_squares(x, begin, end); });
+  double total = 0;
+  for (const double sum : sums) total += sum;
+  return total;
+}
+
+template <class T>
+bool step_any(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {
+  const StepExtras* const extras = count ? tensors[0].extras : nullptr;
+  if (!extras || (!extras->skip_nonfinite && std::isinf(extras->clip_norm))) {
+    sweep(rule, fields, tensors, count);
+    return true;
+  }
+  double squares = 0;
+  for (size_t k = 0; k < count; ++k) squares += sum_squares_any(tensors[k].g, tensors[k].n);
+  const double norm = std::sqrt(squares) * std::abs(extras->scale);
+  if (extras->skip_nonfinite && !std::isfinite(norm)) return false;
+  StepExtras clipped = *extras;
+  if (norm > clipped.clip_norm) clipped.scale *= clipped.clip_norm / norm;
+  std::vector<StepArgs<T>> own(tensors, tensors + count);
+  for (StepArgs<T>& tensor : own) tensor.extras = &clipped;
+  sweep(rule, fields, own.data(), count);
+  return true;
+}
+
+template <class T>
 void move_any(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) {
   const size_t pieces = (args.n + piece - 1) / piece;
   parallel(int64_t(popsize * pieces), double(popsize) * double(args.n) * 10, [&](int64_t item) {
@@ -124,16 +155,6 @@ void spread_any(const T* rows, size_t count, const int64_t* which, size_t wanted
     const size_t begin = size_t(i) * columns;
     row_fns<T>().spread(rows, count, which, wanted, n, out, begin, std::min(n, begin + columns));
   });
-}
-
-template <class T>
-double sum_squares_any(const T* x, size_t n) {
-  std::vector<double> sums((n + piece - 1) / piece);
-  parallel_range(n, 1,
-                 [&](size_t begin, size_t end) { sums[begin / piece] = row_fns<T>().sum_squares(x, begin, end); });
-  double total = 0;
-  for (const double sum : sums) total += sum;
-  return total;
 }
 
 template <class T>
@@ -206,35 +227,76 @@ void forward_any(const Fns& fns, const Shape& shape, const T* population, size_t
            });
 }
 
+// Threads share every layer. Long batches are processed in pieces.
 template <class T>
-double gradient_any(const Shape& shape, int score, const T* w, const Batch<T>& batch, const Dropout& dropout, T* out) {
-  // The batch is cut into parts, at most sixteen. Each part has its own gradient, and these are added in order.
-  const int64_t n = parameter_count(shape), blocks = block_count(batch.samples);
+void gradient_by_layers(PassArgs<T> args) {
+  constexpr int64_t most = 8 * block_samples;
+  const GradientFns<T>& fns = gradients<T>();
+  const int64_t samples = args.batch.samples;
+  const size_t need = fns.scratch(args.shape);
+  T* const memory = scratch<T, 1>(fns.memory(args.shape, std::min(samples, most), args.batch.y_width));
+  const double operations = 2.0 * double(parameter_count(args.shape)) / args.shape.count;
+  for (; args.begin < samples; args.begin += most) {
+    args.samples = std::min(samples - args.begin, most);
+    for (int stage = 0; stage < fns.stages(args.shape); ++stage)
+      parallel(fns.items(args.shape, args.samples, stage), operations * double(args.samples),
+               [&](int64_t item) { fns.run(args, stage, item, memory, scratch<T>(need)); });
+    args.add = true;
+    args.losses += block_count(args.samples), args.metrics += block_count(args.samples);
+  }
+}
+
+// The batch is cut into parts, at most sixteen. Each part has its own gradient, and these are added in order.
+template <class T>
+void gradient_by_samples(const PassArgs<T>& args) {
+  const GradientFns<T>& fns = gradients<T>();
+  const int64_t n = parameter_count(args.shape), samples = args.batch.samples, blocks = block_count(samples);
   const int64_t part_blocks = std::max<int64_t>(4, (blocks + 15) / 16);
   const int64_t parts = (blocks + part_blocks - 1) / part_blocks, length = part_blocks * block_samples;
-  const double weight = total_weight(batch), scale = 1 / weight;
-  const size_t need = network<T>().gradient_scratch(shape);
-  double sums[16] = {};
-  const auto own = allocate<T>(size_t(n) * size_t(parts - 1));
+  const size_t memory = padded(fns.memory(args.shape, block_samples, args.batch.y_width));
+  const size_t need = memory + fns.scratch(args.shape);
+  T* const own = scratch<T, 1>(size_t(n) * size_t(parts - 1));
   // Long parts are processed in pieces, so that a signal can end the call.
   const double each = 6.0 * double(n) * block_samples;
   const int64_t step = std::min(length, std::max<int64_t>(1, int64_t(5e8 / each)) * block_samples);
   for (int64_t at = 0; at < length; at += step)
     parallel(parts, each * double(parts * step / block_samples), [&](int64_t k) {
-      const int64_t begin = k * length + at, end = std::min({batch.samples, begin + step, (k + 1) * length});
-      T* const g = k == 0 ? out : own.get() + (k - 1) * n;
-      if (at == 0) std::memset(g, 0, size_t(n) * sizeof(T));
-      if (begin < end)
-        sums[k] += network<T>().gradient(shape, score, w, batch, begin, end, scale, dropout, g, scratch<T>(need));
+      PassArgs<T> part = args;
+      part.begin = k * length + at;
+      part.samples = std::min({samples, part.begin + step, (k + 1) * length}) - part.begin;
+      if (part.samples <= 0) return;
+      part.gradient = k == 0 ? args.gradient : own + (k - 1) * n;
+      part.add = at > 0;
+      part.losses += part.begin / block_samples, part.metrics += part.begin / block_samples;
+      T* const room = scratch<T>(need);
+      fns.run_blocks(part, room, room + memory);
     });
-  double total = 0;
-  for (int64_t k = 0; k < parts; ++k) total += sums[k];
   if (parts > 1)
     parallel_range(size_t(n), double(parts), [&](size_t begin, size_t end) {
       for (int64_t k = 0; k + 1 < parts; ++k)
-        for (size_t i = begin; i < end; ++i) out[i] += own[size_t(k * n) + i];
+        for (size_t i = begin; i < end; ++i) args.gradient[i] += own[size_t(k * n) + i];
     });
-  return total * scale;
+}
+
+template <class T>
+Seen gradient_any(const Shape& shape, int score, int metric, const T* w, const Batch<T>& batch, const Dropout& dropout,
+                  T* out) {
+  const int64_t n = parameter_count(shape), blocks = block_count(batch.samples);
+  const double weight = total_weight(batch);
+  double few[2 * 16] = {};
+  std::vector<double> many(blocks > 16 ? size_t(2 * blocks) : 0);
+  double* const sums = blocks > 16 ? many.data() : few;
+  const PassArgs<T> args{shape, score,   metric, w,     batch, 0,            batch.samples, 1 / weight,
+                         dropout, out, false,  sums, sums + blocks};
+  // Small networks would spend their time waiting between the stages, and the parts of large ones adding gradients.
+  if (n >= 1 << 12 && (blocks < 8 || n > 1 << 16))
+    gradient_by_layers(args);
+  else
+    gradient_by_samples(args);
+  Seen seen{0, 0, weight};
+  for (int64_t b = 0; b < blocks; ++b) seen.loss += sums[b], seen.metric += sums[blocks + b];
+  seen.loss /= weight, seen.metric /= weight;
+  return seen;
 }
 
 const Target& picked() {
@@ -262,8 +324,8 @@ int64_t parameter_count(const Shape& shape) {
 }
 
 #define POPGRAD_BOTH(T)                                                                                               \
-  void step(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {                   \
-    step_any(rule, fields, tensors, count);                                                                           \
+  bool step(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {                   \
+    return step_any(rule, fields, tensors, count);                                                                         \
   }                                                                                                                   \
   void move(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) { move_any(rule, args, popsize); }         \
   void combine_rows(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {          \
@@ -285,12 +347,17 @@ int64_t parameter_count(const Shape& shape) {
   void forward(const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch, T* out) {              \
     forward_any(network<T>(), shape, population, popsize, batch, out);                                                \
   }                                                                                                                   \
-  double gradient(const Shape& shape, int score, const T* w, const Batch<T>& batch, const Dropout& dropout, T* out) { \
-    return gradient_any(shape, score, w, batch, dropout, out);                                                        \
+  Seen gradient(const Shape& shape, int score, int metric, const T* w, const Batch<T>& batch, const Dropout& dropout, \
+                T* out) {                                                                                             \
+    return gradient_any(shape, score, metric, w, batch, dropout, out);                                                \
   }
 POPGRAD_BOTH(float)
 POPGRAD_BOTH(double)
 #undef POPGRAD_BOTH
+
+void shuffle(uint64_t seed, uint32_t epoch, int64_t n, int64_t* out) {
+  kernels().shuffle(seed, uint32_t(Stream::SHUFFLE), epoch, n, out);
+}
 
 PackedData<float> pack_bfloat16(const Batch<float>& batch) { return pack_any(batch, bfloat16_kernels()); }
 void forward_bfloat16(const Shape& shape, const float* population, size_t popsize, const Batch<float>& batch,

@@ -19,9 +19,13 @@ const Bfloat16Fns* bfloat16_kernels();
 const char* bfloat16_name();
 
 // One update of every tensor of a list. `fields` holds most_fields numbers; the rule names the first ones. A rule's
-// first `kept` fields come from StepArgs::kept and go back there.
-void step(const StepRule&, const double* fields, const StepArgs<float>* tensors, size_t count);
-void step(const StepRule&, const double* fields, const StepArgs<double>* tensors, size_t count);
+// first `kept` fields come from StepArgs::kept and go back there. All tensors have the same extras. False if nothing was
+// changed, because the gradient is not finite and the extras say to skip it.
+bool step(const StepRule&, const double* fields, const StepArgs<float>* tensors, size_t count);
+bool step(const StepRule&, const double* fields, const StepArgs<double>* tensors, size_t count);
+
+// out = a permutation of 0 .. n - 1 as a function of the seed and the epoch, for n <= 2^32.
+void shuffle(uint64_t seed, uint32_t epoch, int64_t n, int64_t* out);
 
 // One move of a population of `popsize` rows.
 void move(const MoveRule&, const MoveArgs<float>&, size_t popsize);
@@ -107,8 +111,13 @@ void forward(const Shape&, const float* population, size_t popsize, const Batch<
 void forward(const Shape&, const double* population, size_t popsize, const Batch<double>&, double* out);
 void forward_bfloat16(const Shape&, const float* population, size_t popsize, const Batch<float>&, float* out);
 
-// The weighted mean loss; its gradient is written to out (parameter_count).
-double gradient(const Shape&, int score, const float* w, const Batch<float>&, const Dropout&, float* out);
-double gradient(const Shape&, int score, const double* w, const Batch<double>&, const Dropout&, double* out);
+// What a gradient saw of a batch: weighted means of the loss and of another score, and the sum of the weights.
+struct Seen {
+  double loss, metric, weight;
+};
+// The gradient of the weighted mean loss is written to out (parameter_count). `metric` is a score that shares the
+// targets of the loss, or -1.
+Seen gradient(const Shape&, int score, int metric, const float* w, const Batch<float>&, const Dropout&, float* out);
+Seen gradient(const Shape&, int score, int metric, const double* w, const Batch<double>&, const Dropout&, double* out);
 
 }  // namespace popgrad

@@ -19,7 +19,8 @@ std::unique_ptr<T[], void (*)(T*)> allocate(size_t count) {
 }
 
 // This thread's scratch memory. It grows and is kept, so that a step on a small network does not pay for an allocation.
-template <class T>
+// A call that needs memory for the items that it runs and, at the same time, for itself uses two places.
+template <class T, int place = 0>
 T* scratch(size_t count) {
   static thread_local auto memory = allocate<T>(0);
   static thread_local size_t size = 0;
@@ -42,6 +43,11 @@ inline auto of_type(F32 f32, F64 f64) {
 template <class T>
 inline const NetworkFns<T>& network() {
   return *of_type<T>(kernels().network_f32, kernels().network_f64);
+}
+
+template <class T>
+inline const GradientFns<T>& gradients() {
+  return *of_type<T>(kernels().gradient_f32, kernels().gradient_f64);
 }
 
 // A part of the samples: blocks whose scores are summed in one go. The sums of the parts are added in order, wherever

@@ -9,7 +9,7 @@
   X(INITIALIZE, 1)        /* the weights of a model */                                               \
   X(START, 2)             /* the first population of a search */                                     \
   X(MOVE, 3)              /* every later population */                                               \
-  X(SHUFFLE, 4)           /* the order of samples; drawn by NumPy's Philox */                        \
+  X(SHUFFLE, 4)           /* the order of samples in an epoch */                                     \
   X(CHOOSE, 5)            /* O(P) decisions of a search; drawn by NumPy's Philox */                  \
   X(DIVIDE, 6)            /* which samples are held out; drawn by NumPy's Philox */                  \
   X(LABELS, 7)            /* labels from a model's own predictions; drawn by NumPy's Philox */       \

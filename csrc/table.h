@@ -9,9 +9,11 @@ namespace popgrad {
 
 // Options that act around a rule in its sweep, in this order: g *= scale; g is clipped to [-clip, clip]; g += l2 * w;
 // w -= decay * w; the rule; w moves toward zero by l1, but not past zero; the average of the weights, if there is one,
-// moves toward w by the share mix.
+// moves toward w by the share mix. Before the sweep, popgrad::step scales gradients down whose norm, times |scale|, is
+// above clip_norm, and takes no step if the norm is not finite and skip_nonfinite is set.
 struct StepExtras {
-  double scale, clip, l2, decay, l1, mix;
+  double scale, clip, l2, decay, l1, mix, clip_norm = __builtin_inf();
+  bool skip_nonfinite = false;
 };
 
 inline constexpr int most_states = 4;
@@ -141,7 +143,7 @@ struct Moved {
 
 template <class T>
 struct NetworkFns {
-  // Number of elements of scratch memory, aligned to 64 bytes, for every function except gradient.
+  // Number of elements of scratch memory, aligned to 64 bytes, for every function.
   size_t (*scratch)(const Shape&);
   // X may be null.
   void (*pack)(const Batch<T>&, int64_t block, T* X, T* y, T* weight);
@@ -166,10 +168,34 @@ struct NetworkFns {
   // Raw outputs of one block of samples, written into out (popsize, samples, outputs); population (popsize, n).
   void (*forward)(const Shape&, const T* population, int64_t popsize, int64_t n, const Batch<T>&, int64_t block, T* out,
                   T* scratch);
-  size_t (*gradient_scratch)(const Shape&);
-  // Adds d(scale * sum of weight * loss) / d w over the samples [begin, end); returns the sum, not scaled.
-  double (*gradient)(const Shape&, int score, const T* w, const Batch<T>&, int64_t begin, int64_t end, double scale,
-                     const Dropout&, T* gradient, T* scratch);
+};
+
+// One pass of a batch through a network and back: the gradient of scale * sum of weight * loss.
+template <class T>
+struct PassArgs {
+  Shape shape;
+  int score, metric;  // the loss, and a score that is summed along with it, or -1
+  const T* w;
+  Batch<T> batch;
+  int64_t begin, samples;  // the samples [begin, begin + samples) of the batch
+  double scale;
+  Dropout dropout;
+  T* gradient;
+  bool add;                  // to what `gradient` holds
+  double *losses, *metrics;  // sums of weight * score, one per block
+};
+
+// The items of a stage are independent of one another, and need all earlier stages.
+template <class T>
+struct GradientFns {
+  // Elements of memory for a pass, aligned to 64 bytes, and of scratch memory for an item.
+  size_t (*memory)(const Shape&, int64_t samples, int64_t y_width);
+  size_t (*scratch)(const Shape&);
+  int (*stages)(const Shape&);
+  int64_t (*items)(const Shape&, int64_t samples, int stage);
+  void (*run)(const PassArgs<T>&, int stage, int64_t item, T* memory, T* scratch);
+  // All items of all stages, block by block, in the memory for one block.
+  void (*run_blocks)(const PassArgs<T>&, T* memory, T* scratch);
 };
 
 struct Activation {
@@ -181,6 +207,10 @@ struct Score {
   const char* name;
   bool labels, differentiable;
 };
+
+// out = a permutation of 0 .. n - 1, as a function of the seed, the stream and the generation. Durstenfeld 1964; place i
+// draws 64 bits, so n may be up to 2^32.
+using ShuffleFn = void (*)(uint64_t seed, uint32_t stream, uint32_t generation, int64_t n, int64_t* out);
 
 template <class T>
 struct RowFns {
@@ -236,10 +266,13 @@ struct Kernels {
   int score_count;
   const NetworkFns<float>* network_f32;
   const NetworkFns<double>* network_f64;
+  const GradientFns<float>* gradient_f32;
+  const GradientFns<double>* gradient_f64;
   const RowFns<float>* rows_f32;
   const RowFns<double>* rows_f64;
   const NoiseFns<float>* noise_f32;
   const NoiseFns<double>* noise_f64;
+  ShuffleFn shuffle;
 };
 
 }  // namespace popgrad

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pickle
@@ -109,14 +110,6 @@ def test_the_last_good_file_survives_a_failure(stage, error, expected, tmp_path,
         assert str(caught.value) == f"[write] cannot write {str(path)!r}: No space left on device"
     assert path.read_bytes() == good
     assert os.listdir(tmp_path) == ["a"]
-
-
-def test_the_content_is_synced_before_the_name_changes(tmp_path, monkeypatch):
-    done, real = [], {name: getattr(os, name) for name in ("fsync", "replace")}
-    for name in real:
-        monkeypatch.setattr(os, name, lambda *given, name=name: (done.append(name), real[name](*given)))
-    checkpoint.write_file(tmp_path / "a", b"x")
-    assert done[:2] == ["fsync", "replace"]
 
 
 # --- Errors -------------------------------------------------------------------------------------------------------
@@ -260,3 +253,70 @@ def test_nothing_in_the_package_unpickles():
         text = file.read_text(encoding="utf-8")
         for word in ("import pickle", "allow_pickle=True", "torch.load(", "joblib"):
             assert word not in text, f"{file.name}: {word}"
+
+
+# --- Checksums ----------------------------------------------------------------------------------------------------
+
+
+def test_every_changed_bit_is_noticed(tmp_path):
+    """Spaces that pad the header are not part of the content."""
+    arrays = {"x": np.arange(6, dtype=np.float32), "s": np.array(3.5), "u": np.arange(3, dtype=np.uint32)}
+    path = checkpoint.save(tmp_path / "a", arrays, {"step": 17, "loss": 0.25}, checksum=True)
+    good, (loaded, numbers) = path.read_bytes(), checkpoint.load(path, checksum=True)
+    for place in range(8 * len(good)):
+        changed = bytearray(good)
+        changed[place // 8] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            again, seen = checkpoint.load(path, checksum=True)
+        except pg.InputError:
+            continue
+        assert seen == numbers
+        assert {n: (a.dtype, a.shape, a.tobytes()) for n, a in again.items()} == {
+            n: (a.dtype, a.shape, a.tobytes()) for n, a in loaded.items()
+        }, place
+
+
+def test_a_checksum_may_be_asked_for(tmp_path):
+    path = checkpoint.save(tmp_path / "a", {"x": np.zeros(3)}, {"n": 1})
+    checkpoint.load(path)
+    with pytest.raises(pg.InputError, match="its checksum does not fit its content"):
+        checkpoint.load(path, checksum=True)
+
+
+def test_the_folder_is_synced_after_the_name_has_changed(tmp_path, monkeypatch):
+    done, real = [], {name: getattr(os, name) for name in ("fsync", "replace")}
+
+    def fsync(descriptor):
+        done.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        real["fsync"](descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", lambda *given: (done.append("replace"), real["replace"](*given)))
+    checkpoint.write_file(tmp_path / "a", b"x")
+    assert done == ["file", "replace", "folder"]
+
+
+def test_a_file_system_that_cannot_sync_folders_is_no_error(tmp_path, monkeypatch):
+    real = os.fsync
+
+    def fsync(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    assert checkpoint.write_file(tmp_path / "a", b"x").read_bytes() == b"x"
+
+
+def test_temporary_files_of_killed_processes_are_removed(tmp_path):
+    for name in (
+        ".a1.0123456789abcdef0123456789abcdef",
+        ".a",
+        "a1",
+        ".a1.0123",
+        ".b1.0123456789abcdef0123456789abcdef",
+    ):
+        (tmp_path / name).write_bytes(b"x")
+    checkpoint.remove_temporaries(tmp_path, "a")
+    assert sorted(os.listdir(tmp_path)) == [".a", ".a1.0123", ".b1.0123456789abcdef0123456789abcdef", "a1"]

@@ -21,7 +21,7 @@ SOURCE = Path(__file__).parent.parent / "csrc"
 # From the bottom up; a module may import what is in a line above its own, or its own folder.
 LAYERS = [
     {"_core", "checks"},
-    {"arrays", "backends", "budget", "layout", "settings", "system"},
+    {"arrays", "backends", "budget", "columns", "layout", "settings", "system"},
     {"checkpoint", "data", "labels", "metrics", "state"},
     {"objective", "perturbations"},
     {"method", "models"},

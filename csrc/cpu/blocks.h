@@ -39,6 +39,14 @@ void pack_lanes(const T* from, const int64_t* rows, int64_t width, int64_t begin
       for (int64_t s = count; s < lanes; ++s) to[i * lanes + s] = T(0);
 }
 
+// The weights of samples [begin, begin + count); zero in the other lanes.
+template <class T>
+void pack_weight(const Batch<T>& batch, int64_t begin, int64_t count, int64_t lanes, T* to) {
+  for (int64_t s = 0; s < lanes; ++s) to[s] = s < count ? T(1) : T(0);
+  if (batch.weight)
+    for (int64_t s = 0; s < count; ++s) to[s] = batch.weight[batch.rows ? batch.rows[begin + s] : begin + s];
+}
+
 // Samples as rows of `to`, from units (units, lanes) side by side.
 template <class T>
 void write_rows(const T* z, int64_t units, int64_t count, int64_t lanes, T* to) {

@@ -1,4 +1,4 @@
-// The noise of candidates that are not stored. Compiled once per instruction set, without contraction, so that all of
+// The noise of candidates that are not stored, and the order of samples. Compiled once per instruction set, without contraction, so that all of
 // them give the same bits. No standard headers with inline bodies here, see csrc/README.md.
 #include "../kernels/random.h"
 #include "tables.h"
@@ -134,7 +134,32 @@ void combine(uint64_t seed, uint32_t stream, const double* weights, size_t popsi
   }
 }
 
+// The numbers of 64 places at a time, because drawing them is a vector operation and exchanging is not.
+struct Places {
+  alignas(64) uint32_t low[noise_lanes], high[noise_lanes];
+};
+[[gnu::noinline]] void draw_places(uint64_t seed, uint32_t stream, uint32_t generation, int64_t first, Places& places) {
+#pragma GCC ivdep
+  for (uint32_t lane = 0; lane < noise_lanes; ++lane) {
+    const Draws draws(seed, stream, generation, 0, uint32_t(first) + lane);
+    places.low[lane] = draws.word[0], places.high[lane] = draws.word[1];
+  }
+}
+
 }  // namespace
+
+void shuffle(uint64_t seed, uint32_t stream, uint32_t generation, int64_t n, int64_t* out) {
+  Places places;
+  for (int64_t i = 0; i < n; ++i) {
+    const uint32_t lane = uint32_t(i % noise_lanes);
+    if (lane == 0) draw_places(seed, stream, generation, i, places);
+    // The product's upper half is uniform in [0, i], up to 2^-32.
+    const uint64_t bits = uint64_t(places.high[lane]) << 32 | places.low[lane];
+    const int64_t k = int64_t((unsigned __int128)(bits) * uint64_t(i + 1) >> 64);
+    out[i] = out[k];
+    out[k] = i;
+  }
+}
 
 extern constinit const NoiseFns<float> noise_f32 = {draw<float>, expand<float>, perturb<float>, combine<float>};
 extern constinit const NoiseFns<double> noise_f64 = {draw<double>, expand<double>, perturb<double>, combine<double>};

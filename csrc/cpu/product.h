@@ -8,6 +8,17 @@
 
 namespace popgrad::POPGRAD_TARGET {
 
+template <size_t...>
+struct Lanes {};
+template <int count, size_t... lane>
+struct CountLanes : CountLanes<count - 1, size_t(count - 1), lane...> {};
+template <size_t... lane>
+struct CountLanes<0, lane...> {
+  using Type = Lanes<lane...>;
+};
+template <int count>
+using FirstLanes = typename CountLanes<count>::Type;
+
 template <class T>
 struct Vectors {
   static constexpr int width = POPGRAD_VECTOR_BYTES / sizeof(T);
@@ -27,6 +38,51 @@ struct Vectors {
     for (int64_t i = 0; i < count; ++i) p[i] = edge[i];
   }
 };
+
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define POPGRAD_SHUFFLES
+#endif
+#endif
+
+// Exchanges, in pairs of vectors `distance` apart, the halves of every 2 * distance lanes that are off the diagonal.
+// Repeated for every power of two below the width, it transposes a square of vectors.
+template <class T, int distance, size_t... lane>
+POPGRAD_HD void exchange(typename Vectors<T>::Vec& low, typename Vectors<T>::Vec& high, Lanes<lane...>) {
+  constexpr int width = Vectors<T>::width;
+  const typename Vectors<T>::Vec a = low, b = high;
+#ifdef POPGRAD_SHUFFLES
+  low = __builtin_shufflevector(a, b, (int(lane) & distance ? width + (int(lane) ^ distance) : int(lane))...);
+  high = __builtin_shufflevector(a, b, (int(lane) & distance ? width + int(lane) : (int(lane) ^ distance))...);
+#else
+  ((low[lane] = int(lane) & distance ? b[int(lane) ^ distance] : a[lane],
+    high[lane] = int(lane) & distance ? b[lane] : a[int(lane) ^ distance]),
+   ...);
+#endif
+}
+
+template <class T, int distance>
+POPGRAD_HD void exchange_all(typename Vectors<T>::Vec* row) {
+  constexpr int width = Vectors<T>::width;
+  if constexpr (distance < width) {
+#pragma GCC unroll 16
+    for (int r = 0; r < width; ++r)
+      if (!(r & distance)) exchange<T, distance>(row[r], row[r + distance], FirstLanes<width>());
+    exchange_all<T, 2 * distance>(row);
+  }
+}
+
+// A square of as many numbers as a vector has lanes: to[c * to_stride + r] = from[r * from_stride + c].
+template <class T>
+POPGRAD_HD void transpose_tile(const T* from, int64_t from_stride, T* to, int64_t to_stride) {
+  using V = Vectors<T>;
+  typename V::Vec row[V::width];
+#pragma GCC unroll 16
+  for (int r = 0; r < V::width; ++r) row[r] = V::load(from + r * from_stride);
+  exchange_all<T, 1>(row);
+#pragma GCC unroll 16
+  for (int r = 0; r < V::width; ++r) V::store(to + r * to_stride, row[r]);
+}
 
 // The kind of the factors: here numbers of the type of the sums; other kinds define another `add`.
 template <class T>

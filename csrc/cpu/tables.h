@@ -25,6 +25,11 @@ extern const RowFns<double> rows_f64;
 extern const NoiseFns<float> noise_f32;  // noise.cpp
 extern const NoiseFns<double> noise_f64;
 
+void shuffle(uint64_t seed, uint32_t stream, uint32_t generation, int64_t n, int64_t* out);
+
+extern const GradientFns<float> gradient_f32;  // gradient.cpp
+extern const GradientFns<double> gradient_f64;
+
 extern const Kernels kernels;  // network.cpp
 
 }  // namespace popgrad::POPGRAD_TARGET

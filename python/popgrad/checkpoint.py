@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,15 @@ from safetensors.numpy import save as to_safetensors
 
 from popgrad.checks import fail
 
-__all__ = ["load", "save", "write_file"]
+__all__ = ["load", "remove_temporaries", "save", "write_file"]
+
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}")  # names that `write_file` gives
+# Some file systems cannot sync a folder.
+_NO_FOLDER_SYNC = (errno.EINVAL, errno.EBADF, errno.EACCES, errno.ENOTSUP)
 
 
 def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
-    """Write a whole file or nothing: write and sync a temporary file in the same folder, then rename it.
+    """Write a whole file or nothing: write and sync a temporary file in the same folder, rename it, sync the folder.
 
     Raises:
         InputError: the folder does not exist or cannot be written.
@@ -38,13 +45,42 @@ def write_file(path: str | os.PathLike[str], content: bytes) -> Path:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
+        _sync_folder(path.parent)
     except OSError as error:
         fail("write", f"cannot write {str(path)!r}: {error.strerror}")
     return path
 
 
+def _sync_folder(folder: Path) -> None:
+    """Make a rename in the folder survive a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def remove_temporaries(folder: Path, prefix: str) -> None:
+    """Remove the temporary files that killed processes left behind in `write_file`.
+
+    Args:
+        folder: an existing folder, in which no other process writes such files now.
+        prefix: how the names of the final files begin.
+    """
+    for path in folder.glob(f".{prefix}*"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+
+
 def save(
-    path: str | os.PathLike[str], arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, Any] | None = None
+    path: str | os.PathLike[str],
+    arrays: Mapping[str, NDArray[Any]],
+    numbers: Mapping[str, Any] | None = None,
+    *,
+    checksum: bool = False,
 ) -> Path:
     """Save named arrays and JSON values in one safetensors file.
 
@@ -52,17 +88,34 @@ def save(
         path: the file. An existing file is replaced only when the new one is complete.
         arrays: arrays by name. Strided arrays are copied to C order, which the format requires.
         numbers: any JSON values, stored in the metadata of the file.
+        checksum: whether to store a SHA-256 of the content too, so that `load` detects changed bits.
     """
-    metadata = {"popgrad": json.dumps(dict(numbers))} if numbers is not None else None
     contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-    return write_file(path, to_safetensors(contiguous, metadata))
+    metadata = {} if numbers is None else {"popgrad": json.dumps(dict(numbers))}
+    if checksum:
+        metadata["sha256"] = _checksum(contiguous, metadata.get("popgrad", ""))
+    return write_file(path, to_safetensors(contiguous, metadata or None))
 
 
-def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _checksum(arrays: Mapping[str, NDArray[Any]], numbers: str) -> str:
+    """A SHA-256 of the names, types, shapes and bits of C-contiguous arrays, and of the JSON text of numbers."""
+    sha = hashlib.sha256(numbers.encode())
+    for name, array in sorted(arrays.items()):
+        sha.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        sha.update(array.reshape(-1).view(np.uint8))
+    return sha.hexdigest()
+
+
+def load(path: str | os.PathLike[str], *, checksum: bool = False) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Return what `save` wrote: (arrays, numbers). A safetensors file from another program has no numbers.
 
+    Args:
+        path: the file.
+        checksum: whether to refuse a file without a checksum. A checksum that is there is always checked.
+
     Raises:
-        InputError: the file does not exist or is not a complete safetensors file.
+        InputError: the file does not exist or is not a complete safetensors file, or its checksum, if it has one, does
+            not fit its content.
     """
     try:
         with safetensors.safe_open(path, "np") as file:
@@ -71,6 +124,10 @@ def load(path: str | os.PathLike[str]) -> tuple[dict[str, NDArray[Any]], dict[st
         for name, array in arrays.items():
             if array.dtype.isbuiltin != 1:  # a type that another package, such as JAX, registered with NumPy
                 raise TypeError(f"{name!r} is {array.dtype}")
+        if (checksum or "sha256" in metadata) and metadata.get("sha256") != _checksum(
+            arrays, metadata.get("popgrad", "")
+        ):
+            raise ValueError("its checksum does not fit its content")
         numbers = json.loads(metadata.get("popgrad", "{}"))
         if not isinstance(numbers, dict):
             raise ValueError("its popgrad metadata is not a JSON object")

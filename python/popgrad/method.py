@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import fields
 from typing import Any, ClassVar, Literal, cast
 
 from numpy.typing import NDArray
 
+from popgrad import _core
 from popgrad.budget import Cost
 from popgrad.checks import Settings, fail
-from popgrad.objective import Batch, Objective
+from popgrad.objective import Batch, Objective, Steps
 
 __all__ = ["Method"]
 
@@ -75,10 +76,20 @@ class Method(metaclass=Settings):
     def advance(self, objective: Objective, batch: Batch, state: State) -> None:
         """Update the state by one step or generation, with calls of the objective."""
 
-    def run(self, objective: Objective, batches: Iterable[Batch], state: State) -> None:
+    def run(self, objective: Objective, batches: Iterable[Batch] | Steps, state: State) -> None:
         """Advance once for each batch."""
+        for loop in self.loops(objective, batches, state):
+            _core.train([loop])
+
+    def loops(self, objective: Objective, batches: Iterable[Batch] | Steps, state: State) -> Generator[_core.Training]:
+        """Like `run`, for a caller that runs the native loops of several methods at once.
+
+        The caller passes each loop to ``_core.train`` before it asks for the next one, and closes the iterator if that
+        raises. A method without native loops advances, and yields nothing.
+        """
         for batch in batches:
             self.advance(objective, batch, state)
+        yield from ()
 
     @abstractmethod
     def recommend(self, state: State) -> Array:

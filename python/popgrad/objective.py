@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from popgrad import _core
 from popgrad.budget import GRADIENT_FORWARDS, Cost
 from popgrad.checks import fail
 from popgrad.layout import Layout
 
-__all__ = ["ALL", "Around", "Batch", "Metered", "Objective", "Population", "Priced", "Report"]
+__all__ = [
+    "ALL",
+    "Around",
+    "Batch",
+    "Metered",
+    "Objective",
+    "Population",
+    "Priced",
+    "Report",
+    "Running",
+    "Seen",
+    "Span",
+    "Steps",
+    "span_samples",
+]
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -51,6 +67,81 @@ class Batch(NamedTuple):
 
 
 ALL = Batch()
+
+
+class Span(NamedTuple):
+    """Consecutive steps whose batches are known in advance: those of `popgrad.train.batches.Batches`.
+
+    Attributes:
+        first: number of the first step, 1, 2, ...
+        steps: at most so many steps, >= 1.
+        seconds: no step begins after this time; may be infinite.
+        batch_size: samples per batch, >= 1.
+        seed: seed of the order of the samples, in [0, 2^64).
+    """
+
+    first: int
+    steps: int
+    seconds: float
+    batch_size: int
+    seed: int
+
+
+def span_samples(span: Span, steps: int, samples: int) -> int:
+    """The number of samples in the first `steps` batches of a span, if an epoch has this many samples."""
+    each = math.ceil(samples / span.batch_size)
+
+    def before(step: int) -> int:
+        epochs, place = divmod(step - 1, each)
+        return epochs * samples + place * span.batch_size
+
+    return before(span.first + steps) - before(span.first)
+
+
+@runtime_checkable
+class Steps(Protocol):
+    """The steps up to the next record: their batches one by one, or spans of steps."""
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def span(self) -> Span | None:
+        """The next steps; None if there is none, or if steps must be taken one by one."""
+
+    def took(self, steps: int) -> None:
+        """Report how many steps of the last span were taken."""
+
+
+class Seen(NamedTuple):
+    """What a gradient saw of its samples.
+
+    Attributes:
+        loss, metric: weighted means over the samples; a metric that is not known is NaN.
+        weight: sum of the sample weights.
+    """
+
+    loss: float
+    metric: float
+    weight: float
+
+
+@dataclass
+class Running:
+    """Sums over the training steps since the last record, in the order of the steps.
+
+    Attributes:
+        loss, metric: sums of weight times the mean of a step.
+        weight: sum of the weights.
+    """
+
+    loss: float = 0.0
+    metric: float = 0.0
+    weight: float = 0.0
+
+    def add(self, loss: float, metric: float, weight: float) -> None:
+        """Add sums."""
+        self.loss += loss
+        self.metric += metric
+        self.weight += weight
 
 
 class Report(NamedTuple):
@@ -101,6 +192,31 @@ class Objective(ABC):
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
         """Return the loss at `w` (n,), and write its gradient to `out` (n,)."""
         fail(type(self).__name__, self.lacks("gradient") or "has no gradient")
+
+    def seen_gradient(self, w: Array, batch: Batch, out: Array) -> Seen:
+        """Like `gradient`, but also return the metric, from the same forward pass, and the weight of the samples."""
+        loss = self.gradient(w, batch, out)
+        return Seen(loss, loss if self.metric_name == "loss" else math.nan, float(self.size(batch)))
+
+    def training_gradient(self, w: Array, batch: Batch, out: Array) -> float:
+        """Like `gradient`, for the step of an optimizer: its loss and metric enter the figures of the next record."""
+        return self.gradient(w, batch, out)
+
+    def training(self, w: Array, gradient: Array, state: Any, rule: _core.StepRule, span: Span) -> _core.Training:
+        """A native loop of gradients and steps.
+
+        Args:
+            w: (n,) the parameters, changed in place.
+            gradient: (n,) memory for the gradient.
+            state: a `popgrad.optim.State`, whose arrays are changed in place.
+            rule: the rule of the optimizer.
+            span: its batch size and seed hold for the loop, not its steps.
+        """
+        fail(type(self).__name__, self.lacks("training") or "has no native loop")
+
+    def trained(self, loop: _core.Training, span: Span) -> None:
+        """Report what a native loop did."""
+        return
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
         """The same objective on the samples of the batch, with targets sampled from the model's predictions at `w`."""
@@ -225,12 +341,22 @@ class Around(Objective):
         """The gradient of the inner objective."""
         return self.inner.gradient(w, batch, out)
 
+    def seen_gradient(self, w: Array, batch: Batch, out: Array) -> Seen:
+        """The gradient of the inner objective, and what it saw."""
+        return self.inner.seen_gradient(w, batch, out)
+
+    def training_gradient(self, w: Array, batch: Batch, out: Array) -> float:
+        """The gradient of the inner objective, for the step of an optimizer."""
+        return self.inner.training_gradient(w, batch, out)
+
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
         """The inner objective with sampled targets."""
         return self.inner.sampled(w, batch, random)
 
     def lacks(self, operation: str) -> str | None:
         """The reason why the inner objective lacks an operation, or None."""
+        if operation == "training" and type(self).training is Objective.training:
+            return Objective.lacks(self, operation)  # a native loop would use the gradients of the inner objective
         return self.inner.lacks(operation)
 
     def report(self, w: Array, value: bool = True) -> Report:
@@ -260,11 +386,13 @@ class Metered(Around):
     Attributes:
         forwards, evaluations: cost so far, in the units of `popgrad.Budget`.
         nonfinite: number of losses and values so far that were NaN or infinite.
+        running: figures of the training steps since the last record.
     """
 
     def __init__(self, inner: Objective, meter: Metered | None = None) -> None:
         super().__init__(inner)
         self.forwards = self.evaluations = self.nonfinite = 0
+        self.running = Running()
         self._meter = self if meter is None else meter  # objectives with sampled targets share the meter
 
     def _charge(self, cost: Cost) -> None:
@@ -282,9 +410,32 @@ class Metered(Around):
         """The gradient of the inner objective, with its cost counted."""
         loss = self.inner.gradient(w, batch, out)
         self._charge(self.inner.gradient_cost(batch))
-        if not math.isfinite(loss):
-            self._meter.nonfinite += 1
+        self._meter.nonfinite += not math.isfinite(loss)
         return loss
+
+    def seen_gradient(self, w: Array, batch: Batch, out: Array) -> Seen:
+        """The gradient of the inner objective and what it saw, with its cost counted."""
+        seen = self.inner.seen_gradient(w, batch, out)
+        self._charge(self.inner.gradient_cost(batch))
+        self._meter.nonfinite += not math.isfinite(seen.loss)
+        return seen
+
+    def training_gradient(self, w: Array, batch: Batch, out: Array) -> float:
+        """The gradient of the inner objective for a step, with its cost counted and its figures added to `running`."""
+        seen = self.seen_gradient(w, batch, out)
+        self.running.add(seen.loss * seen.weight, seen.metric * seen.weight, seen.weight)
+        return seen.loss
+
+    def training(self, w: Array, gradient: Array, state: Any, rule: _core.StepRule, span: Span) -> _core.Training:
+        """The native loop of the inner objective; `trained` counts its cost."""
+        return self.inner.training(w, gradient, state, rule, span)
+
+    def trained(self, loop: _core.Training, span: Span) -> None:
+        """Count the cost of what a native loop did, and add its figures to `running`."""
+        samples = span_samples(span, loop.steps, self.samples)
+        self._charge(Cost(GRADIENT_FORWARDS * samples, loop.steps))
+        self._meter.nonfinite += loop.failed
+        self.running.add(loop.loss, loop.metric, loop.weight)
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Metered:
         """The inner objective with sampled targets, metered by the same meter, with the cost of sampling counted."""

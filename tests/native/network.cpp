@@ -169,7 +169,7 @@ template <class T>
 double gradient_of(const Problem& p, Exact<T>& out) {
   const Exact<T> X = cast<T>(p.X), y = cast<T>(p.y), weight = cast<T>(p.weight), w = cast<T>(p.w);
   for (T& v : out) v = std::numeric_limits<T>::quiet_NaN();  // what is there before must not matter
-  return gradient(p.shape(), p.score, w.data(), p.batch(X, y, weight), p.dropout, out.data());
+  return gradient(p.shape(), p.score, -1, w.data(), p.batch(X, y, weight), p.dropout, out.data()).loss;
 }
 
 void check_gradient(const Problem& p) {

@@ -13,7 +13,7 @@ from popgrad import _core, metrics
 from popgrad.checks import fail
 from popgrad.labels import Classes
 from popgrad.metrics import Measure, OfOutputs, Score, UserMetric
-from popgrad.objective import ALL, Batch, Objective, Population, Report
+from popgrad.objective import ALL, Batch, Objective, Population, Report, Seen, Span
 from popgrad.perturbations import Perturbations
 
 if TYPE_CHECKING:
@@ -218,10 +218,44 @@ class NetworkObjective(Objective):
 
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
         """See `Objective.gradient`; without dropout at step 0."""
+        return self._gradient(w, batch, out, None)[0]
+
+    def seen_gradient(self, w: Array, batch: Batch, out: Array) -> Seen:
+        """See `Objective.seen_gradient`."""
+        return Seen(*self._gradient(w, batch, out, self._running_metric))
+
+    def _gradient(self, w: Array, batch: Batch, out: Array, metric: str | None) -> tuple[float, float, float]:
         model = self.model
         dropout = 0.0 if batch.step == 0 else model.dropout
-        return model.network.gradient(
-            model.loss_name, w, self.X, self.y, self.weight, batch.rows, out, dropout, model.seed, batch.step
+        network, loss, step = model.network, model.loss_name, batch.step
+        return network.gradient(
+            loss, w, self.X, self.y, self.weight, batch.rows, out, dropout, model.seed, step, metric
+        )
+
+    @property
+    def _running_metric(self) -> str | None:
+        """The score that computes the metric along with a gradient."""
+        measure = self.model.measure("fit", self.metric_name)
+        return measure.score if isinstance(measure, Score) and not measure.balanced else None
+
+    def training(self, w: Array, gradient: Array, state: Any, rule: _core.StepRule, span: Span) -> _core.Training:
+        """See `Objective.training`."""
+        model = self.model
+        return _core.Training(
+            model.network,
+            model.loss_name,
+            self._running_metric,
+            self.X,
+            self.y,
+            self.weight,
+            w,
+            gradient,
+            state,
+            rule,
+            span.batch_size,
+            span.seed,
+            model.dropout,
+            model.seed,
         )
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> NetworkObjective:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +14,69 @@ from numpy.typing import NDArray
 from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.checks import InputError, fail, one_of
+from popgrad.columns import Column, column, head
 from popgrad.layout import Layout, checked_layout
-from popgrad.optim._optimizer import Optimizer, State
+from popgrad.objective import Batch, Objective, Span, Steps
+from popgrad.optim._optimizer import Descent, Optimizer, State
 from popgrad.optim._presets import Library, Matching, Presets, TorchNames, preset_of
 from popgrad.settings import check_settings, hyper, settings_of
 
-__all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "at"]
+__all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "StepTable", "at"]
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
 
 RULES = _core.step_rules()
+_MOST_STEPS = 4096  # in a table of plans
 _LEAST_FOR_BYTES = 4096  # 8-bit states save no memory worth having in smaller vectors
 
 
-def at(value: float | Schedule, t: int) -> float:
-    """The value of a hyper-parameter, a number or a schedule, at step t (1, 2, ...)."""
-    return float(value(t)) if callable(value) else value
+def at(value: Any, t: Any) -> Any:
+    """The value of a hyper-parameter, a number or a schedule, at step t (1, 2, ...), or a column of values.
+
+    A schedule that raises at a later step than the first of a column ends the column before that step.
+    """
+    if not callable(value):
+        return value
+    return _called(value, t) if isinstance(t, Column) else float(value(t))
+
+
+def _called(schedule: Schedule, steps: Column) -> Column:
+    """The values of a function of one step, called in order."""
+    values: list[float] = []
+    for t in steps.tolist():
+        try:
+            values.append(float(schedule(int(t))))
+        except Exception:
+            if not values:
+                raise
+            break
+    return column(values)
+
+
+class StepTable(NamedTuple):
+    """The plans of consecutive steps as arrays, for native loops; see `NativeOptimizer.table`.
+
+    Attributes:
+        rule: the native rule of all steps.
+        fields: (count, fields) float64, a row per step; columns in the order of ``rule.fields``.
+        extras: (count, k) float64, columns in the order of the arguments of ``_core.StepExtras``; None if no option
+            acts around the rule.
+        numbers: for each of ``State.numbers``, its values (count,) float64 after each step.
+    """
+
+    rule: _core.StepRule
+    fields: Array
+    extras: Array | None
+    numbers: dict[str, Array]
+
+
+def _filled(columns: Sequence[Any], count: int) -> Array:
+    """Numbers and columns side by side: (count, len(columns)) float64."""
+    table = np.empty((count, len(columns)))
+    for j, values in enumerate(columns):
+        table[:, j] = values
+    return table
 
 
 def _set_once(obj: object, **values: Any) -> None:
@@ -106,6 +152,8 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     first_sweep_bytes: ClassVar[int] = 0
     # Arguments for each library in ``matches``.
     presets: ClassVar[Presets] = {}
+    # Whether a step needs only the gradient of its batch, so that a native loop can take many steps.
+    is_plain: ClassVar[bool] = True
     # Names of arguments and states in `popgrad.torch`; None: `popgrad.torch` generates no class for the method.
     torch_names: ClassVar[TorchNames | None] = TorchNames()
 
@@ -179,11 +227,11 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     # --- Schedules -------------------------------------------------------------------------------------------------
 
-    def _at(self, value: float | Schedule, t: int) -> float:
+    def _at(self, value: Any, t: Any) -> Any:
         """The value of a hyper-parameter at step t (1, 2, ...); the libraries in `matches` count steps from 0."""
         return at(value, t if self.matches is None else t - 1)
 
-    def _values(self, t: int, **given: float) -> dict[str, float]:
+    def _values(self, t: Any, **given: Any) -> dict[str, Any]:
         """Values at step t of the settings that may be schedules, except those in `given`; calls each schedule once."""
         for name in self._schedulable:
             if name not in given:
@@ -197,13 +245,36 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             InputError: a schedule returns a negative or non-finite number, or the decay exceeds the whole weight.
         """
         now = self._values(t)
-        for name in self._schedules:
-            if not 0 <= now[name] < math.inf:
-                fail("schedule", f"must return a finite number >= 0 at step {t}, got {now[name]!r}")
-        self._check_shrinkage(t, now)
+        self._check_values(t, now)
         return now
 
-    def _decoupled(self, now: Mapping[str, float]) -> float:
+    def _check_values(self, t: int, now: Mapping[str, float]) -> None:
+        for name in self._schedules:
+            if not 0 <= now[name] < math.inf:
+                fail(self, f"{name} must be a finite number >= 0 at step {t}, got {now[name]!r} from its schedule")
+        self._check_shrinkage(t, now)
+
+    def _values_in_table(self, first: int, count: int) -> tuple[Column, dict[str, Any]]:
+        """The steps from `first` on, at most `count`, whose values pass the checks, and the values.
+
+        Raises:
+            InputError: the values of the step `first` do not pass.
+        """
+        t = column(np.arange(first, first + count))
+        if self._constants is not None:
+            return t, self._constants
+        now = self._values(t)
+        count = min([count, *(len(values) for values in now.values() if isinstance(values, Column))])
+        t, now = head(t, count), {name: head(values, count) for name, values in now.items()}
+        good = np.ones(count, bool) & (self._shrinkage(t, now) <= 1)
+        for name in self._schedules:
+            good &= (now[name] >= 0) & (now[name] < math.inf)
+        if not good[0]:
+            self._check_values(first, {name: float(np.ravel(values)[0]) for name, values in now.items()})
+        count = count if good.all() else int(good.argmin())
+        return head(t, count), {name: head(values, count) for name, values in now.items()}
+
+    def _decoupled(self, now: Mapping[str, Any]) -> Any:
         """The share by which decoupled decay shrinks the weights in a step with these values."""
         if self.decay_mode == "decoupled":
             return now["learning_rate"] * self.weight_decay
@@ -212,7 +283,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             return self.weight_decay * rate / (self.max_learning_rate or rate or 1.0)
         return 0.0
 
-    def _shrinkage(self, t: int, now: Mapping[str, float]) -> float:
+    def _shrinkage(self, t: Any, now: Mapping[str, Any]) -> Any:
         """The share by which step t shrinks the weights, independent of the gradient."""
         return self._decoupled(now)
 
@@ -251,13 +322,18 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         return state
 
     @abstractmethod
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         """The fields of the native rule at step t, by name.
 
+        `plan` passes a step, and `table` a column of steps: write the formula with operators and with the functions of
+        `popgrad.columns`, without branches on t.
+
         Args:
-            t: 1 for the first step.
-            now: the values at step t of the settings that may be schedules, such as ``now["learning_rate"]``.
-            numbers: ``State.numbers`` before the step; updated in place.
+            t: 1 for the first step; an int, or a `Column` of steps.
+            now: the values at step t of the settings that may be schedules, such as ``now["learning_rate"]``; floats,
+                or columns.
+            numbers: ``State.numbers`` before the step, or before the first step of the column; replaced by the numbers
+                after the step, or by columns of them.
         """
 
     def plan(
@@ -268,7 +344,6 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         learning_rate: float | None = None,
         maximize: bool = False,
         loss_scale: float = 1.0,
-        norm: float | None = None,
     ) -> _core.StepPlan:
         """The arguments of step t for the native core, except the arrays: the rule, its fields, and the options.
 
@@ -281,7 +356,6 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
                 weight_decay is not limited.
             maximize: maximize the loss instead of minimizing it.
             loss_scale: factor by which the loss was multiplied, > 0.
-            norm: Euclidean norm of the gradient of the unscaled loss, for clip_norm.
 
         Raises:
             InputError: a schedule returns a value out of range.
@@ -294,43 +368,87 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         if self._bare and loss_scale == 1 and not maximize:
             return _core.StepPlan(RULES[self.rule], fields, None)
         scale = (-1.0 if maximize else 1.0) / loss_scale
-        if norm is not None and self.clip_norm is not None and norm > self.clip_norm:
-            scale *= self.clip_norm / norm
-        return _core.StepPlan(RULES[self.rule], fields, self._extras(t, now, scale))
+        return _core.StepPlan(RULES[self.rule], fields, _core.StepExtras(*self._around(t, now, scale)))
 
-    def _extras(self, t: int, now: Mapping[str, float], scale: float) -> _core.StepExtras:
+    def table(self, first: int, count: int, numbers: Mapping[str, float]) -> StepTable:
+        """The plans of many steps at once, each with the bits of `plan`: the steps `first`, `first` + 1, ...
+
+        The table has fewer than `count` rows if a schedule returns a value out of range, or raises, at a later step
+        than `first`; the error is raised when a table begins with that step.
+
+        Args:
+            first: number of the first step, 1 for the first of the run.
+            count: number of steps, >= 1.
+            numbers: ``State.numbers`` before the step `first`; not changed.
+
+        Raises:
+            InputError: a schedule returns a value out of range at the step `first`.
+        """
+        t, now = self._values_in_table(first, count)
+        after: dict[str, Any] = dict(numbers)
+        fields, rule = self._fields(t, now, after), RULES[self.rule]
+        extras = None if self._bare else _filled(self._around(t, now, 1.0), len(t))
+        columns = {name: _filled([values], len(t))[:, 0] for name, values in after.items()}
+        return StepTable(rule, _filled([fields[name] for name in rule.fields], len(t)), extras, columns)
+
+    def _around(self, t: Any, now: Mapping[str, Any], scale: float) -> tuple[Any, ...]:
+        """The arguments of ``_core.StepExtras``, in order."""
         l2 = self.weight_decay if self.decay_mode == "coupled" else 0.0
         decay, l1 = self._decoupled(now), now["learning_rate"] * self.l1
-        if t == 1 and self.first_step_rests:
-            decay = l1 = 0.0
-        mix = 0.0 if self.ema_decay is None else 1.0 if t == 1 else 1 - self.ema_decay
-        # Scale, clip, l2, decay, l1, mix: passing them by keyword would take longer than the rest of a small step.
-        return _core.StepExtras(scale, self.clip_value or math.inf, l2, decay, l1, mix)
+        if self.first_step_rests:
+            decay, l1 = decay * (t > 1), l1 * (t > 1)
+        mix = 0.0 if self.ema_decay is None else (1 - self.ema_decay) * (t > 1) + (t == 1)
+        return (
+            scale, self.clip_value or math.inf, l2, decay, l1, mix, self.clip_norm or math.inf, self.skip_nonfinite
+        )  # fmt: skip
+
+    def loops(
+        self, objective: Objective, batches: Iterable[Batch] | Steps, state: Descent
+    ) -> Generator[_core.Training]:
+        """See `popgrad.Method.loops`: spans of steps, as many as a table of plans holds."""
+        if not self.is_plain or not isinstance(batches, Steps) or objective.lacks("training") is not None:
+            yield from super().loops(objective, batches, state)
+            return
+        inner = state.optimizer
+        while (span := batches.span()) is not None:
+            table = self.table(inner.t + 1, min(span.steps, _MOST_STEPS), inner.numbers)
+            loop = self._loop(objective, span, state)
+            loop.begin(table.fields, table.extras, inner.t + 1, span.first, span.steps, span.seconds)
+            try:
+                yield loop
+            finally:
+                if (taken := loop.taken) > 0:
+                    inner.t += taken
+                    inner.numbers = {name: float(values[taken - 1]) for name, values in table.numbers.items()}
+                state.failed = loop.failed
+                objective.trained(loop, span)
+                batches.took(loop.steps)
+        # What is left must be taken one by one.
+        yield from super().loops(objective, batches, state)
+
+    def _loop(self, objective: Objective, span: Span, state: Descent) -> _core.Training:
+        """The native loop for these batches; the same one as before, if it is for the same ones."""
+        which = (objective, span.batch_size, span.seed, state.optimizer)
+        if len(state.loop) != 1 + len(which) or any(a is not b and a != b for a, b in zip(state.loop, which)):  # noqa: B905
+            loop = objective.training(state.w, state.gradient, state.optimizer, self.native_rule, span)
+            state.loop = (*which, loop)
+        return cast(_core.Training, state.loop[-1])
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
         """See `Optimizer.step`."""
-        numbers, t, norm = dict(state.numbers), state.t + 1, None
+        numbers, t = dict(state.numbers), state.t + 1
         if numbers.keys() != self.first_numbers.keys() or (state.average is None) != (self.ema_decay is None):
             self._fail("state must come from this optimizer's init")
         if loss_scale != 1 and not (loss_scale > 0 and math.isfinite(loss_scale)):
             self._fail(f"loss_scale must be a finite number > 0, got {loss_scale!r}")
-        if self.clip_norm is not None or self.skip_nonfinite:
-            norm = self._norm(gradient) / loss_scale
-            if self.skip_nonfinite and not math.isfinite(norm):
-                return
-        plan = self.plan(t, numbers, loss_scale=loss_scale, norm=norm)
+        plan = self.plan(t, numbers, loss_scale=loss_scale)
         try:
-            _core.step(plan, params, gradient, state, t)
+            if not _core.step(plan, params, gradient, state, t):
+                return  # a gradient that is not finite
         except ValueError as error:
             self._fail_natively(error)
         state.t = t
         state.numbers = numbers
-
-    def _norm(self, gradient: Array) -> float:
-        try:
-            return math.sqrt(_core.sum_squares(gradient))
-        except ValueError as error:
-            self._fail_natively(error)
 
     def _fail(self, message: str) -> NoReturn:
         fail(f"{type(self).__name__}.step", message)

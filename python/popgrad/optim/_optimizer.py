@@ -103,6 +103,8 @@ class Descent:
         seed: seed of random numbers, such as for sampled labels.
         failed: whether a loss was not finite, so that no step was taken.
         gradient: (n,) buffer for the gradient; not part of the state.
+        loop: the native loop of the last steps, with the objective and the batches that it is for; not part of the
+            state.
     """
 
     w: Array
@@ -110,6 +112,7 @@ class Descent:
     seed: int
     failed: bool = False
     gradient: Array = field(init=False, repr=False, metadata={"state": False})
+    loop: tuple[Any, ...] = field(init=False, default=(), repr=False, metadata={"state": False})
     _inside: Descent | None = field(init=False, default=None, repr=False, metadata={"state": False})
 
     def __post_init__(self) -> None:
@@ -201,7 +204,7 @@ class Optimizer(Method):
 
     def advance(self, objective: Objective, batch: Batch, state: Descent) -> None:
         """See `popgrad.Method.advance`: compute a gradient and take a step."""
-        if math.isfinite(objective.gradient(state.w, batch, state.gradient)):
+        if math.isfinite(objective.training_gradient(state.w, batch, state.gradient)):
             self.step(state.w, state.gradient, state.optimizer)
         else:
             state.failed = True

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, Literal, final, get_args
 
+from popgrad.columns import running_product, sqrt, where
 from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import DECOUPLED, Presets
 from popgrad.settings import hyper
@@ -67,7 +68,7 @@ class Adam(NativeOptimizer):
     rule = "Adam"
     state_names = ("m", "v")
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
 
 
@@ -114,7 +115,7 @@ class AdamW(NativeOptimizer):
     state_names = ("m", "v")
     default_decay_mode = "decoupled"
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
 
 
@@ -163,7 +164,7 @@ class AMSGrad(NativeOptimizer):
     state_names = ("m", "v", "largest")
     default_decay_mode = "decoupled"
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         fields = moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
         if self.maximum == "raw":
             return fields | {"correct": 1.0}
@@ -206,7 +207,7 @@ class AdaMax(NativeOptimizer):
     rule = "AdaMax"
     state_names = ("m", "u")
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         fields = moments(self, t, now)
         shared = {name: fields[name] for name in ("rate", "beta1", "gain1", "beta2")}
         return shared | {"inside": self.epsilon, "epsilon": self.epsilon_outside}
@@ -253,14 +254,14 @@ class NAdam(NativeOptimizer):
     state_names = ("m", "v")
     first_numbers: ClassVar[Mapping[str, float]] = {"product": 1.0}
 
-    def _momentum(self, t: int) -> float:
+    def _momentum(self, t: Any) -> Any:
         if self.momentum_decay is None:
-            return self.beta1
-        return self.beta1 * (1 - 0.5 * math.pow(0.96, t * self.momentum_decay))
+            return self.beta1 * (t > 0)  # a column if t is one
+        return self.beta1 * (1 - 0.5 * 0.96 ** (t * self.momentum_decay))
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         momentum, following = self._momentum(t), self._momentum(t + 1)
-        product = numbers["product"] = numbers["product"] * momentum
+        product = numbers["product"] = running_product(numbers["product"], momentum)
         fields, learning_rate = moments(self, t, now, epsilon_root=self.epsilon_root), now["learning_rate"]
         del fields["rate"]
         fields["rate_g"] = learning_rate * (1 - momentum) / (1 - product)
@@ -306,38 +307,41 @@ class RAdam(NativeOptimizer):
     rule = "RAdam"
     state_names = ("m", "v")
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         fields = moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
-        rate, longest = fields.pop("rate"), 2 / (1 - self.beta2) - 1
-        length = longest - 2 * t * self.beta2**t / (1 - self.beta2**t)
-        if length <= self.threshold:
-            return fields | {"adaptive": 0.0, "plain": now["learning_rate"] / (1 - self.beta1**t)}
-        above = (length - 4) * (length - 2) * longest
-        rectify = math.sqrt(above / ((longest - 4) * (longest - 2) * length))
-        return fields | {"adaptive": rate * rectify, "plain": 0.0}
+        rate, longest, decayed = fields.pop("rate"), 2 / (1 - self.beta2) - 1, self.beta2**t
+        length = longest - 2 * t * decayed / (1 - decayed)
+        adapts = length > self.threshold
+        above = abs((length - 4) * (length - 2) * longest)
+        below = where(adapts, (longest - 4) * (longest - 2) * length, math.inf)
+        fields["adaptive"] = rate * sqrt(above / below)
+        fields["plain"] = now["learning_rate"] / (1 - self.beta1**t) * (length <= self.threshold)
+        return fields
 
 
 def moments(
     o: Any,
-    t: int,
-    now: Mapping[str, float],
+    t: Any,
+    now: Mapping[str, Any],
     *,
     bias_correction: BiasCorrection = "moments",
     epsilon_root: float = 0.0,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Fields that the Adam rules share: decays and bias corrections, in double, since float would round 1 - beta."""
     beta1, beta2 = o.beta1, o.beta2
     debias1, debias2 = (1.0, 1.0) if bias_correction == "none" else (1 - beta1**t, 1 - beta2**t)
     rate = now["learning_rate"] / debias1
     if bias_correction == "rate":
-        rate, debias2 = rate * math.sqrt(debias2), 1.0
+        rate, scale = rate * sqrt(debias2), 1.0
+    else:
+        epsilon_root, scale = epsilon_root * debias2, 1 / sqrt(debias2)
     return {
         "rate": rate,
         "beta1": beta1,
         "gain1": 1 - beta1,
         "beta2": beta2,
         "gain2": 1 - beta2,
-        "root": epsilon_root * debias2,
-        "scale": 1 / math.sqrt(debias2),
+        "root": epsilon_root,
+        "scale": scale,
         "epsilon": o.epsilon,
     }

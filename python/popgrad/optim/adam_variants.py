@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
+from popgrad.columns import sqrt
 from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import Presets, TorchNames
 from popgrad.optim.adam import CORRECTIONS, BiasCorrection, moments
@@ -51,7 +51,7 @@ class AdaBelief(NativeOptimizer):
     torch_names = TorchNames(states={"s": "exp_avg_var"})
     state_names = ("m", "s")
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return moments(self, t, now, bias_correction=self.bias_correction) | {"root": self.epsilon_root}
 
 
@@ -92,10 +92,10 @@ class Yogi(NativeOptimizer):
     rule = "Yogi"
     state_names = ("m", "v")
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         fields = moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
         del fields["beta2"]
-        return fields | {"first": self.initial if t == 1 else 0.0}
+        return fields | {"first": self.initial * (t == 1)}
 
 
 @final
@@ -131,13 +131,17 @@ class ADOPT(NativeOptimizer):
     first_step_rests = True
     default_decay_mode = "decoupled"
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
-        if t == 1:
-            fields = {"learning_rate": 0.0, "beta1": 1.0, "gain1": 0.0, "beta2": 0.0, "gain2": 1.0}
-            return fields | {"limit": 1.0, "epsilon": self.epsilon}
-        fields = moments(self, t, now) | {"learning_rate": now["learning_rate"]}
-        del fields["rate"], fields["root"], fields["scale"]
-        return fields | {"limit": (t - 1) ** 0.25}
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
+        first, later = t == 1, t > 1  # the first step sets v to the squared gradient and changes nothing else
+        return {
+            "learning_rate": now["learning_rate"] * later,
+            "beta1": self.beta1 * later + first,
+            "gain1": (1 - self.beta1) * later,
+            "beta2": self.beta2 * later,
+            "gain2": (1 - self.beta2) * later + first,
+            "limit": (t - 1) ** 0.25 + first,
+            "epsilon": self.epsilon,
+        }
 
 
 @final
@@ -180,7 +184,7 @@ class AdEMAMix(NativeOptimizer):
     state_names = ("fast", "slow", "v")
     default_decay_mode = "decoupled"
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         fields = moments(self, t, now, epsilon_root=self.epsilon_root) | {"learning_rate": now["learning_rate"]}
         del fields["rate"]
         fields |= {"scale1": 1 / (1 - self.beta1**t), "scale2": fields.pop("scale")}
@@ -227,10 +231,10 @@ class Adan(NativeOptimizer):
     default_decay_mode = "own"
     decay_modes = ()
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         fields, learning_rate = moments(self, t, now, epsilon_root=self.epsilon_root), now["learning_rate"]
         debias3 = 1 - self.beta3**t
-        fields |= {"beta3": self.beta3, "gain3": 1 - self.beta3, "scale": 1 / math.sqrt(debias3)}
+        fields |= {"beta3": self.beta3, "gain3": 1 - self.beta3, "scale": 1 / sqrt(debias3)}
         fields["root"] = self.epsilon_root * debias3
         fields["rate_d"] = learning_rate * self.beta2 / (1 - self.beta2**t)
-        return fields | {"seen": float(t > 1), "shrink": 1 / (1 + learning_rate * self.weight_decay)}
+        return fields | {"seen": 1.0 * (t > 1), "shrink": 1 / (1 + learning_rate * self.weight_decay)}

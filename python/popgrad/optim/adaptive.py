@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import DECOUPLED, Presets
@@ -51,9 +51,9 @@ class AdaGrad(NativeOptimizer):
     rule = "AdaGrad"
     state_names = ("s",)
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate = now["learning_rate"] / (1 + (t - 1) * self.rate_decay)
-        first = self.initial if t == 1 else 0.0
+        first = self.initial * (t == 1)
         return {"rate": rate, "root": self.epsilon_root, "epsilon": self.epsilon, "first": first}
 
 
@@ -110,8 +110,8 @@ class RMSprop(NativeOptimizer):
         object.__setattr__(self, "rule", rule)  # the class is frozen
         object.__setattr__(self, "state_names", names)
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
-        rate, first = now["learning_rate"], self.initial if t == 1 else 0.0
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
+        rate, first = now["learning_rate"], self.initial * (t == 1)
         fields = {"rate": rate, "rho": self.rho, "gain": 1 - self.rho, "first": first}
         fields |= {"root": self.epsilon_root, "epsilon": self.epsilon}
         if self.momentum > 0:
@@ -153,7 +153,7 @@ class AdaDelta(NativeOptimizer):
     rule = "AdaDelta"
     state_names = ("s", "d")
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {
             "learning_rate": now["learning_rate"],
             "rho": self.rho,

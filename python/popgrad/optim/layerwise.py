@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
+from popgrad.columns import sqrt
 from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import Presets, TorchNames
 from popgrad.settings import hyper
@@ -50,7 +51,7 @@ class NovoGrad(NativeOptimizer):
     decay_modes = ()
     first_sweep_bytes = 4
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {
             "v": 0.0,
             "scale": 0.0,
@@ -60,7 +61,7 @@ class NovoGrad(NativeOptimizer):
             "beta2": self.beta2,
             "gain2": 1 - self.beta2,
             "epsilon": self.epsilon,
-            "first": float(t == 1),
+            "first": 1.0 * (t == 1),
             "decay": self.weight_decay,
         }
 
@@ -118,7 +119,7 @@ class LARS(NativeOptimizer):
         """See `NativeOptimizer.adapts`: matrices always, vectors with ``adapt_vectors``."""
         return self.adapt_vectors or dimensions > 1
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {
             "ratio": 1.0,
             "learning_rate": now["learning_rate"],
@@ -170,7 +171,7 @@ class LAMB(NativeOptimizer):
         """See `NativeOptimizer.adapts`: matrices always, vectors with ``adapt_vectors``."""
         return self.adapt_vectors or dimensions > 1
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {
             "rate": now["learning_rate"],
             "beta1": self.beta1,
@@ -178,7 +179,7 @@ class LAMB(NativeOptimizer):
             "scale1": 1 / (1 - self.beta1**t),
             "beta2": self.beta2,
             "gain2": 1 - self.beta2,
-            "scale2": 1 / math.sqrt(1 - self.beta2**t),
+            "scale2": 1 / sqrt(1 - self.beta2**t),
             "epsilon": self.epsilon,
             "decay": self.weight_decay,
         }
@@ -249,10 +250,10 @@ class Prodigy(NativeOptimizer):
         """See `NativeOptimizer.first_kept`: d, its largest estimate and the numerator r."""
         return [self.start, self.start, 0.0]
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate = now["learning_rate"]
         if self.bias_correction:
-            rate *= math.sqrt(1 - self.beta2**t) / (1 - self.beta1**t)
+            rate = rate * (sqrt(1 - self.beta2**t) / (1 - self.beta1**t))
         return {
             "d": 0.0,
             "largest": 0.0,
@@ -263,11 +264,11 @@ class Prodigy(NativeOptimizer):
             "gain1": 1 - self.beta1,
             "beta2": self.beta2,
             "gain2": 1 - self.beta2,
-            "beta3": math.sqrt(self.beta2),
+            "beta3": sqrt(self.beta2),
             "epsilon": self.epsilon,
             "start": self.start,
             "growth": self.growth or math.inf,
             "coefficient": self.coefficient,
             "decay": self.weight_decay,
-            "first": float(t == 1),
+            "first": 1.0 * (t == 1),
         }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import numpy as np
 
+from popgrad.columns import running_maximum, running_sum, sqrt, where
 from popgrad.optim._base import NativeOptimizer, Schedule, at
 from popgrad.optim._optimizer import Array, State
 from popgrad.optim._presets import Presets, TorchNames
@@ -24,21 +24,21 @@ class _ScheduleFree(NativeOptimizer):
     power: float
     first_numbers: ClassVar[Mapping[str, float]] = {"weight_sum": 0.0, "largest_rate": 0.0}
 
-    def _values(self, t: int, **given: float) -> dict[str, float]:
+    def _values(self, t: Any, **given: Any) -> dict[str, Any]:
         now = super()._values(t, **given)
         if self.matches is None or given:
             return now | {"weight_rate": now["learning_rate"]}
         # For the first step, optax calls the schedule with 0 for the learning rate, and with 1 for the weight.
         return now | {"weight_rate": at(self.learning_rate, t)}
 
-    def _averaging(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _averaging(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate = now["learning_rate"]
-        numbers["largest_rate"] = max(numbers["largest_rate"], now["weight_rate"])
-        weight = t**self.power * numbers["largest_rate"] ** 2
-        numbers["weight_sum"] += weight
-        mix = weight / numbers["weight_sum"] if numbers["weight_sum"] else 0.0
+        largest = numbers["largest_rate"] = running_maximum(numbers["largest_rate"], now["weight_rate"])
+        weight = t**self.power * largest**2
+        total = numbers["weight_sum"] = running_sum(numbers["weight_sum"], weight)
+        mix = where(total > 0, weight, 0.0) / where(total > 0, total, 1.0)
         ahead = rate * (1 - self.beta * (1 - mix))
-        return {"learning_rate": rate, "mix": mix, "ahead": ahead, "first": float(t == 1)}
+        return {"learning_rate": rate, "mix": mix, "ahead": ahead, "first": 1.0 * (t == 1)}
 
     def solution(self, params: Array, state: State) -> Array:
         """x, the average: ``y + (1 - 1 / beta) (z - y)``."""
@@ -102,7 +102,7 @@ class ScheduleFreeSGD(_ScheduleFree):
     )
     state_names = ("z",)
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return self._averaging(t, now, numbers)
 
 
@@ -148,11 +148,11 @@ class ScheduleFreeAdamW(_ScheduleFree):
     default_decay_mode = "own"
     decay_modes = ()
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return self._averaging(t, now, numbers) | {
             "beta2": self.beta2,
             "gain2": 1 - self.beta2,
-            "scale": 1 / math.sqrt(1 - self.beta2**t),
+            "scale": 1 / sqrt(1 - self.beta2**t),
             "epsilon": self.epsilon,
             "decay": self.weight_decay,
         }

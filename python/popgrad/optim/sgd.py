@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
+from popgrad.columns import larger
 from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._presets import DECOUPLED, Presets, TorchNames
 from popgrad.settings import hyper
@@ -37,7 +38,7 @@ class SGD(NativeOptimizer):
     }
     rule = "Sgd"
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {"learning_rate": now["learning_rate"]}
 
 
@@ -69,7 +70,7 @@ class Momentum(NativeOptimizer):
     torch_names = None  # PyTorch's SGD with another learning rate, see above
     state_names = ("v",)
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {"rate": now["learning_rate"], "beta": self.beta, "gain": 1 - self.beta}
 
 
@@ -112,8 +113,8 @@ class HeavyBall(NativeOptimizer):
     label = "Heavy ball"
     state_names = ("v",)
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
-        rate, gain = now["learning_rate"], 1.0 if t == 1 else 1 - self.dampening
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
+        rate, gain = now["learning_rate"], 1 - self.dampening * (t > 1)
         if self.rate_inside:
             rate, gain = 1.0, rate * gain
         return {"rate": rate, "beta": self.momentum, "gain": gain}
@@ -153,7 +154,7 @@ class Nesterov(NativeOptimizer):
     rule = "Nesterov"
     state_names = ("v",)
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate = now["learning_rate"]
         inner, outer = (rate, 1.0) if self.rate_inside else (1.0, rate)
         return {"rate": outer, "beta": self.momentum, "gain": inner}
@@ -181,7 +182,7 @@ class SignSGD(NativeOptimizer):
     label = "Sign SGD"
     torch_names = TorchNames(counts=False)
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {"learning_rate": now["learning_rate"]}
 
 
@@ -211,7 +212,7 @@ class Signum(NativeOptimizer):
     torch_names = TorchNames({"momentum": "beta", "weight_decay": "weight_decay"}, states={"v": "momentum_buffer"})
     state_names = ("v",)
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {"learning_rate": now["learning_rate"], "beta": self.beta, "gain": 1 - self.beta}
 
 
@@ -245,7 +246,7 @@ class Lion(NativeOptimizer):
     state_names = ("m",)
     default_decay_mode = "decoupled"
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         learning_rate = now["learning_rate"]
         return {
             "learning_rate": learning_rate,
@@ -288,9 +289,9 @@ class Rprop(NativeOptimizer):
     rule = "Rprop"
     state_names = ("g", "length")
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         limits = {"shortest": self.shortest, "longest": self.longest}
-        first = now["learning_rate"] if t == 1 else 0.0
+        first = now["learning_rate"] * (t == 1)
         return {"shrink": self.shrink, "grow": self.grow, "first": first, **limits}
 
 
@@ -325,20 +326,20 @@ class ASGD(NativeOptimizer):
     rule = "Asgd"
     state_names = ("average",)
 
-    def _values(self, t: int, **given: float) -> dict[str, float]:
+    def _values(self, t: Any, **given: Any) -> dict[str, Any]:
         now = super()._values(t, **given)
         if self.matches is None or given:
             return now | {"earlier_rate": now["learning_rate"]}
         # PyTorch computes eta at the end of the previous step, with the learning rate of that step.
-        return now | {"earlier_rate": self._at(self.learning_rate, max(t - 1, 1))}
+        return now | {"earlier_rate": self._at(self.learning_rate, larger(t - 1, 1))}
 
-    def _rate(self, t: int, now: Mapping[str, float]) -> float:
+    def _rate(self, t: Any, now: Mapping[str, Any]) -> Any:
         learning_rate = now["earlier_rate"]
-        return learning_rate / float((1 + self.decay * learning_rate * (t - 1)) ** self.power)
+        return learning_rate / (1 + self.decay * learning_rate * (t - 1)) ** self.power
 
-    def _shrinkage(self, t: int, now: Mapping[str, float]) -> float:
+    def _shrinkage(self, t: Any, now: Mapping[str, Any]) -> Any:
         return super()._shrinkage(t, now) + self.decay * self._rate(t, now)
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate = self._rate(t, now)
-        return {"rate": rate, "decay": 1 - self.decay * rate, "mix": 1 / max(1.0, t - 1 - self.begin)}
+        return {"rate": rate, "decay": 1 - self.decay * rate, "mix": 1 / larger(1.0, t - 1 - self.begin)}

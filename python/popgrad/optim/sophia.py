@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from popgrad import _core
 from popgrad.backends import Stream, random_generator
@@ -62,8 +62,9 @@ class SophiaG(NativeOptimizer):
     )
     state_names = ("m", "h")
     default_decay_mode = "decoupled"
+    is_plain = False
 
-    def _fields(self, t: int, now: Mapping[str, float], numbers: dict[str, float]) -> dict[str, float]:
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {
             "learning_rate": now["learning_rate"],
             "beta1": self.beta1,

@@ -233,13 +233,13 @@ class _Sharp(Around):
         super().__init__(inner)
         self.sam, self.place = sam, place
 
-    def gradient(self, w: Array, batch: Batch, out: Array) -> float:
-        """The gradient at the worst point near `w`; `w` is not changed."""
-        loss = self.inner.gradient(w, batch, out)
+    def training_gradient(self, w: Array, batch: Batch, out: Array) -> float:
+        """The loss at `w`, and the gradient at the worst point near it; `w` is not changed."""
+        loss = self.inner.training_gradient(w, batch, out)
         np.copyto(self.place, w)
         if not (math.isfinite(loss) and self.sam.climb(self.place, out)):
             return loss
-        return self.inner.gradient(self.place, batch, out)
+        return loss if math.isfinite(worst := self.inner.gradient(self.place, batch, out)) else worst
 
     def gradient_cost(self, batch: Batch) -> Cost:
         """The cost of two gradients."""

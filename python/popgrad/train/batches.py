@@ -7,7 +7,7 @@ from typing import Any, final
 
 from numpy.typing import NDArray
 
-from popgrad.backends import Stream, random_generator
+from popgrad import _core
 from popgrad.objective import Batch
 
 __all__ = ["Batches"]
@@ -37,6 +37,21 @@ class Batches:
             return Batch(None, step)
         epoch, place = divmod(step - 1, self._each)
         if epoch != self._epoch:
-            self._order = random_generator(self.seed, Stream.SHUFFLE, epoch).permutation(self.samples)
+            self._order = _core.shuffled(self.seed, epoch, self.samples)
             self._epoch = epoch
         return Batch(self._order[place * self.size : (place + 1) * self.size], step)
+
+    def samples_before(self, step: int) -> int:
+        """The number of samples in the batches of all steps before this one."""
+        epochs, place = divmod(step - 1, self._each)
+        return epochs * self.samples + place * self.size
+
+    def step_beyond(self, samples: int) -> int:
+        """The first step that follows a use of at least so many samples."""
+        epochs, rest = divmod(samples, self.samples)
+        return epochs * self._each + math.ceil(rest / self.size) + 1
+
+    def step_within(self, samples: int) -> int:
+        """The last step that follows a use of at most so many samples."""
+        epochs, rest = divmod(samples, self.samples)
+        return epochs * self._each + rest // self.size + 1

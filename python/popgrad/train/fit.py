@@ -45,6 +45,7 @@ def fit(
     select: Literal["loss", "metric"] | None = None,
     record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
     racing: Racing | None = None,
+    record: Literal["running", "full"] = "running",
     resume: History | Mapping[str, Any] | None = None,
 ) -> History:
     """Train a model with a gradient method or a search.
@@ -86,6 +87,10 @@ def fit(
         racing: settings for evaluating the candidates of a generation on fewer samples, such as
             ``pg.Racing(keep=0.5)``. The best candidate of a generation is evaluated on all samples. The budget counts
             the forwards that were computed.
+        record: the training loss and metric in a record of a gradient method. "running": the means over the steps since
+            the last record, each at the parameters before the step and with dropout, as they come for free with the
+            gradients. "full": values of the recorded parameters on all training samples, in an extra pass. Records of
+            a search are always full, and so are those whose objective or metric is no mean over samples.
         resume: the `History` of an earlier run with the same model and method, or the result of `Trainer.state_dict`.
             With a history, the run continues from the last state of the earlier run, and the new history starts at
             zero. If samples, batch_size and seed are the same, the order of minibatches continues too: two runs equal
@@ -116,6 +121,7 @@ def fit(
         select=select,
         record_every=record_every,
         racing=racing,
+        record=record,
         last=last,
     )
     if isinstance(resume, Mapping):

@@ -15,7 +15,7 @@ from popgrad import arrays
 from popgrad.budget import Used
 from popgrad.checks import fail, positive_int
 from popgrad.method import Method
-from popgrad.objective import Objective
+from popgrad.objective import Objective, Report, Running
 from popgrad.state import restored
 
 __all__ = ["History", "Last", "Marks", "Recorder", "improving"]
@@ -56,7 +56,9 @@ class History:
         forwards: samples passed through the network so far, counted as in `popgrad.Budget`.
         evaluations: candidates evaluated so far; a gradient counts as one.
         seconds: wall time of the steps so far; the time for records is not included.
-        loss, metric: values on all training samples.
+        loss, metric: values on the training samples: after the first record, by default the running means over the
+            steps since the last record of a gradient method, each at the parameters before the step and with dropout;
+            see ``record`` of `fit`.
         validation_loss, validation_metric: values on the validation samples; empty without validation.
         objective: values on the validation samples, or on the training samples without validation.
         best: index of the record with the smallest objective, or with the smallest loss or metric if ``select`` says
@@ -118,10 +120,16 @@ class Recorder:
         self.params: Array = np.empty(0)  # of the last record
         self._before = 0, self.history.best_params
 
-    def record(self, params: Array, used: Used) -> None:
-        """Add a record of `params` (n,)."""
+    def record(self, params: Array, used: Used, running: Running | None = None) -> None:
+        """Add a record of `params` (n,), with the running figures of the training steps if they are all that it needs.
+
+        Args:
+            params: (n,).
+            used: the resources used so far.
+            running: figures of the steps since the last record; None to evaluate `params` on all training samples.
+        """
         history = self.history
-        seen = self.train.report(params, value=self.held is None)
+        seen = self._from(running) or self.train.report(params, value=self.held is None)
         history.forwards.append(used.forwards)
         history.evaluations.append(used.evaluations)
         history.seconds.append(used.seconds)
@@ -137,6 +145,16 @@ class Recorder:
         if last == 0 or self._key(last) < self._key(history.best):
             history.best, history.best_params = last, params.copy()
         self.params = params
+
+    def _from(self, running: Running | None) -> Report | None:
+        """The report on the training samples that running figures give; None if they do not."""
+        if running is None or not running.weight > 0 or math.isnan(running.metric) > math.isnan(running.loss):
+            return None
+        loss, metric = (x / running.weight if math.isfinite(x) else math.inf for x in (running.loss, running.metric))
+        known = {self.train.metric_name: metric, "loss": loss}
+        if self.held is None and self.train.name not in known:
+            return None
+        return Report(loss, metric, known.get(self.train.name, math.nan))
 
     def replace(self, params: Array) -> None:
         """Replace the last record by a record of other parameters (n,)."""
@@ -208,6 +226,12 @@ class Marks:
     def reached(self, forwards: int, seconds: float) -> bool:
         """Whether a record is due."""
         return forwards >= self._total or (seconds >= self._late and forwards >= self._whole)
+
+    def next_total(self, forwards: int) -> float:
+        """The next total of forwards, above `forwards`, at which a record may be due; may be infinite."""
+        if self._pause == math.inf:
+            return self._total
+        return min(self._total, max(self._whole, (forwards // self._epoch + 1) * self._epoch))
 
     def advance(self, used: Used) -> None:
         """Set the next mark, after a record."""

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, fields, replace
 from typing import Any, Literal, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from popgrad.budget import DEFAULT_EPOCHS, GRADIENT_FORWARDS, Budget, Used, default_budget
+from popgrad import _core
+from popgrad.budget import DEFAULT_EPOCHS, GRADIENT_FORWARDS, Budget, Cost, Used, default_budget
 from popgrad.checks import fail, one_of, positive_int, whole_seed
 from popgrad.method import Method
-from popgrad.objective import Batch, Metered, Objective
+from popgrad.objective import Batch, Metered, Objective, Running, Span
 from popgrad.racing import Racing
 from popgrad.state import flatten, restored
 from popgrad.train.batches import Batches
+from popgrad.train.pauses import Pauses
 from popgrad.train.records import History, Last, Marks, Recorder, improving
 
 __all__ = ["Trainer"]
 
 Array = NDArray[Any]
+
+_LONGEST_CALL = 0.1  # seconds of native steps, if something may be due at any time
 
 
 @final
@@ -49,6 +55,9 @@ class Trainer:
     Attributes:
         history: history of the run so far.
         params: (n,) parameters of the last record.
+        pauses: steps at which the trainer interrupts its stretch of steps, such as for checkpoints; None for none.
+        before_step: function of the batch that is called before every step, or None. It may call `stop`; the step is
+            then not taken.
 
     Raises:
         InputError: an argument is invalid.
@@ -68,12 +77,14 @@ class Trainer:
         select: Literal["loss", "metric"] | None = None,
         record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
         racing: Racing | None = None,
+        record: Literal["running", "full"] = "running",
         last: Last | None = None,
     ) -> None:
         if not isinstance(method, Method):
             fail("Trainer", f"method must be one of popgrad.optim or popgrad.search, got {type(method).__name__}")
         if select is not None:
             one_of("fit", "select", select, ("loss", "metric"))
+        self.figures = one_of("fit", "record", record, ("running", "full"))
         seed = whole_seed("fit", seed)
         epochs = None if epochs is None else positive_int("fit", "epochs", epochs)
         if budget is not None and not isinstance(budget, Budget):
@@ -96,6 +107,8 @@ class Trainer:
         self._done = False
         self._limit(samples, epochs, budget, record_every)
         self._recorder = Recorder(objective, held, select)
+        self.pauses: Pauses | None = None
+        self.before_step: Callable[[Batch], None] | None = None
 
     @staticmethod
     def _check_objectives(objective: Objective, held: Objective | None, w: Array) -> None:
@@ -160,38 +173,95 @@ class Trainer:
             raise StopIteration
         if not self.history.loss:
             self._recorder.record(self.method.recommend(self.state), self.used)
+            self.objective.running = Running()
             return self.history
-        if not self.history.reason:
-            self.method.run(self.objective, self._until_mark(), self.state)
-            self.history.nonfinite = self.objective.nonfinite
+        with closing(self._loops()) as loops:
+            for loop in loops:
+                _core.train([loop])
+        return self._end_of_stretch()
+
+    def _end_of_stretch(self) -> History:
+        """Record, or end the run.
+
+        Raises:
+            StopIteration: the run has ended and there is nothing new to record.
+        """
         if self.objective.forwards == self.history.forwards[-1]:
             self.finish()
             raise StopIteration
         used = self.used
-        self._recorder.record(self.method.recommend(self.state), used)
+        running = self.objective.running if self.figures == "running" else None
+        self._recorder.record(self.method.recommend(self.state), used, running)
+        self.objective.running = Running()
         self._marks.advance(used)
         return self.history
 
-    def _until_mark(self) -> Iterator[Batch]:
-        """The batches of the steps up to the next record or the end of the run."""
-        meter, method, state = self.objective, self.method, self.state
-        began = time.perf_counter() - self._seconds
-        while not self._marks.reached(meter.forwards, self._seconds):
-            batch = self.batches.at(self.step + 1)
-            cost = method.cost(meter, batch, state)
-            limit = self.budget.exceeded(
-                meter.forwards + cost.forwards, meter.evaluations + cost.evaluations, self._seconds
-            )
-            if limit is not None:
-                self.history.reason = self._why_it_ended(limit)
+    def _loops(self) -> Generator[_core.Training]:
+        """The steps up to the next record or the end of the run, with all pauses on the way; see `Method.loops`."""
+        self._pause()  # at the step of the last record
+        while not self.history.reason:
+            yield from self.method.loops(self.objective, _Stretch(self), self.state)
+            self.history.nonfinite = self.objective.nonfinite
+            if self.history.reason or self.mark_reached:
                 return
-            yield batch
-            self._seconds = time.perf_counter() - began
-            self.step += 1
-            self._seen += meter.size(batch)
-            if (reason := method.finished(state)) is not None:
-                self.history.reason = reason
-                return
+            self._pause()
+
+    @property
+    def mark_reached(self) -> bool:
+        """Whether a record is due."""
+        return self._marks.reached(self.objective.forwards, self._seconds)
+
+    def _pause(self) -> None:
+        if self.pauses is not None and self.pauses.due(self.step, self._seconds):
+            self.pauses.on_pause(self)
+
+    def affords(self, cost: Cost) -> bool:
+        """Whether the budget allows a step of this cost; if not, the history has the reason."""
+        meter = self.objective
+        limit = self.budget.exceeded(
+            meter.forwards + cost.forwards, meter.evaluations + cost.evaluations, self._seconds
+        )
+        if limit is not None:
+            self.history.reason = self._why_it_ended(limit)
+        return limit is None
+
+    def span(self) -> Span | None:
+        """The next steps of gradients alone, up to the next record or pause; None if the budget allows none."""
+        if not self.affords(self.objective.gradient_cost(self.batches.at(self.step + 1))):
+            return None
+        meter, batches, budget, begin = self.objective, self.batches, self.budget, self.step + 1
+        used, count = batches.samples_before(begin), math.inf
+        if (mark := self._marks.next_total(meter.forwards)) < math.inf:
+            count = batches.step_beyond(used + math.ceil((mark - meter.forwards) / GRADIENT_FORWARDS)) - begin
+        if budget.forwards is not None and budget.forwards < math.inf:
+            within = used + int((budget.forwards - meter.forwards) // GRADIENT_FORWARDS)
+            count = min(count, batches.step_within(within) - begin)
+        if budget.evaluations is not None:
+            count = min(count, budget.evaluations - meter.evaluations)
+        seconds = math.inf if budget.seconds is None else budget.seconds - self._seconds
+        if self.pauses is not None:
+            left = self.pauses.steps_left(self.step)
+            count, seconds = min(count, math.inf if left is None else left), min(seconds, _LONGEST_CALL)
+        return Span(begin, int(min(count, sys.maxsize)), seconds, batches.size, batches.seed)
+
+    def count(self, steps: int, samples: int, seconds: float) -> bool:
+        """Count steps that were taken.
+
+        Args:
+            steps: number of steps.
+            samples: samples in their batches.
+            seconds: wall time of all steps of the run so far.
+
+        Returns:
+            Whether the stretch of steps ends here, because the method has finished or a pause is due.
+        """
+        self.step += steps
+        self._seen += samples
+        self._seconds = seconds
+        if (reason := self.method.finished(self.state)) is not None:
+            self.history.reason = reason
+            return True
+        return self.pauses is not None and self.pauses.due(self.step, seconds)
 
     def _why_it_ended(self, limit: str) -> str:
         if limit != "forwards" or self.epochs is None:
@@ -202,15 +272,20 @@ class Trainer:
         return f"the forwards of {passes} are used up"
 
     def move_to(self, w: Array) -> bool:
-        """Continue from other parameters (n,), and record them in place of the last record.
+        """Continue from other parameters (n,). If the last record is of this step, record them in its place.
 
         Returns:
             False if the method cannot continue from other parameters; the trainer is then unchanged.
         """
         if not self.method.move_to(self.state, w):
             return False
-        self._recorder.replace(w.copy())
+        if self.history.forwards and self.history.forwards[-1] == self.objective.forwards:
+            self._recorder.replace(w.copy())
         return True
+
+    def stop(self, reason: str) -> None:
+        """End the run at the next whole step, with a record. The first reason counts."""
+        self.history.reason = self.history.reason or reason
 
     def finish(self, reason: str = "") -> None:
         """End the run, and set reason (unless it is set), last, improving and diverged in the history."""
@@ -232,7 +307,9 @@ class Trainer:
         meter, batches = self.objective, self.batches
         fixed = {"samples": batches.samples, "batch_size": batches.size, "seed": batches.seed}
         used = {"forwards": meter.forwards, "evaluations": meter.evaluations, "nonfinite": meter.nonfinite}
-        return {**fixed, **used, "step": self.step, "seen": self._seen, "seconds": self._seconds}
+        place = {"step": self.step, "seen": self._seen, "seconds": self._seconds}
+        sums = {f"running_{name}": value for name, value in asdict(meter.running).items()}
+        return {**fixed, **used, **place, **sums}
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the run by dotted names: copied arrays, and numbers."""
@@ -267,7 +344,52 @@ class Trainer:
         meter.forwards, meter.evaluations = int(numbers["forwards"]), int(numbers["evaluations"])
         meter.nonfinite = self.history.nonfinite = int(numbers["nonfinite"])
         self.step, self._seen, self._seconds = int(numbers["step"]), int(numbers["seen"]), numbers["seconds"]
+        meter.running = Running(*(numbers[f"running_{field.name}"] for field in fields(Running)))
+        self.history.reason = self.method.finished(self.state) or ""
         self._marks.advance(self.used)
+
+
+class _Stretch:
+    """The steps up to the next record, the next pause or the end of the run, as `popgrad.objective.Steps`."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+        self.ended = False
+        self.began = time.perf_counter() - trainer.used.seconds
+
+    def __iter__(self) -> Iterator[Batch]:
+        trainer, meter = self.trainer, self.trainer.objective
+        while not self._over:
+            batch = trainer.batches.at(trainer.step + 1)
+            cost = trainer.method.cost(meter, batch, trainer.state)
+            if not trainer.affords(cost):
+                return
+            if trainer.before_step is not None:
+                trainer.before_step(batch)
+                if trainer.history.reason:
+                    return
+            yield batch
+            self._count(1, meter.size(batch))
+
+    @property
+    def _over(self) -> bool:
+        trainer = self.trainer
+        return self.ended or bool(trainer.history.reason) or trainer.mark_reached
+
+    def span(self) -> Span | None:
+        """See `Steps.span`."""
+        trainer = self.trainer
+        if trainer.before_step is not None or self._over:
+            return None
+        return trainer.span()
+
+    def took(self, steps: int) -> None:
+        """See `Steps.took`."""
+        batches, step = self.trainer.batches, self.trainer.step
+        self._count(steps, batches.samples_before(step + steps + 1) - batches.samples_before(step + 1))
+
+    def _count(self, steps: int, samples: int) -> None:
+        self.ended = self.trainer.count(steps, samples, time.perf_counter() - self.began)
 
 
 def _check_first(budget: Budget, first: Used, epochs: int | None, epoch: int) -> None:
