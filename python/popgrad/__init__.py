@@ -25,13 +25,14 @@ from popgrad.perturbations import Perturbations
 from popgrad.pipeline import Pipeline, load_pipeline
 from popgrad.racing import Race, Racing, race
 from popgrad.search import minimize
-from popgrad.train import History, Trainer, fit
+from popgrad.train import BatchStream, History, Trainer, fit
 
 __version__ = version("popgrad")
 
 __all__ = [
     "MLP",
     "Batch",
+    "BatchStream",
     "Budget",
     "History",
     "InputError",

@@ -13,7 +13,7 @@ from popgrad import metrics
 from popgrad.labels import Classes
 from popgrad.metrics import OfOutputs, Score, UserMetric
 from popgrad.models.objective import SCORES, NetworkObjective
-from popgrad.objective import ALL, Batch, Objective, Population, Report
+from popgrad.objective import ALL, Batch, Objective, Population, Report, Running, Seen
 from popgrad.system import memory_bytes
 
 __all__ = ["MappedObjective", "in_parts"]
@@ -192,18 +192,20 @@ class MappedObjective(Objective):
 
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
         """See `Objective.gradient`."""
+        return self.seen_gradient(w, batch, out).loss
+
+    def seen_gradient(self, w: Array, batch: Batch, out: Array) -> Seen:
+        """See `Objective.seen_gradient`."""
         step = Batch(None, batch.step)
         if self.size(batch) <= self._limit:
-            return self._part(batch.rows).gradient(w, step, out)
-        total, loss, weights = np.zeros(len(w)), 0.0, 0.0
+            return self._part(batch.rows).seen_gradient(w, step, out)
+        total, running = np.zeros(len(w)), Running()
         for places in self._cut(batch.rows):
-            part = self.whole.subset(places)
-            weight = _weight(part)
-            loss += weight * part.gradient(w, step, out)
+            loss, metric, weight = self.whole.subset(places).seen_gradient(w, step, out)
+            running.add(loss * weight, metric * weight, weight)
             total += weight * out
-            weights += weight
-        out[:] = total / weights
-        return loss / weights
+        out[:] = total / running.weight
+        return Seen(running.loss / running.weight, running.metric / running.weight, running.weight)
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> NetworkObjective:
         """See `NetworkObjective.sampled`; copies the samples of the batch."""

@@ -2,6 +2,7 @@
 
 from popgrad.train.fit import fit
 from popgrad.train.records import History
+from popgrad.train.streaming import BatchStream
 from popgrad.train.trainer import Trainer
 
-__all__ = ["History", "Trainer", "fit"]
+__all__ = ["BatchStream", "History", "Trainer", "fit"]

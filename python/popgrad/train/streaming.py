@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, final
+from typing import Any, cast, final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,7 +12,7 @@ from popgrad.backends import Stream, random_generator
 from popgrad.checks import fail, positive_int, whole_seed
 from popgrad.metrics import Metric
 from popgrad.models import Model
-from popgrad.objective import ALL, Batch, Objective, Population, Report
+from popgrad.objective import ALL, Batch, Objective, Population, Report, Seen
 
 __all__ = ["BatchStream", "StreamObjective", "as_stream"]
 
@@ -148,7 +148,7 @@ def _samples_of(source: Any) -> int | None:
     """The samples per epoch of a list of batches or of a PyTorch ``DataLoader``; None if unknown."""
     size, sampler = getattr(source, "batch_size", None), getattr(source, "sampler", None)
     if isinstance(size, int) and hasattr(sampler, "__len__"):
-        count = len(sampler)
+        count = len(cast(Any, sampler))
         return count - count % size if getattr(source, "drop_last", False) else count
     if isinstance(source, (list, tuple)):
         for number, item in enumerate(source, 1):
@@ -261,15 +261,23 @@ class StreamObjective(Objective):
     def _checked(self, where: str, X: Any, y: Any, weight: Any = None) -> Objective:
         found = self._model.objective(X, y, weight, metric=self._metric, operation=where)
         labels = getattr(found, "classes", None)
-        if labels != getattr(self._model, "classes", None):
+        if labels != self.classes:
             fail(where, f"the labels are not 0 to K - 1: set model.classes before the training, such as to {labels}")
         return found
 
     # --- As an objective --------------------------------------------------------------------------------------------
 
+    @property
+    def classes(self) -> Any:
+        """The classes of the model, which a stream does not change."""
+        return getattr(self._model, "classes", None)
+
     def size(self, batch: Batch) -> int:
-        """The number of samples in the batch of a step."""
-        return self._batch(batch).samples
+        """The number of samples in the batch of a step; for the batch that comes next, the expected number."""
+        if batch.step != self._step + 1:
+            return self._batch(batch).samples
+        left = self.samples - self._seen  # not read yet, since the run may end before
+        return min(self._current.samples, left or self.samples)
 
     def values(self, population: Population, batch: Batch = ALL) -> Floats:
         """See `Objective.values`."""
@@ -278,6 +286,10 @@ class StreamObjective(Objective):
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
         """See `Objective.gradient`."""
         return self._batch(batch).gradient(w, Batch(None, batch.step), out)
+
+    def seen_gradient(self, w: Array, batch: Batch, out: Array) -> Seen:
+        """See `Objective.seen_gradient`."""
+        return self._batch(batch).seen_gradient(w, Batch(None, batch.step), out)
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
         """See `Objective.sampled`."""
