@@ -82,6 +82,11 @@ class Dataset:
         object.__setattr__(self, "y", y)
         self._examine(operation)
 
+    @property
+    def columns(self) -> int:
+        """The number of features."""
+        return int(self.frame.shape[1])
+
     def _examine(self, operation: str) -> None:
         """Convert the features, set columns aside and add notes on both."""
         import pandas as pd
@@ -122,6 +127,11 @@ class Split:
     X_test: NDArray[np.float32]
     y_test: NDArray[Any]
     preprocessing: Preprocessing
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """The numbers of training, validation and test rows."""
+        return len(self.y_train), len(self.y_val), len(self.y_test)
 
     @property
     def features(self) -> tuple[str, ...]:

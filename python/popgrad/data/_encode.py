@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from popgrad.data._dates import expand
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MISSING_TEXT", "Scaling", "fit_categories", "fit_scaling", "numbers_of"]
+__all__ = ["MISSING_TEXT", "Scaling", "bounded", "fit_categories", "fit_scaling", "numbers_of"]
 
 MISSING_TEXT = "missing"  # the category of missing text
 
@@ -108,12 +108,22 @@ def _fit_block(block: NDArray[np.float64], scaling: Scaling, these: slice) -> No
     if some.any():
         fill[some] = np.nanmedian(block[:, some], axis=0)
     np.copyto(block, fill, where=gone)
-    least, most = block.min(axis=0), block.max(axis=0)
+    found = bounded(fill, block.min(axis=0), block.max(axis=0), block.mean(axis=0), block.std(axis=0))
+    for part in fields(Scaling):
+        getattr(scaling, part.name)[these] = getattr(found, part.name)
+
+
+def bounded(
+    fill: NDArray[np.float64],
+    least: NDArray[np.float64],
+    most: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64],
+) -> Scaling:
+    """The scaling of columns with these statistics of the training values, (columns,) each."""
     width = most - least
     constant = width <= 8 * np.finfo(np.float64).eps * np.maximum(np.abs(least), np.abs(most))
     width[constant] = 0
-    scaling.fill[these] = fill
-    scaling.least[these] = least - _MARGIN * width
-    scaling.most[these] = most + _MARGIN * width
-    scaling.center[these] = np.where(constant, least, block.mean(axis=0))
-    scaling.scale[these] = np.where(constant, 1, np.maximum(block.std(axis=0), width / _WIDEST))
+    center = np.where(constant, least, mean)
+    scale = np.where(constant, 1, np.maximum(deviation, width / _WIDEST))
+    return Scaling(fill, least - _MARGIN * width, most + _MARGIN * width, center, scale)

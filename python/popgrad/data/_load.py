@@ -16,6 +16,7 @@ from popgrad.checks import fail, one_of
 from popgrad.data._arrays import as_column, as_frame
 from popgrad.data._common import TASKS, Origin, attempt, listed
 from popgrad.data._dataset import Dataset
+from popgrad.data._files import loaded
 from popgrad.data._preprocessing import Preprocessing
 from popgrad.data._records import SPACE
 from popgrad.data._target import choose_target, encode_target
@@ -37,6 +38,7 @@ _SUFFIXES: dict[str, str | None] = {
     ".data": "",
     ".data.gz": "",
     ".npz": None,
+    ".npy": None,
 }
 
 
@@ -121,6 +123,8 @@ def load(
     separator = _SUFFIXES[suffix]
     if separator is None:
         _check_no_text_options(operation, wanted)
+        if suffix == ".npy":
+            fail(operation, "a .npy file has no target: pass X.npy:y.npy to popgrad fit, or use data.map_files")
         return _load_npz(operation, path, name, wanted)
     table = read_text(operation, path, separator, wanted.text)
     target, notes = choose_target(operation, table.columns, wanted.target)
@@ -169,7 +173,8 @@ def load_like(
     path, suffix = _check_path(operation, source)
     separator = _SUFFIXES[suffix]
     if separator is None:
-        return as_frame(operation, _arrays_of(operation, path, ("X",))["X"]), []
+        X = loaded(operation, path, "r") if suffix == ".npy" else _arrays_of(operation, path, ("X",))["X"]
+        return as_frame(operation, X), []
     table = read_text(operation, path, separator, text, origin.columns)
     if origin.positional and table.positional and len(table.columns) == len(origin.columns) - 1:
         table.names[-len(table.columns) :] = [name for name in origin.columns if name != like.target]

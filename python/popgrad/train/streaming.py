@@ -120,18 +120,19 @@ class BatchStream:
 
         def batches(epoch: int) -> Iterator[tuple[Array, Array]]:
             random = random_generator(seed, Stream.SHUFFLE, epoch)
-            left_X, left_y = X[:0], targets[:0]
+            left_X, left_y = (X[:0] if transform is None else transform(X[:0])), targets[:0]
             starts = random.permutation(-(-len(X) // count)) * count
             for first in range(0, len(starts), together):
                 last = first + together >= len(starts)
                 parts = [_block(start, count, rows, len(X)) for start in starts[first : first + together]]
-                part_X = np.concatenate([left_X, *(X[part] for part in parts)])
+                read = [X[part] for part in parts]
+                part_X = np.concatenate([left_X, *(read if transform is None else map(transform, read))])
                 part_y = np.concatenate([left_y, *(targets[part] for part in parts)])
                 order = random.permutation(len(part_X))
                 whole = len(order) if last else len(order) // size * size
                 for at in range(0, whole, size):
                     chosen = order[at : at + size][: whole - at]
-                    yield (part_X[chosen] if transform is None else transform(part_X[chosen])), part_y[chosen]
+                    yield part_X[chosen], part_y[chosen]
                 left_X, left_y = part_X[order[whole:]], part_y[order[whole:]]
 
         samples = len(X) if rows is None else int(np.count_nonzero(rows))
