@@ -3,8 +3,8 @@
 python bench/big_file.py [--gigabytes 6] [--columns 256] [--folder /tmp] [--way stream|map|command]
 
 The script writes a float32 file of random inputs and one of labels, trains one epoch in a child process, and removes
-the files. Private memory (Pss_Anon in /proc/self/smaps_rollup) is what the process allocates. The pages of a mapped file
-belong to the page cache: the kernel drops them when memory is short, so they are printed apart (Pss_File).
+the files. Private memory (Pss_Anon in /proc/self/smaps_rollup) is what the process allocates. The pages of a mapped
+file (Pss_File) belong to the page cache: the kernel drops them when memory is short. Resident memory is both.
 """
 
 from __future__ import annotations
@@ -68,9 +68,8 @@ def write(folder: Path, rows: int, columns: int) -> None:
     inputs.flush()
     np.save(folder / "y.npy", labels)
     seconds = time.perf_counter() - began
-    print(
-        f"wrote {rows:,} rows of {columns} columns, {4 * rows * columns / 1e9:.2f} GB, in {seconds:.0f} s", flush=True
-    )
+    size = f"{4 * rows * columns / 1e9:.2f} GB"
+    print(f"wrote {rows:,} rows of {columns} columns, {size}, in {seconds:.0f} s", flush=True)
 
 
 def drop(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from popgrad.arrays import FAULT, release
 from popgrad.checks import fail, one_of, positive_int
 from popgrad.data._common import LARGEST, TASKS, LabelType, Origin, attempt, listed
 from popgrad.data._encode import Scaling, bounded
@@ -176,9 +177,7 @@ def split_files(files: ArrayFiles, seed: int = 0, share: float = 0.2, *, by: str
     fitted = _preprocessing(files, _fit(files.X, training), mean, scale)
     if not files.classes:
         y = fitted.standardize(y)
-    return FileSplit(
-        training, y, _encoded(fitted, files.X[val]), y[val], _encoded(fitted, files.X[test]), y[test], fitted
-    )
+    return FileSplit(training, y, _rows(files.X, val, fitted), y[val], _rows(files.X, test, fitted), y[test], fitted)
 
 
 def _preprocessing(files: ArrayFiles, scaling: Scaling, mean: float, scale: float) -> Preprocessing:
@@ -192,6 +191,16 @@ def _encoded(fitted: Preprocessing, X: Array) -> NDArray[np.float32]:
     return fitted.encode(Tabled(X, np.empty((len(X), 0), np.int64)), np.arange(len(X)))
 
 
+def _rows(X: Array, rows: Array, fitted: Preprocessing) -> NDArray[np.float32]:
+    """Encoded rows, some at a time, since each may make a larger part of the file resident."""
+    out = np.empty((len(rows), X.shape[1]), np.float32)
+    step = max(1, _BLOCK // max(FAULT, X[:1].nbytes))
+    for first in range(0, len(rows), step):
+        out[first : first + step] = _encoded(fitted, X[rows[first : first + step]])
+        release(X)
+    return out
+
+
 def _fit(X: Array, training: NDArray[np.bool_]) -> Scaling:
     """The scaling of the training rows, from one pass over blocks (Chan et al. 1983)."""
     count = X.shape[1]
@@ -200,6 +209,7 @@ def _fit(X: Array, training: NDArray[np.bool_]) -> Scaling:
     step = max(1, _BLOCK // (8 * count))
     for first in range(0, len(X), step):
         block = X[first : first + step][training[first : first + step]].astype(np.float64)
+        release(X)
         _check_block(block, first)
         known = ~np.isnan(block)
         here = known.sum(axis=0)

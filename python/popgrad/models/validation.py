@@ -71,6 +71,7 @@ def _first_not_finite(array: Array) -> int | None:
     step = max(1, _BLOCK // array.shape[1])
     for first in range(0, len(array), step):
         finite = np.isfinite(array[first : first + step])
+        arrays.release(array)
         if not finite.all():
             return first + int(np.argmin(finite.all(axis=1)))
     return None

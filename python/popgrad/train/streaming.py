@@ -8,6 +8,7 @@ from typing import Any, cast, final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from popgrad.arrays import release
 from popgrad.backends import Stream, random_generator
 from popgrad.checks import fail, positive_int, whole_seed
 from popgrad.metrics import Metric
@@ -125,7 +126,8 @@ class BatchStream:
             for first in range(0, len(starts), together):
                 last = first + together >= len(starts)
                 parts = [_block(start, count, rows, len(X)) for start in starts[first : first + together]]
-                read = [X[part] for part in parts]
+                read = [X[part] if isinstance(part, np.ndarray) else X[part].copy() for part in parts]
+                release(X)
                 part_X = np.concatenate([left_X, *(read if transform is None else map(transform, read))])
                 part_y = np.concatenate([left_y, *(targets[part] for part in parts)])
                 order = random.permutation(len(part_X))
