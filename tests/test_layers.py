@@ -25,7 +25,7 @@ LAYERS = [
     {"checkpoint", "data", "labels", "metrics", "schedules", "state"},
     {"objective", "perturbations"},
     {"method", "models"},
-    {"optim", "racing"},
+    {"optim", "pipeline", "racing"},
     {"search", "torch"},
     {"train"},
     {"bench", "compare"},

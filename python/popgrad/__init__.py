@@ -22,15 +22,17 @@ from popgrad.method import Method
 from popgrad.models import MLP, Model
 from popgrad.objective import Batch, Objective
 from popgrad.perturbations import Perturbations
+from popgrad.pipeline import Pipeline, load_pipeline
 from popgrad.racing import Race, Racing, race
 from popgrad.search import minimize
-from popgrad.train import Callback, Checkpoint, EarlyStopping, History, JSONLog, Trainer, TrainingRun, fit
+from popgrad.train import BatchStream, Callback, Checkpoint, EarlyStopping, History, JSONLog, Trainer, TrainingRun, fit
 
 __version__ = version("popgrad")
 
 __all__ = [
     "MLP",
     "Batch",
+    "BatchStream",
     "Budget",
     "Callback",
     "Checkpoint",
@@ -43,6 +45,7 @@ __all__ = [
     "Model",
     "Objective",
     "Perturbations",
+    "Pipeline",
     "Race",
     "Racing",
     "Trainer",
@@ -50,6 +53,7 @@ __all__ = [
     "data",
     "fit",
     "get_num_threads",
+    "load_pipeline",
     "minimize",
     "optim",
     "race",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 from decimal import Decimal
 from numbers import Integral, Real
 from typing import Any
@@ -12,9 +13,11 @@ from numpy.typing import NDArray
 
 from popgrad.checks import InputError, fail
 
-__all__ = ["read", "real"]
+__all__ = ["FAULT", "is_mapped", "read", "real", "release"]
 
 Array = NDArray[Any]
+
+FAULT = 1 << 16  # bytes around a touched byte of a mapped file that Linux makes resident, if they are cached
 
 
 def real(operation: str, what: str, values: Any, hint: str = "") -> Array:
@@ -135,3 +138,27 @@ def _first_text_column(values: Any) -> Any:
         if _numbers(_of_column(column)).dtype.kind not in "fiub":
             return name
     return None
+
+
+def is_mapped(array: Array) -> bool:
+    """Whether the memory of an array is a mapped file."""
+    return isinstance(_bases(array)[-1], mmap.mmap)
+
+
+def release(array: Array) -> None:
+    """Let the system reuse the memory of the pages of a mapped file; for any other array, do nothing.
+
+    The pages stay in the page cache while there is memory, but no longer count as memory of this process.
+    """
+    bases = _bases(array)
+    mode = next((base.mode for base in bases if isinstance(base, np.memmap)), None)
+    if mode in ("r", "r+", "w+") and hasattr(mmap, "MADV_DONTNEED"):  # a private copy ("c") would lose its changes
+        bases[-1].madvise(mmap.MADV_DONTNEED)
+
+
+def _bases(array: Array) -> list[Any]:
+    """The array, the array that it is a view of, and so on, down to the owner of the memory."""
+    bases: list[Any] = [array]
+    while isinstance(bases[-1], np.ndarray) and bases[-1].base is not None:
+        bases.append(bases[-1].base)
+    return bases

@@ -1,4 +1,4 @@
-"""The command line: ``popgrad compare``, ``fit``, ``report``, ``list``, ``info`` and ``bench``."""
+"""The command line: ``popgrad compare``, ``fit``, ``predict``, ``report``, ``list``, ``info`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import typer
 from rich.text import Text
 
 from popgrad.checks import InputError
-from popgrad.cli import bench, compare, fit, show  # each adds its commands to `app`
+from popgrad.cli import bench, compare, fit, predict, show  # each adds its commands to `app`
 from popgrad.cli._common import app, error, out
 
-__all__ = ["app", "bench", "compare", "fit", "main", "show"]
+__all__ = ["app", "bench", "compare", "fit", "main", "predict", "show"]
 
 
 def _version(wanted: bool) -> None:

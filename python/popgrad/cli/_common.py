@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import Annotated, Any
 
 import typer
+from numpy.typing import NDArray
 from rich.console import Console
 
 from popgrad.checks import fail
@@ -32,6 +34,9 @@ __all__ = [
     "count",
     "error",
     "out",
+    "percent",
+    "plain",
+    "quality",
     "reading",
     "sizes",
 ]
@@ -72,6 +77,35 @@ def reading(
     given = {"header": header, "sep": sep, "decimal": decimal, "na": tuple(na or ()), "drop": tuple(drop or ())}
     defaults = {"header": None, "sep": None, "decimal": ".", "na": (), "drop": ()}
     return {name: value for name, value in given.items() if value != defaults[name]}
+
+
+def percent(share: float) -> str:
+    """Format a share as a percentage."""
+    return f"{100 * share:.1f} %" if math.isfinite(share) else "–"
+
+
+def plain(value: float) -> str:
+    """Format with four significant digits, without an exponent if that is readable."""
+    if not 1e-4 <= abs(value) < 1e9:
+        return f"{value:.4g}"
+    decimals = max(0, 3 - math.floor(math.log10(abs(value))))
+    return f"{float(f'{value:.4g}'):,.{decimals}f}"
+
+
+def quality(predicted: NDArray[Any], y: NDArray[Any], target: str | None, scale: float = 1.0) -> str:
+    """Describe the error of predictions (N,): the error rate, or the RMSE and R2 if `target` names a quantity.
+
+    Args:
+        predicted, y: class indices, or numbers that `scale` converts to the units of the target.
+        target: name of a target that is a quantity, or None for classes.
+        scale: units of the target per unit of y.
+    """
+    if target is None:
+        wrong = int((predicted != y).sum())
+        return f"error rate {percent(wrong / len(y))} ({wrong:,} of {len(y):,} rows)"
+    mse, spread = float(((predicted - y) ** 2).mean()), float(y.var())
+    text = f"RMSE {plain(math.sqrt(mse) * scale)} in units of {target!r}"
+    return text + (f", R2 {1 - mse / spread:.3f}" if spread else "")
 
 
 # Panels of the help of a command.

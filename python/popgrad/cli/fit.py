@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import os
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,13 +34,16 @@ from popgrad.cli._common import (
     count,
     error,
     out,
+    percent,
+    plain,
+    quality,
     reading,
     sizes,
 )
 
 if TYPE_CHECKING:
     from popgrad.compare.entrants import Entrant
-    from popgrad.data import Dataset, Split
+    from popgrad.data import ArrayFiles, Dataset, FileSplit, Split
     from popgrad.models import MLP, Model
     from popgrad.train import History
 
@@ -53,7 +56,7 @@ _ROWS = 20  # at most, in the table of records
 @app.command()
 def fit(
     dataset: Annotated[
-        str, typer.Argument(metavar="DATA", help="A name, a CSV or NPZ file, FILE:TARGET, or openml:ID.")
+        str, typer.Argument(metavar="DATA", help="A name, a CSV or NPZ file, FILE:TARGET, X.npy:y.npy, or openml:ID.")
     ],
     optimizer: Annotated[str, typer.Option(help="A name from popgrad list.", rich_help_panel=TRAINING)] = "adam",
     epochs: Annotated[
@@ -96,7 +99,10 @@ def fit(
         ),
     ] = "random",
     seed: Annotated[int, typer.Option(help="Seed of the split, the initial weights and the optimizer.")] = 0,
-    save: Annotated[Path | None, typer.Option(help="Output file for the model (safetensors).")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(help="Output file for popgrad predict: model and preprocessing (safetensors)."),
+    ] = None,
 ) -> None:
     """Train one network on data, and report its loss and metric on held-out rows."""
     import popgrad as pg
@@ -111,8 +117,19 @@ def fit(
     objective = objective or "loss"
     limit = None if budget is None else pg.Budget(forwards=count("--budget", budget))
     _check_writable(save)
-    table = data.load(dataset, target=target, task=task, **reading(header, sep, decimal, na, drop))
-    parts = data.split(table, seed=seed, by=split)
+    options = reading(header, sep, decimal, na, drop)
+    table: Dataset | ArrayFiles
+    parts: Split | FileSplit
+    if (pair := data.pair_of(dataset)) is not None:
+        if options or target is not None:
+            fail("fit", f"{dataset} holds arrays: --target, --header, --sep, --decimal, --na and --drop are for tables")
+        table = data.map_files(*pair, task=task)
+        parts = data.split_files(table, seed, by=split)
+        samples = _stream(table, parts, entrant, seed)
+    else:
+        table = data.load(dataset, target=target, task=task, **options)
+        parts = data.split(table, seed=seed, by=split)
+        samples = {"X": parts.X_train, "y": parts.y_train, "batch_size": entrant.batch_size}
     model = _model(table, parts, sizes(hidden or "32"), activation or "relu", seed)
     model.measure("fit", objective)
     _introduce(dataset, table, parts, model, entrant, split)
@@ -120,10 +137,8 @@ def fit(
     def train(callback: Callable[[Model, History], None]) -> History:
         return pg.fit(
             model,
-            parts.X_train,
-            parts.y_train,
+            **samples,
             optimizer=entrant.method,
-            batch_size=entrant.batch_size,
             epochs=epochs,
             budget=limit,
             validation=(parts.X_val, parts.y_val),
@@ -137,7 +152,9 @@ def fit(
     out.print(_table_of(history, parts, table))
     _conclude(history, model, parts, table, objective)
     if save is not None:
-        out.print(f"Model: {model.save(save)}", highlight=False, soft_wrap=True)
+        saved = pg.Pipeline(parts.preprocessing, model).save(save)
+        command = f"popgrad predict {shlex.quote(str(saved))} NEW_TABLE.{'csv' if pair is None else 'npy'}"
+        out.print(f"Model with its preprocessing: {saved}\nPredict: {command}", highlight=False, soft_wrap=True)
     if interrupted:
         raise typer.Exit(130)
 
@@ -149,19 +166,34 @@ def _check_writable(save: Path | None) -> None:
         fail("fit", f"cannot write to the folder {str(save.parent)!r}")
 
 
-def _model(table: Dataset, parts: Split, hidden: list[int], activation: str, seed: int) -> MLP:
+def _stream(files: ArrayFiles, parts: FileSplit, entrant: Entrant, seed: int) -> dict[str, Any]:
+    """The arguments of `popgrad.fit` for training rows that stay in a file."""
+    from popgrad.train import BatchStream
+
+    if entrant.batch_size is None:
+        fail("fit", "files are read in batches, and this optimizer takes all samples per step: pass --batch-size")
+    return {
+        "X": BatchStream.from_arrays(
+            files.X, parts.y, batch_size=entrant.batch_size, seed=seed, rows=parts.training, transform=parts.encode
+        )
+    }
+
+
+def _model(table: Dataset | ArrayFiles, parts: Split | FileSplit, hidden: list[int], activation: str, seed: int) -> MLP:
     from popgrad.models import MLP
 
     classes = len(table.classes)
     loss = "cross_entropy" if classes else "mse"
-    return MLP([parts.X_train.shape[1], *hidden, classes or 1], activation, loss, seed=seed)
+    return MLP([len(parts.features), *hidden, classes or 1], activation, loss, seed=seed)
 
 
-def _introduce(source: str, table: Dataset, parts: Split, model: MLP, entrant: Entrant, split: str) -> None:
+def _introduce(
+    source: str, table: Dataset | ArrayFiles, parts: Split | FileSplit, model: MLP, entrant: Entrant, split: str
+) -> None:
     """Print the data, the network and the optimizer before the training."""
-    rows = [len(y) for y in (parts.y_train, parts.y_val, parts.y_test)]
+    rows = parts.rows
     kind = f"{len(table.classes)} classes" if table.classes else "a quantity"
-    inputs = f"{parts.X_train.shape[1]} inputs from {table.frame.shape[1]} columns"
+    inputs = f"{len(parts.features)} inputs from {table.columns} columns"
     how = {"random": "at random", "time": "in their order"}.get(split, f"by {split}")
     batch = f"batches of {entrant.batch_size}" if entrant.batch_size else "all samples per step"
     loss = "cross-entropy" if table.classes else "mean squared error of the standardized target"
@@ -198,7 +230,7 @@ def _watched(train: Callable[[Callable[[Model, History], None]], History], model
     return history, True
 
 
-def _table_of(history: History, parts: Split, table: Dataset) -> Table:
+def _table_of(history: History, parts: Split | FileSplit, table: Dataset | ArrayFiles) -> Table:
     """Return a table of up to `_ROWS` records, including the best and the last."""
     metric = "validation error rate" if table.classes else f"validation RMSE ({table.target})"
     shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
@@ -210,24 +242,14 @@ def _table_of(history: History, parts: Split, table: Dataset) -> Table:
         value = history.validation_metric[i]
         cells = [f"{history.forwards[i]:,}", f"{history.seconds[i]:.2f}"]
         cells += [f"{history.loss[i]:.4g}", f"{history.validation_loss[i]:.4g}"]
-        cells.append(_percent(value) if table.classes else _plain(np.sqrt(value) * parts.target_scale))
+        cells.append(percent(value) if table.classes else plain(np.sqrt(value) * parts.target_scale))
         shown.add_row(*cells, "best" if i == history.best else "")
     return shown
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %" if math.isfinite(share) else "–"
-
-
-def _plain(value: float) -> str:
-    """Format with four significant digits, without an exponent if that is readable."""
-    if not 1e-4 <= abs(value) < 1e9:
-        return f"{value:.4g}"
-    decimals = max(0, 3 - math.floor(math.log10(abs(value))))
-    return f"{float(f'{value:.4g}'):,.{decimals}f}"
-
-
-def _conclude(history: History, model: MLP, parts: Split, table: Dataset, objective: str) -> None:
+def _conclude(
+    history: History, model: MLP, parts: Split | FileSplit, table: Dataset | ArrayFiles, objective: str
+) -> None:
     """Print why the training ended, and the test results of the best parameters."""
     out.print()
     ended = f"{history.reason[0].upper()}{history.reason[1:]}."
@@ -238,16 +260,9 @@ def _conclude(history: History, model: MLP, parts: Split, table: Dataset, object
     out.print(f"{name}{_test(model, parts, table, objective)}", highlight=False)
 
 
-def _test(model: MLP, parts: Split, table: Dataset, objective: str) -> str:
+def _test(model: MLP, parts: Split | FileSplit, table: Dataset | ArrayFiles, objective: str) -> str:
     X, y = parts.X_test, parts.y_test
-    predicted = model.predict(X)
-    if table.classes:
-        wrong = int((predicted != y).sum())
-        text = f"error rate {_percent(wrong / len(y))} ({wrong:,} of {len(y):,} rows)"
-    else:
-        mse, spread = float(((predicted - y) ** 2).mean()), float(y.var())
-        text = f"RMSE {_plain(math.sqrt(mse) * parts.target_scale)} in units of {table.target!r}"
-        text += f", R2 {1 - mse / spread:.3f}" if spread else ""
+    text = quality(model.predict(X), y, None if table.classes else table.target, parts.target_scale)
     if objective not in ("loss", "error_rate", "mse"):
         text += f", {objective} {model.evaluate(model.params[None], X, y, objective)[0]:.4g}"
     return text

@@ -17,9 +17,11 @@ from popgrad.data._numbers import Distinct, numbers_in
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MAX_CATEGORIES", "Examined", "examine", "target_copies"]
+__all__ = ["MAX_CATEGORIES", "NUMERIC", "Examined", "as_dates", "as_numbers", "check_size", "examine", "naive"]
+__all__ += ["target_copies"]
 
 MAX_CATEGORIES = 32  # one-hot columns per text column; the rarest values share the last column
+NUMERIC = ("boolean", "integer", "float", "duration")  # kinds of columns that become numbers
 _IDENTIFIER_ROWS = 20  # in a shorter table, the values of a text column may all differ by chance
 _IDENTIFIER_NAME = re.compile(r"(?:.*[ _.-])?(?:id|uuid|guid|index|row|rownames?)|unnamed: 0", re.IGNORECASE)
 _SAMPLE = 1000  # rows that suffice to rule out most columns as copies of the target
@@ -34,11 +36,13 @@ class Examined:
         frame: (N, columns) numbers, datetime64 dates, or text as objects; NaN or NaT where a value is missing.
         identifiers: names of columns that only identify rows.
         notes: sentences about the conversions and the identifiers.
+        formats: formats of the dates that were text, by name of the column.
     """
 
     frame: pd.DataFrame
     identifiers: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    formats: dict[str, str] = field(default_factory=dict)
 
 
 def examine(operation: str, frame: pd.DataFrame) -> Examined:
@@ -71,7 +75,7 @@ def _examine_matrix(operation: str, frame: pd.DataFrame, names: list[str]) -> Ex
         wide = values.dtype == np.float64
         beyond = (values > LARGEST) | (values < -LARGEST) if wide else np.isinf(values)
         for at in np.flatnonzero(beyond.any(axis=0)):
-            _check_size(operation, beyond[:, at], names[at], frame.index)
+            _refuse_size(operation, beyond[:, at], names[at], frame.index)
     examined = Examined(pd.DataFrame(values, columns=names, copy=False))
     if frame.dtypes.iloc[0].kind in "iu":
         for name, column in zip(names, values.T, strict=True):
@@ -84,17 +88,13 @@ def _examine_column(operation: str, column: pd.Series[Any], name: str, examined:
     import pandas as pd
 
     what = kind(column)
-    if what in ("boolean", "integer", "float"):
-        numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
-        _check_size(operation, np.abs(numbers) > LARGEST, name, column.index)
+    if what in NUMERIC:
+        numbers = as_numbers(operation, column, name, what)
         if what == "integer" and _IDENTIFIER_NAME.fullmatch(name):
             _note_numeric_identifier(name, numbers, examined)
         return pd.Series(numbers)
-    if what == "duration":
-        seconds = pd.to_timedelta(column).dt.total_seconds()
-        return pd.Series(seconds.to_numpy(np.float64, na_value=np.nan))
     if what == "date":
-        return _note_dates(name, _as_dates(operation, column, name), "", examined)
+        return _note_dates(name, as_dates(operation, column, name), "", examined)
     if what != "text":
         fail(operation, f"column {name!r} of X must hold real numbers, dates or text, got {what} ({column.dtype})")
     return _examine_text(operation, column, name, examined)
@@ -109,12 +109,13 @@ def _examine_text(operation: str, column: pd.Series[Any], name: str, examined: E
         where = f"column {name!r}"
         numbers = numbers_in(operation, where, distinct)
         if numbers is not None:
-            _check_size(operation, np.abs(numbers) > LARGEST, name, column.index)
+            check_size(operation, numbers, name, column.index)
             examined.notes.append(f"Column {name!r} holds numbers stored as text; they are converted to numbers.")
             return pd.Series(numbers)
         dates = dates_in(operation, where, distinct)
         if dates is not None:
-            return _note_dates(name, *dates, examined)
+            examined.formats[name] = dates.format
+            return _note_dates(name, dates.values, dates.sentence, examined)
     if distinct.rows > _IDENTIFIER_ROWS and len(distinct.values) > distinct.rows / 2:
         examined.identifiers.append(name)
         examined.notes.append(
@@ -129,11 +130,37 @@ def _examine_text(operation: str, column: pd.Series[Any], name: str, examined: E
     return pd.Series(text, dtype=object)
 
 
-def _check_size(operation: str, beyond: NDArray[np.bool_], name: str, index: pd.Index[Any]) -> None:
+def check_size(operation: str, numbers: NDArray[np.float64], name: str, index: pd.Index[Any]) -> None:
+    """Fail if a number is infinite or too large for float32."""
+    _refuse_size(operation, np.abs(numbers) > LARGEST, name, index)
+
+
+def _refuse_size(operation: str, beyond: NDArray[np.bool_], name: str, index: pd.Index[Any]) -> None:
     check_rows(operation, beyond, "infinity or a value beyond the range of float32", f"column {name!r} of X", index)
 
 
-def _as_dates(operation: str, column: pd.Series[Any], name: str) -> pd.Series[Any]:
+def as_numbers(operation: str, column: pd.Series[Any], name: str, what: str) -> NDArray[np.float64]:
+    """Return the numbers (N,) of a column of a kind in `NUMERIC`; durations become seconds.
+
+    Raises:
+        InputError: a number is infinite or too large for float32.
+    """
+    import pandas as pd
+
+    if what == "duration":
+        seconds: pd.Series[Any] = pd.to_timedelta(column).dt.total_seconds()
+        return np.asarray(seconds.to_numpy(np.float64, na_value=np.nan), np.float64)
+    numbers = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    check_size(operation, numbers, name, column.index)
+    return numbers
+
+
+def as_dates(operation: str, column: pd.Series[Any], name: str) -> pd.Series[Any]:
+    """Return the dates of a column of dates; local time for a column with a time zone.
+
+    Raises:
+        InputError: a date is out of range.
+    """
     import pandas as pd
 
     if isinstance(column.dtype, pd.PeriodDtype):
@@ -145,12 +172,17 @@ def _as_dates(operation: str, column: pd.Series[Any], name: str) -> pd.Series[An
     return dates
 
 
-def _note_dates(name: str, dates: pd.Series[Any], sentence: str, examined: Examined) -> pd.Series[Any]:
+def naive(dates: pd.Series[Any]) -> pd.Series[Any]:
+    """Return dates without a time zone, with rows counted from 0."""
     import pandas as pd
 
     if dates.dt.tz is not None:
         dates = dates.dt.tz_localize(None)
-    dates = pd.Series(dates.to_numpy("datetime64[us]"))
+    return pd.Series(dates.to_numpy("datetime64[us]"))
+
+
+def _note_dates(name: str, dates: pd.Series[Any], sentence: str, examined: Examined) -> pd.Series[Any]:
+    dates = naive(dates)
     known = dates.dropna()
     cycles = [f"the {cycle}" for cycle in cycles_of(dates)]
     turned = "elapsed days" + (f" and the {'cycle' if len(cycles) == 1 else 'cycles'} of " if cycles else "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,11 @@ from popgrad.checks import fail
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["LARGEST", "TASKS", "attempt", "check_rows", "counted", "kind", "listed", "place", "some"]
+__all__ = ["LARGEST", "TASKS", "LabelType", "Origin", "attempt", "check_rows", "counted", "kind", "listed", "place"]
+__all__ += ["some"]
 
 TASKS = ("classification", "regression")
+LabelType = Literal["text", "integer", "boolean"]
 LARGEST = float(np.finfo(np.float32).max)
 _KINDS = {
     "string": "text",
@@ -39,6 +42,26 @@ _KINDS = {
 }
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a table was written, so that another table can be read in the same way.
+
+    Args:
+        columns: names of all columns in order, including the target; empty if unknown.
+        sep, decimal, na: as for `load`.
+    """
+
+    columns: tuple[str, ...] = ()
+    sep: str | None = None
+    decimal: str = "."
+    na: tuple[str, ...] = ()
+
+    @property
+    def positional(self) -> bool:
+        """Whether the table had no names of columns, so that they are named "0", "1", ..."""
+        return bool(self.columns) and self.columns == tuple(map(str, range(len(self.columns))))
 
 
 def attempt(operation: str, read: Callable[[], T], expected: str) -> T:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 
 from popgrad.checks import fail, one_of
 from popgrad.data._columns import examine, target_copies
-from popgrad.data._common import LARGEST, TASKS, check_rows, counted
+from popgrad.data._common import LARGEST, TASKS, LabelType, Origin, check_rows, counted
+from popgrad.data._preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +45,11 @@ class Dataset:
         notes: sentences about assumptions and changes.
         aside: (N, columns) columns that are not features but are available to `split`. The constructor appends
             the columns that it removes from `frame`.
+        label_type: kind of the labels before they became text: "text", "integer" or "boolean".
+        origin: the table that the dataset was read from.
+
+    Attributes:
+        formats: formats of the dates that were text, by name of the column.
 
     Raises:
         InputError: `frame` and `y` differ in length, `frame` holds infinity, `y` is not finite, a column holds numbers
@@ -58,6 +65,9 @@ class Dataset:
     target: str
     notes: tuple[str, ...] = ()
     aside: pd.DataFrame | None = None
+    label_type: LabelType = "text"
+    origin: Origin = field(default_factory=Origin)
+    formats: Mapping[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         operation = f"Dataset {self.name!r}"
@@ -71,6 +81,11 @@ class Dataset:
         y = y.astype(np.int64 if self.classes else np.float64)
         object.__setattr__(self, "y", y)
         self._examine(operation)
+
+    @property
+    def columns(self) -> int:
+        """The number of features."""
+        return int(self.frame.shape[1])
 
     def _examine(self, operation: str) -> None:
         """Convert the features, set columns aside and add notes on both."""
@@ -89,6 +104,7 @@ class Dataset:
                 frame[dropped] if aside is None else pd.concat([aside.reset_index(drop=True), frame[dropped]], axis=1)
             )
             frame, aside = frame.drop(columns=dropped), kept
+        object.__setattr__(self, "formats", examined.formats)
         object.__setattr__(self, "frame", frame)
         object.__setattr__(self, "aside", aside)
         object.__setattr__(self, "notes", tuple(dict.fromkeys(notes)))
@@ -101,9 +117,7 @@ class Split:
     Args:
         X_train, X_val, X_test: (rows, columns) float32, C-contiguous, without missing values.
         y_train, y_val, y_test: (rows,) int64 class indices, or float32 standardized values for regression.
-        features: names of the columns: first the numeric columns, then one column per category of each text column.
-        target_mean, target_scale: ``y * target_scale + target_mean`` converts a regression target to the original
-            units; 0 and 1 for classification.
+        preprocessing: the encoding that was fitted on the training rows; it encodes other tables.
     """
 
     X_train: NDArray[np.float32]
@@ -112,9 +126,27 @@ class Split:
     y_val: NDArray[Any]
     X_test: NDArray[np.float32]
     y_test: NDArray[Any]
-    features: tuple[str, ...]
-    target_mean: float
-    target_scale: float
+    preprocessing: Preprocessing
+
+    @property
+    def rows(self) -> tuple[int, int, int]:
+        """The numbers of training, validation and test rows."""
+        return len(self.y_train), len(self.y_val), len(self.y_test)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the columns: first the numeric columns, then one column per category of each text column."""
+        return self.preprocessing.features
+
+    @property
+    def target_mean(self) -> float:
+        """``y * target_scale + target_mean`` converts a regression target to the original units; 0 for labels."""
+        return self.preprocessing.target_mean
+
+    @property
+    def target_scale(self) -> float:
+        """The scale of a regression target, see `target_mean`; 1 for labels."""
+        return self.preprocessing.target_scale
 
 
 def _check_labels(operation: str, y: NDArray[Any], classes: tuple[str, ...]) -> None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from popgrad.checks import fail
+from popgrad.data._common import counted
 from popgrad.data._numbers import Distinct, refuse_most
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["cycles_of", "dates_in", "expand"]
+__all__ = ["CYCLES", "Dates", "cycles_of", "dates_as", "dates_in", "expand"]
 
 # Month first precedes day first: it wins if both formats read every value and the row order does not decide.
 _DAYS = (
@@ -43,11 +45,25 @@ _TIMES = ("", " %H:%M", " %H:%M:%S", " %I:%M %p", " %I:%M:%S %p")
 _FORMATS = ("ISO8601", *(day + time for day, time in product(_DAYS, _TIMES)))
 _LOOKS = re.compile(r"\d{1,4}[-/. ]\d{1,2}\b.*|\d{1,2}[- ][A-Za-z]{3,9}[- ]\d{2,4}.*|[A-Za-z]{3,9}[- ]\d{1,4}.*")
 _MOST = 0.8
-_LENGTHS = {"year": 365.25, "week": 7.0, "day": 1.0}  # in days
+CYCLES = {"year": 365.25, "week": 7.0, "day": 1.0}  # lengths in days
 
 
-def dates_in(operation: str, where: str, distinct: Distinct) -> tuple[pd.Series[Any], str] | None:
-    """Return (dates, a phrase on the format or ""), or None if the text holds no dates.
+class Dates(NamedTuple):
+    """The dates in a text column.
+
+    Attributes:
+        values: (N,) dates.
+        format: the format that reads them, as in `strptime`, or "ISO8601".
+        sentence: a phrase on an ambiguous format, or "".
+    """
+
+    values: pd.Series[Any]
+    format: str
+    sentence: str
+
+
+def dates_in(operation: str, where: str, distinct: Distinct) -> Dates | None:
+    """Return the dates in a text column, or None if the text holds no dates.
 
     Raises:
         InputError: all but a few values are dates.
@@ -74,7 +90,25 @@ def dates_in(operation: str, where: str, distinct: Distinct) -> tuple[pd.Series[
         order = "the month" if way.startswith("%m") else "the day"
         if len(ordered) != 1:
             sentence = f"; {order} is taken to come first, but the values are ambiguous: write dates as year-month-day"
-    return columns[way], sentence
+    return Dates(columns[way], way, sentence)
+
+
+def dates_as(operation: str, where: str, distinct: Distinct, way: str) -> pd.Series[Any]:
+    """Return the dates in a text column in a known format; ISO 8601 is read as well.
+
+    Raises:
+        InputError: a value is no date in either format.
+    """
+    dates = _parse(distinct.values, way)
+    if dates.isna().any() and way != "ISO8601":
+        dates = dates.where(dates.notna(), _parse(distinct.values, "ISO8601"))
+    bad = np.asarray(dates.isna())
+    if bad.any():
+        value, at, count = distinct.example(bad)
+        form = "" if way == "ISO8601" else f" in the format {way} or"
+        got = f"{value!r} in {at}" + (f" and text in {counted(count - 1, 'other row')}" if count > 1 else "")
+        fail(operation, f"{where} must hold dates{form} as year-month-day, as in training, got {got}")
+    return _spread(distinct, dates)
 
 
 def _parse(values: list[str], way: str) -> pd.DatetimeIndex:
@@ -101,21 +135,21 @@ def cycles_of(dates: pd.Series[Any]) -> tuple[str, ...]:
     if len(known) < 2:
         return ()
     step, span = float(np.median(np.diff(known))), float(known[-1] - known[0])
-    return tuple(name for name, length in _LENGTHS.items() if span >= 2 * length and step < length / 2)
+    return tuple(name for name, length in CYCLES.items() if span >= 2 * length and step < length / 2)
 
 
-def expand(name: str, dates: pd.Series[Any]) -> dict[str, NDArray[np.float64]]:
+def expand(name: str, dates: pd.Series[Any], cycles: tuple[str, ...]) -> dict[str, NDArray[np.float64]]:
     """Expand dates into columns: days since 1970, and a sine and a cosine for each cycle; NaN for missing dates.
 
     The cycle of a year has 365.25 days and begins on January 1; a week begins on Monday and a day at midnight.
     """
     days = _days(dates)
     columns = {f"{name}_days": days}
-    for cycle in cycles_of(dates):
+    for cycle in cycles:
         phase = days - 4 if cycle == "week" else days  # 1970-01-05 was a Monday
         if cycle == "year":
             phase = dates.dt.day_of_year.to_numpy(np.float64, na_value=np.nan) - 1 + days % 1
-        angle = 2 * np.pi * phase / _LENGTHS[cycle]
+        angle = 2 * np.pi * phase / CYCLES[cycle]
         columns |= {f"{name}_{cycle}_sin": np.sin(angle), f"{name}_{cycle}_cos": np.cos(angle)}
     return columns
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,15 +15,17 @@ from popgrad.data._dates import expand
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Encoder"]
+__all__ = ["MISSING_TEXT", "Scaling", "bounded", "fit_categories", "fit_scaling", "numbers_of"]
+
+MISSING_TEXT = "missing"  # the category of missing text
 
 _WIDEST = 20.0  # largest range of the standardized training values of a column
 _MARGIN = 1.0  # largest distance of other values from the training range, in widths of that range
 _BLOCK = 1 << 20  # numbers converted at a time
 
 
-@dataclass(frozen=True)
-class _Scaling:
+@dataclass(frozen=True, eq=False)
+class Scaling:
     """Per numeric column, (columns,): the replacement of missing values, the bounds, the center and the scale."""
 
     fill: NDArray[np.float64]
@@ -43,40 +46,26 @@ class _Scaling:
             out[start : start + step] = block
 
 
-class Encoder:
-    """Encodes the features of a dataset; the docstring of `split` describes the encoding.
+def fit_categories(name: str, values: NDArray[Any]) -> tuple[tuple[str, ...], tuple[str, ...], list[str]]:
+    """Return (categories with a feature each, rare categories that share the last feature, names of the features).
 
     Args:
-        frame: (N, columns), the frame of a `Dataset`.
-        train: numbers of the rows to fit the encoding to.
+        name: name of the column.
+        values: (rows,) text as objects, without missing values.
     """
+    from sklearn.preprocessing import OneHotEncoder
 
-    def __init__(self, frame: pd.DataFrame, train: NDArray[np.int64]) -> None:
-        self._values, names = _numeric(frame)
-        self._scaling = _fit_scaling(self._values, train)
-        text = [name for name in frame.columns if frame[name].dtype == object]
-        self._text = frame[text].fillna("missing").to_numpy(object) if text else None
-        self._one_hot: Any = None
-        if self._text is not None:
-            from sklearn.preprocessing import OneHotEncoder
-
-            self._one_hot = OneHotEncoder(
-                handle_unknown="ignore", max_categories=MAX_CATEGORIES, sparse_output=False, dtype=np.float32
-            ).fit(self._text[train])
-            names += [str(name) for name in self._one_hot.get_feature_names_out(text)]
-        self.names = tuple(names)
-
-    def __call__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the encoded rows (rows, columns), C-contiguous."""
-        numeric = self._values.shape[1]
-        out = np.empty((len(rows), len(self.names)), dtype=np.float32)
-        self._scaling.apply(self._values, rows, out[:, :numeric])
-        if self._text is not None:
-            out[:, numeric:] = self._one_hot.transform(self._text[rows])
-        return out
+    encoder: Any = OneHotEncoder(
+        handle_unknown="ignore", max_categories=MAX_CATEGORIES, sparse_output=False, dtype=np.float32
+    ).fit(values[:, None])
+    (rare,) = encoder.infrequent_categories_
+    rare = () if rare is None else tuple(map(str, rare))
+    known = set(rare)
+    frequent = tuple(str(value) for value in encoder.categories_[0] if value not in known)
+    return frequent, rare, [str(feature) for feature in encoder.get_feature_names_out([name])]
 
 
-def _numeric(frame: pd.DataFrame) -> tuple[NDArray[Any], list[str]]:
+def numbers_of(frame: pd.DataFrame, cycles: Mapping[str, tuple[str, ...]]) -> tuple[NDArray[Any], list[str]]:
     """Return the numbers and expanded dates, (N, columns), and their names; avoids a copy if possible."""
     types = set(frame.dtypes)
     if len(types) == 1 and frame.dtypes.iloc[0].kind in "iuf":
@@ -85,7 +74,8 @@ def _numeric(frame: pd.DataFrame) -> tuple[NDArray[Any], list[str]]:
     for name in frame.columns:
         column = frame[name]
         if column.dtype.kind == "M":
-            columns |= {_unused(new, columns): values for new, values in expand(str(name), column).items()}
+            expanded = expand(str(name), column, cycles[str(name)])
+            columns |= {_unused(new, columns): values for new, values in expanded.items()}
         elif column.dtype != object:
             columns[_unused(str(name), columns)] = column.to_numpy(np.float64)
     values = np.column_stack(list(columns.values())) if columns else np.empty((len(frame), 0))
@@ -98,10 +88,10 @@ def _unused(name: str, columns: dict[str, NDArray[Any]]) -> str:
     return name
 
 
-def _fit_scaling(values: NDArray[Any], train: NDArray[np.int64]) -> _Scaling:
+def fit_scaling(values: NDArray[Any], train: NDArray[np.int64]) -> Scaling:
     """Fit a few columns at a time, to avoid a float64 copy of the table."""
     count = values.shape[1]
-    scaling = _Scaling(np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count), np.ones(count))
+    scaling = Scaling(np.zeros(count), np.zeros(count), np.zeros(count), np.zeros(count), np.ones(count))
     step = max(2, _BLOCK // len(train))
     for start in range(0, count, step):
         these = slice(start, start + step)
@@ -110,7 +100,7 @@ def _fit_scaling(values: NDArray[Any], train: NDArray[np.int64]) -> _Scaling:
     return scaling
 
 
-def _fit_block(block: NDArray[np.float64], scaling: _Scaling, these: slice) -> None:
+def _fit_block(block: NDArray[np.float64], scaling: Scaling, these: slice) -> None:
     gone = np.isnan(block)
     known = ~gone.all(axis=0)
     some = gone.any(axis=0) & known
@@ -118,12 +108,22 @@ def _fit_block(block: NDArray[np.float64], scaling: _Scaling, these: slice) -> N
     if some.any():
         fill[some] = np.nanmedian(block[:, some], axis=0)
     np.copyto(block, fill, where=gone)
-    least, most = block.min(axis=0), block.max(axis=0)
+    found = bounded(fill, block.min(axis=0), block.max(axis=0), block.mean(axis=0), block.std(axis=0))
+    for part in fields(Scaling):
+        getattr(scaling, part.name)[these] = getattr(found, part.name)
+
+
+def bounded(
+    fill: NDArray[np.float64],
+    least: NDArray[np.float64],
+    most: NDArray[np.float64],
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64],
+) -> Scaling:
+    """The scaling of columns with these statistics of the training values, (columns,) each."""
     width = most - least
     constant = width <= 8 * np.finfo(np.float64).eps * np.maximum(np.abs(least), np.abs(most))
     width[constant] = 0
-    scaling.fill[these] = fill
-    scaling.least[these] = least - _MARGIN * width
-    scaling.most[these] = most + _MARGIN * width
-    scaling.center[these] = np.where(constant, least, block.mean(axis=0))
-    scaling.scale[these] = np.where(constant, 1, np.maximum(block.std(axis=0), width / _WIDEST))
+    center = np.where(constant, least, mean)
+    scale = np.where(constant, 1, np.maximum(deviation, width / _WIDEST))
+    return Scaling(fill, least - _MARGIN * width, most + _MARGIN * width, center, scale)

@@ -14,8 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from popgrad.checks import fail, one_of
 from popgrad.data._arrays import as_column, as_frame
-from popgrad.data._common import TASKS, attempt, listed
+from popgrad.data._common import TASKS, Origin, attempt, listed
 from popgrad.data._dataset import Dataset
+from popgrad.data._files import loaded
+from popgrad.data._preprocessing import Preprocessing
 from popgrad.data._records import SPACE
 from popgrad.data._target import choose_target, encode_target
 from popgrad.data._text import TextOptions, read_text
@@ -23,7 +25,7 @@ from popgrad.data._text import TextOptions, read_text
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["NAMES", "from_arrays", "load"]
+__all__ = ["NAMES", "bundled", "from_arrays", "load", "load_like"]
 
 NAMES = ("digits", "breast_cancer", "wine", "iris", "diabetes")
 
@@ -36,6 +38,7 @@ _SUFFIXES: dict[str, str | None] = {
     ".data": "",
     ".data.gz": "",
     ".npz": None,
+    ".npy": None,
 }
 
 
@@ -120,12 +123,63 @@ def load(
     separator = _SUFFIXES[suffix]
     if separator is None:
         _check_no_text_options(operation, wanted)
+        if suffix == ".npy":
+            fail(operation, "a .npy file has no target: pass X.npy:y.npy to popgrad fit, or use data.map_files")
         return _load_npz(operation, path, name, wanted)
     table = read_text(operation, path, separator, wanted.text)
     target, notes = choose_target(operation, table.columns, wanted.target)
     _check_drop(operation, table.columns, target, wanted.drop)
     frame = table.frame(target, wanted.drop)
     return _from_frame(operation, name, frame, target, wanted, [*table.notes, *notes])
+
+
+def load_like(
+    source: str | os.PathLike[str],
+    like: Preprocessing,
+    *,
+    header: bool | None = None,
+    sep: str | None = None,
+    decimal: str | None = None,
+    na: str | Iterable[str] = (),
+) -> tuple[pd.DataFrame, list[str]]:
+    """Read a table with the columns of another one, and return (frame, notes on the reading).
+
+    Text columns of `like` are read as text. The frame of a text file is indexed by the line numbers of the file.
+
+    Args:
+        source: as for `load`, except OpenML; the target may be absent.
+        like: the preprocessing of the other table.
+        header: whether the first row of a text file holds the column names. Default: it does if a field is one of the
+            columns of `like`. If the other table had no column names, the columns are named by their position; a file
+            with one column less lacks the target.
+        sep, decimal: as for `load`. Default: as for the other table.
+        na: further strings that mark a missing value, besides those of the other table.
+
+    Raises:
+        InputError: the source does not exist, cannot be read or has no rows, or an option is invalid.
+    """
+    operation = f"predict {str(source)!r}"
+    if not isinstance(source, (str, os.PathLike)):
+        fail(operation, f"expects a frame, an array or a path, got {type(source).__name__}")
+    origin = like.origin
+    markers = (*origin.na, *_strings(operation, "na", na))
+    text = _check_text_options(operation, header, sep or origin.sep, decimal or origin.decimal, markers)
+    source = os.fspath(source)
+    if source in NAMES:
+        frame, labels = bundled(source)
+        if like.classes and labels == like.classes and like.target in frame:
+            frame[like.target] = np.array(labels, object)[frame[like.target]]
+        return frame, []
+    path, suffix = _check_path(operation, source)
+    separator = _SUFFIXES[suffix]
+    if separator is None:
+        X = loaded(operation, path, "r") if suffix == ".npy" else _arrays_of(operation, path, ("X",))["X"]
+        return as_frame(operation, X), []
+    table = read_text(operation, path, separator, text, origin.columns)
+    if origin.positional and table.positional and len(table.columns) == len(origin.columns) - 1:
+        table.names[-len(table.columns) :] = [name for name in origin.columns if name != like.target]
+    exact = {column.name for column in like.columns if column.kind == "text"} | {like.target}
+    return table.raw(exact), table.notes
 
 
 def from_arrays(
@@ -153,7 +207,7 @@ def from_arrays(
     if wanted.drop:
         _check_drop(operation, columns, None, wanted.drop)
         frame = frame.set_axis(columns, axis=1)
-    return _build(operation, name, frame, column, "y", wanted, [])
+    return _build(operation, name, frame, column, "y", wanted, [], columns)
 
 
 def _separate_target(source: str) -> tuple[str, str | None]:
@@ -225,18 +279,22 @@ def _check_drop(operation: str, columns: list[str], target: str | None, drop: tu
 
 
 def _load_bundled(operation: str, name: str, wanted: _Wanted) -> Dataset:
+    frame, names = bundled(name)
+    target, _ = choose_target(operation, [str(column) for column in frame.columns], wanted.target or "target")
+    if target == "target" and wanted.task is None:
+        wanted = replace(wanted, task="regression" if name == "diabetes" else "classification")
+    labels = names if target == "target" and wanted.task != "regression" else ()
+    return _from_frame(operation, name, frame, target, wanted, [], labels)
+
+
+def bundled(name: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return (the table of a data set in `NAMES`, the names of its classes; empty for a quantity)."""
     from sklearn import datasets
 
     # By default, scikit-learn scales diabetes with statistics of all rows, including the test rows.
     options = {"scaled": False} if name == "diabetes" else {}
     bunch = getattr(datasets, f"load_{name}")(as_frame=True, **options)
-    frame = bunch.frame
-    target, _ = choose_target(operation, [str(column) for column in frame.columns], wanted.target or "target")
-    if target == "target" and wanted.task is None:
-        wanted = replace(wanted, task="regression" if name == "diabetes" else "classification")
-    named = target == "target" and "target_names" in bunch and wanted.task != "regression"
-    labels = tuple(map(str, bunch.target_names)) if named else ()
-    return _from_frame(operation, name, frame, target, wanted, [], labels)
+    return bunch.frame, tuple(map(str, bunch.get("target_names", ())))
 
 
 def _load_openml(operation: str, source: str, wanted: _Wanted) -> Dataset:
@@ -257,12 +315,16 @@ def _load_npz(operation: str, path: Path, name: str, wanted: _Wanted) -> Dataset
     if wanted.target not in (None, "y"):
         fail(operation, f"the target of an .npz file is its array 'y', got target={wanted.target!r}")
 
+    arrays = _arrays_of(operation, path, ("X", "y"))
+    return from_arrays(name, arrays["X"], arrays["y"], task=wanted.task, drop=wanted.drop)
+
+
+def _arrays_of(operation: str, path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     def read() -> dict[str, NDArray[Any]]:
         with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in ("X", "y")}
+            return {name: file[name] for name in names}
 
-    arrays = attempt(operation, read, "expects numpy.savez(path, X=..., y=...) with arrays of numbers or strings")
-    return from_arrays(name, arrays["X"], arrays["y"], task=wanted.task, drop=wanted.drop)
+    return attempt(operation, read, "expects numpy.savez(path, X=..., y=...) with arrays of numbers or strings")
 
 
 def _from_frame(
@@ -283,7 +345,7 @@ def _from_frame(
     _check_drop(operation, columns, target, wanted.drop)
     at = columns.index(target)
     features = frame.iloc[:, [i for i in range(len(columns)) if i != at]]
-    return _build(operation, name, features, frame.iloc[:, at], target, wanted, notes, labels)
+    return _build(operation, name, features, frame.iloc[:, at], target, wanted, notes, columns, labels)
 
 
 def _build(
@@ -294,11 +356,15 @@ def _build(
     target: str,
     wanted: _Wanted,
     notes: list[str],
+    columns: list[str],
     labels: tuple[str, ...] = (),
 ) -> Dataset:
     found = encode_target(operation, column, wanted.task)
+    origin = Origin(tuple(columns), wanted.text.sep, wanted.text.decimal, wanted.text.na)
     aside = None
     if wanted.drop:
         aside = frame[list(wanted.drop)].reset_index(drop=True)
         frame = frame.drop(columns=list(wanted.drop))
-    return Dataset(name, frame, found.y, found.task, labels or found.classes, target, (*notes, *found.notes), aside)
+    classes, label_type = labels or found.classes, "text" if labels else found.label_type
+    notes = [*notes, *found.notes]
+    return Dataset(name, frame, found.y, found.task, classes, target, tuple(notes), aside, label_type, origin)

@@ -14,7 +14,7 @@ from popgrad.data._common import counted, place
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Distinct", "numbers_in", "refuse_most"]
+__all__ = ["Distinct", "numbers_in", "numbers_of_all", "refuse_most"]
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?inf(?:inity)?", re.IGNORECASE | re.ASCII)
 _HOURS = re.compile(r"([01]?\d|2[0-4]):([0-5]\d)(?::([0-5]\d(?:\.\d+)?))?", re.ASCII)
@@ -61,12 +61,10 @@ def numbers_in(operation: str, where: str, distinct: Distinct, decimal: str = ".
     Raises:
         InputError: the column holds numbers except for a few values, or numbers in an unsupported notation.
     """
-    values = [value if decimal == "." else value.replace(".", "?").replace(decimal, ".") for value in distinct.values]
-    for pattern, convert in ((_NUMBER, float), (_HOURS, _hours)):
-        good = np.array([pattern.fullmatch(value) is not None for value in values], dtype=bool)
+    for pattern in (_NUMBER, _HOURS):
+        numbers, good = _matched(distinct, pattern, decimal)
         if not good.any():
             continue
-        numbers = np.array([convert(v) if ok else np.nan for v, ok in zip(values, good, strict=True)])
         if good.all():
             return distinct.spread(numbers, np.nan)
         if _meant(distinct, numbers, good):
@@ -75,6 +73,23 @@ def numbers_in(operation: str, where: str, distinct: Distinct, decimal: str = ".
     if written.any() and distinct.share(written) >= _MOST:
         _refuse_notation(operation, where, distinct, written, decimal)
     return None
+
+
+def numbers_of_all(distinct: Distinct, decimal: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return (the number or time of day of each distinct value, whether it is one)."""
+    numbers, good = _matched(distinct, _NUMBER, decimal)
+    hours, good_hours = _matched(distinct, _HOURS, decimal)
+    return np.where(good, numbers, hours), good | good_hours
+
+
+def _matched(
+    distinct: Distinct, pattern: re.Pattern[str], decimal: str
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Return (the numbers in the distinct values that match a pattern, whether they match)."""
+    values = [value if decimal == "." else value.replace(".", "?").replace(decimal, ".") for value in distinct.values]
+    good = np.array([pattern.fullmatch(value) is not None for value in values], dtype=bool)
+    convert = float if pattern is _NUMBER else _hours
+    return np.array([convert(v) if ok else np.nan for v, ok in zip(values, good, strict=True)]), good
 
 
 def refuse_most(operation: str, where: str, distinct: Distinct, good: NDArray[np.bool_], what: str) -> NoReturn:

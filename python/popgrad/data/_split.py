@@ -11,7 +11,7 @@ from popgrad.checks import fail, one_of, positive_int
 from popgrad.data._common import check_rows, kind
 from popgrad.data._dataset import Dataset, Split
 from popgrad.data._dates import dates_in
-from popgrad.data._encode import Encoder
+from popgrad.data._fit import fitted_to
 from popgrad.data._numbers import Distinct
 
 __all__ = ["split"]
@@ -64,15 +64,12 @@ def split(dataset: Dataset, seed: int = 0, validation: float = 0.2, test: float 
             if not frame.shape[1]:
                 fail(f"data.split {dataset.name!r}", f"no feature is left besides the groups {by!r}")
         train, val, held = _cut(dataset, by, codes, round(count * validation), round(count * test))
-    encode = Encoder(frame, train)
-    mean, scale = 0.0, 1.0
-    if dataset.task == "regression":
-        mean, scale = float(y[train].mean()), float(y[train].std()) or 1.0
+    fitted, table = fitted_to(dataset, frame, train)
 
     def part(rows: _Rows) -> tuple[NDArray[np.float32], NDArray[Any]]:
-        return encode(rows), y[rows] if dataset.classes else ((y[rows] - mean) / scale).astype(np.float32)
+        return fitted.encode(table, rows), y[rows] if dataset.classes else fitted.standardize(y[rows])
 
-    return Split(*part(train), *part(val), *part(held), encode.names, mean, scale)
+    return Split(*part(train), *part(val), *part(held), fitted)
 
 
 def _check_arguments(dataset: Dataset, seed: int, validation: float, test: float) -> None:
@@ -119,7 +116,7 @@ def _groups(dataset: Dataset, by: str) -> tuple[_Rows, bool]:
     check_rows(operation, column.isna().to_numpy(), "a missing value", f"column {by!r}")
     if kind(column) == "text":
         dates = dates_in(operation, f"column {by!r}", Distinct(column.astype(object).map(str)))
-        column = column if dates is None else dates[0]
+        column = column if dates is None else dates.values
     values: Any = column.to_numpy(object) if kind(column) == "text" else column.to_numpy()
     return np.unique(values, return_inverse=True)[1], kind(column) == "date"
 

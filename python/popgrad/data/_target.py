@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from popgrad.checks import fail, one_of
-from popgrad.data._common import LARGEST, attempt, check_rows, counted, kind
+from popgrad.data._common import LARGEST, LabelType, attempt, check_rows, counted, kind
 from popgrad.data._dates import dates_in
 from popgrad.data._numbers import Distinct, numbers_in
 
@@ -34,12 +34,14 @@ class Target:
         task: "classification" or "regression".
         classes: the labels; empty for regression.
         notes: sentences about the assumptions.
+        label_type: kind of the labels before they became text.
     """
 
     y: NDArray[Any]
     task: Literal["classification", "regression"]
     classes: tuple[str, ...]
     notes: tuple[str, ...]
+    label_type: LabelType = "text"
 
 
 def choose_target(operation: str, columns: list[str], target: str | None) -> tuple[str, list[str]]:
@@ -104,7 +106,8 @@ def encode_target(operation: str, column: pd.Series[Any], task: str | None) -> T
         check_rows(operation, fractional, what_is_wrong, "the target", column.index)
         values = np.array([int(value) for value in values], dtype=object)
     labels, y = np.unique(values, return_inverse=True)
-    return Target(y, "classification", tuple(str(label) for label in labels), tuple(notes))
+    label_type: LabelType = "text" if what == "text" else "boolean" if what == "boolean" else "integer"
+    return Target(y, "classification", tuple(str(label) for label in labels), tuple(notes), label_type)
 
 
 def _values(column: pd.Series[Any], what: str) -> NDArray[Any]:

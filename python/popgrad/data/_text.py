@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from popgrad.checks import fail
-from popgrad.data._common import attempt, kind, listed, some
+from popgrad.data._common import Origin, attempt, kind, listed, some
 from popgrad.data._header import Sample, find_header
 from popgrad.data._numbers import Distinct, numbers_in
 from popgrad.data._records import EXPECTED, Records, find_separator, stripped
@@ -59,6 +60,7 @@ class TextTable:
         options: decimal point and missing values.
         notes: sentences about the assumptions.
         unnamed: whether the first column is a row index.
+        positional: whether the columns are named "0", "1", ... because the file has no names.
     """
 
     operation: str
@@ -69,6 +71,7 @@ class TextTable:
     options: TextOptions
     notes: list[str]
     unnamed: bool = False
+    positional: bool = False
 
     @property
     def columns(self) -> list[str]:
@@ -83,8 +86,30 @@ class TextTable:
         """
         import pandas as pd
 
-        at = self.names.index(target)
-        exact: Any = {at: str}  # integers of the target must not become float64
+        columns = self._columns({target})  # integers of the target must not become float64
+        for name, column in columns.items():
+            as_it_is = name != target and (column.dtype.kind in "biuf" or kind(column) == "boolean" or name in drop)
+            columns[name] = column if as_it_is else self._convert(column, name, name == target)
+        return pd.concat(columns.values(), axis=1, keys=columns.keys())
+
+    def raw(self, exact: Collection[str]) -> pd.DataFrame:
+        """Return the columns as numbers, booleans or stripped text, without conversion of text; indexed as by `frame`.
+
+        Args:
+            exact: names of columns to read as text.
+        """
+        import pandas as pd
+
+        columns = self._columns(exact)
+        for name, column in columns.items():
+            columns[name] = self._stripped(column) if kind(column) == "text" else column
+        return pd.concat(columns.values(), axis=1, keys=columns.keys())
+
+    def _columns(self, exact: Collection[str]) -> dict[str, pd.Series[Any]]:
+        """The columns as pandas reads them, by name, without a row index; those in `exact` as text."""
+        import pandas as pd
+
+        dtypes: Any = {at: str for at, name in enumerate(self.names) if name in exact}
         raw = attempt(
             self.operation,
             lambda: pd.read_csv(
@@ -92,7 +117,7 @@ class TextTable:
                 sep=self.sep,
                 header=None,
                 names=cast(Any, range(len(self.names))),
-                dtype=exact,
+                dtype=dtypes,
                 decimal=self.options.decimal,
                 na_values=sorted(self.options.missing),
                 keep_default_na=False,
@@ -103,20 +128,20 @@ class TextTable:
             EXPECTED,
         )
         raw.index = pd.Index(self.numbers, name="line")
-        columns = {}
-        for i in range(int(self.unnamed), len(self.names)):
-            name, column = self.names[i], raw.iloc[:, i]
-            as_it_is = i != at and (column.dtype.kind in "biuf" or kind(column) == "boolean" or name in drop)
-            columns[name] = column if as_it_is else self._convert(column, name, i == at)
-        return pd.concat(columns.values(), axis=1, keys=columns.keys())
+        return {self.names[at]: raw.iloc[:, at] for at in range(int(self.unnamed), len(self.names))}
 
-    def _convert(self, column: pd.Series[Any], name: str, is_target: bool) -> pd.Series[Any]:
+    def _stripped(self, column: pd.Series[Any]) -> pd.Series[Any]:
         import pandas as pd
 
         missing = self.options.missing
         stripped = [value if value != value else str(value).strip() for value in column]
         text = [np.nan if value in missing else value for value in stripped]
-        column = pd.Series(text, index=column.index, dtype=object)
+        return pd.Series(text, index=column.index, dtype=object)
+
+    def _convert(self, column: pd.Series[Any], name: str, is_target: bool) -> pd.Series[Any]:
+        import pandas as pd
+
+        column = self._stripped(column)
         distinct = Distinct(column)
         if distinct.values and all(value in BOOLEANS for value in distinct.values):
             return column.map(BOOLEANS)
@@ -126,7 +151,7 @@ class TextTable:
         return column if numbers is None else pd.Series(numbers, index=column.index)
 
 
-def read_text(operation: str, path: Path, own: str, options: TextOptions) -> TextTable:
+def read_text(operation: str, path: Path, own: str, options: TextOptions, expected: Sequence[str] = ()) -> TextTable:
     """Read the records of a text table and find the column names.
 
     Args:
@@ -134,6 +159,8 @@ def read_text(operation: str, path: Path, own: str, options: TextOptions) -> Tex
         path: path of the file; a .gz file is decompressed.
         own: the separator for the suffix of the file, or "" if the suffix implies none.
         options: the format options of the caller.
+        expected: names of columns, if the file should have them: a first row with any of them is the header. If they
+            are numbers from 0, the file should have no names.
 
     Raises:
         InputError: the text is not UTF-8, or a record has more or fewer fields than the first record.
@@ -141,6 +168,8 @@ def read_text(operation: str, path: Path, own: str, options: TextOptions) -> Tex
     records, notes = _read_records(operation, path, own, options)
     sample = [stripped(records.fields(i)) for i in range(min(_SAMPLED, len(records.lines)))]
     header, sentence = options.header, ""
+    if header is None and expected:
+        header = _has_names(sample[0], expected)
     if header is None:
         header, sentence = find_header(Sample(sample, options.decimal, options.missing))
     names = _trimmed(sample[0]) if header else [str(i) for i in range(len(sample[0]))]
@@ -158,7 +187,15 @@ def read_text(operation: str, path: Path, own: str, options: TextOptions) -> Tex
     if unnamed:
         notes.append("The first column has no name; it is treated as a row index and left out.")
     notes = [note for note in notes if note]
-    return TextTable(operation, names, records.lines, records.numbers, records.sep, options, notes, unnamed)
+    lines, numbers = records.lines, records.numbers
+    return TextTable(operation, names, lines, numbers, records.sep, options, notes, unnamed, not header)
+
+
+def _has_names(first: list[str], expected: Sequence[str]) -> bool:
+    """Whether the first record of a file that should have the columns `expected` holds names."""
+    if Origin(tuple(expected)).positional:
+        return first[: len(expected)] == list(expected)
+    return not set(_trimmed(first)).isdisjoint(expected)
 
 
 def _read_records(operation: str, path: Path, own: str, options: TextOptions) -> tuple[Records, list[str]]:

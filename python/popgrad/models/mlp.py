@@ -24,6 +24,7 @@ from popgrad.models import quantize
 from popgrad.models.base import Model
 from popgrad.models.evaluation import Evaluation
 from popgrad.models.files import read_network
+from popgrad.models.mapped import in_parts
 from popgrad.models.measures import measure_of
 from popgrad.models.objective import MEMORY_LIMIT, SCORES, NetworkObjective
 from popgrad.models.validation import (
@@ -271,10 +272,12 @@ class MLP(Model):
         *,
         metric: Metric = "loss",
         operation: str = "MLP.objective",
-    ) -> NetworkObjective:
+    ) -> Objective:
         """Check samples and targets once, for many gradients and evaluations.
 
-        Arrays that need no conversion are not copied. Do not change them while the objective is in use.
+        Arrays that need no conversion are not copied. Do not change them while the objective is in use. If X is in a
+        mapped file (a C-contiguous `numpy.memmap` of the model's dtype) or fills a quarter of the memory, the
+        objective copies 32 MiB of it at a time.
 
         Args:
             X: (B, inputs) numbers, B >= 1, without NaN: an array, a pandas, polars or PyArrow table, or a PyTorch
@@ -292,7 +295,7 @@ class MLP(Model):
         y, classes = arrays.read(operation, "y", y), self.classes
         if classes is None and self.takes_classes:
             classes = labels.find(operation, y, max(2, self.sizes[-1]))
-        return self.checked_objective(operation, X, y, sample_weight, measure, classes)
+        return in_parts(self.checked_objective(operation, X, y, sample_weight, measure, classes))
 
     def checked_objective(
         self,
@@ -312,8 +315,7 @@ class MLP(Model):
 
     def begin_training(self, objective: Objective) -> None:
         """Set `classes` to the classes that the objective found in y."""
-        assert isinstance(objective, NetworkObjective)
-        self.classes = objective.classes
+        self.classes = cast(Any, objective).classes
 
     # --- Predictions, losses and gradients ---------------------------------------------------------------------
 
@@ -479,11 +481,15 @@ class MLP(Model):
 
         PyTorch reads the file with ``sequential.load_state_dict(safetensors.torch.load_file(path))``.
         """
+        return checkpoint.save(path, *self.contents())
+
+    def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The contents of the file that `save` writes: (tensors by name, JSON values)."""
         values = (self.activation, self.loss_name, self.dropout, self.dtype.name, self.seed, self.init)
         settings = {"sizes": self.sizes, **dict(zip(_SETTINGS, values, strict=True))}
         if self.classes is not None:
             settings["classes"] = list(self.classes)
-        return checkpoint.save(path, self.views(), {"MLP": settings})
+        return self.views(), {"MLP": settings}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **settings: Any) -> Self:

@@ -19,6 +19,7 @@ __all__ += ["checked_weights"]
 Array = NDArray[Any]
 DType = np.dtype[Any]
 
+_BLOCK = 1 << 22  # numbers examined at a time
 _ENCODE = "give labels as 0, 1, 2, ..., or set MLP.classes (pg.fit does, if y holds text)"
 
 
@@ -58,11 +59,22 @@ def checked_inputs(operation: str, X: ArrayLike, width: int, dtype: DType) -> Ar
         typed = cast_to(array, dtype)
     except MemoryError:
         fail(operation, f"no memory for X, {array.shape}, as {dtype}; pass it in chunks")
-    if not np.isfinite(typed).all():
-        row = int(np.argmin(np.isfinite(typed).all(axis=1)))
+    row = _first_not_finite(typed)
+    if row is not None:
         what = f"NaN, infinity or a value too large for {dtype}"
         fail(operation, f"X holds {what} (first in row {row}); impute or drop those rows first")
     return typed
+
+
+def _first_not_finite(array: Array) -> int | None:
+    """The first row with NaN or infinity, or None; examines some rows at a time, since X may be a large mapped file."""
+    step = max(1, _BLOCK // array.shape[1])
+    for first in range(0, len(array), step):
+        finite = np.isfinite(array[first : first + step])
+        arrays.release(array)
+        if not finite.all():
+            return first + int(np.argmin(finite.all(axis=1)))
+    return None
 
 
 def checked_targets(operation: str, y: ArrayLike, samples: int, targets: Targets, dtype: DType) -> Array:
@@ -99,8 +111,8 @@ def _numbers(operation: str, y: Array, samples: int, targets: Targets, dtype: DT
     if y.shape != (samples, outputs) and not (outputs == 1 and y.ndim == 1):
         fail(operation, f"y must have shape ({samples}, {outputs}), got {y.shape}")
     y = cast_to(y.reshape(samples, outputs), dtype)
-    if not np.isfinite(y).all():
-        row = int(np.argmin(np.isfinite(y).all(axis=1)))
+    row = _first_not_finite(y)
+    if row is not None:
         fail(operation, f"y holds NaN, infinity or a value too large for {dtype} (first in row {row})")
     if targets.loss == "binary_cross_entropy" and ((y < 0) | (y > 1)).any():
         fail(operation, f"targets of binary_cross_entropy must be in [0, 1], got {y.min()} to {y.max()}")

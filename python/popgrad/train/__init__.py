@@ -4,6 +4,17 @@ from popgrad.train.callbacks import Callback, EarlyStopping, JSONLog, TrainingRu
 from popgrad.train.checkpoints import Checkpoint
 from popgrad.train.fit import fit
 from popgrad.train.records import History
+from popgrad.train.streaming import BatchStream
 from popgrad.train.trainer import Trainer
 
-__all__ = ["Callback", "Checkpoint", "EarlyStopping", "History", "JSONLog", "Trainer", "TrainingRun", "fit"]
+__all__ = [
+    "BatchStream",
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
+    "History",
+    "JSONLog",
+    "Trainer",
+    "TrainingRun",
+    "fit",
+]

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -26,6 +26,7 @@ from popgrad.train.hooks import Hooks, checked_callbacks
 from popgrad.train.pauses import Several
 from popgrad.train.progress import Bar, shows
 from popgrad.train.records import History, Last
+from popgrad.train.streaming import BatchStream, StreamObjective, as_stream
 from popgrad.train.trainer import Trainer
 
 __all__ = ["fit"]
@@ -36,8 +37,8 @@ Validation = float | tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, A
 
 def fit(
     model: Model,
-    X: ArrayLike,
-    y: ArrayLike,
+    X: ArrayLike | BatchStream | Iterable[Any],
+    y: ArrayLike | None = None,
     *,
     optimizer: Method,
     epochs: int | None = None,
@@ -61,7 +62,10 @@ def fit(
     Args:
         model: the model to train, starting from its current parameters. After the run, it has the best recorded
             parameters.
-        X: (N, inputs), without NaN: an array, a table, or a tensor in CPU memory.
+        X: (N, inputs), without NaN: an array, a table, or a tensor in CPU memory. A mapped file, such as
+            ``numpy.load(path, mmap_mode="r")``, is never copied as a whole if it has the model's dtype and C order.
+            Or, without y, batches: a `popgrad.BatchStream`, a PyTorch ``DataLoader``, or a list of (X, y) or
+            (X, y, sample_weight). A step then uses the next batch.
         y: (N,) labels, or (N,) or (N, outputs) numbers. If the labels are text, or K whole numbers other than 0 to
             K - 1, the sorted labels become `MLP.classes`.
         optimizer: a method of `popgrad.optim` or `popgrad.search`.
@@ -131,7 +135,12 @@ def fit(
         fail("fit", f"progress must be True, False or None, got {progress!r}")
     last = _checked_last(resume, optimizer, model.params) if isinstance(resume, History) else None
     saved = saved_run(resume, checkpoint) if isinstance(resume, (str, os.PathLike)) else None
-    train, held = divided(model, X, y, sample_weight, validation, seed, objective)
+    if y is None:
+        _check_streamed(batch_size, sample_weight, racing, record)
+        train, held = streamed(model, X, validation, objective)
+        batch_size = None
+    else:
+        train, held = divided(model, cast(Any, X), y, sample_weight, validation, seed, objective)
     trainer = Trainer(
         train,
         optimizer,
@@ -192,6 +201,28 @@ def _checked_last(history: History, method: Method, params: Array) -> Last:
         got = f"{found.dtype} {found.shape}"
         fail("fit", f"resume must be from a model with {params.dtype} parameters {params.shape}, got {got}")
     return last
+
+
+def _check_streamed(batch_size: object, weight: object, racing: object, record: str) -> None:
+    """Fail if an argument cannot hold for a stream of batches."""
+    unfit = {
+        "batch_size": batch_size not in ("auto", None),
+        "sample_weight": weight is not None,
+        "racing": racing is not None,
+        "record": record == "full",
+    }
+    for name, given in unfit.items():
+        if given:
+            fail("fit", f"{name} needs all samples as X and y, but y was not given: X is a stream of batches")
+
+
+def streamed(model: Model, source: Any, validation: Any, metric: Metric = "loss") -> tuple[Objective, Objective | None]:
+    """The objectives on a stream of batches and on the validation samples (None without validation); see `fit`."""
+    pair = isinstance(validation, (tuple, list)) and len(validation) in (2, 3)
+    if validation is not None and not pair:
+        fail("fit", f"validation must be (X, y) or (X, y, sample_weight) for a stream of batches, got {validation!r}")
+    train = StreamObjective(model, as_stream(source), metric)
+    return train, train.with_samples(*validation, operation="fit(validation)") if pair else None
 
 
 def divided(
