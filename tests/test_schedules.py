@@ -282,10 +282,10 @@ def test_a_scheduled_setting_is_the_setting_of_each_step(kind, name, setting):
     numbers = dict(changing.first_numbers)
     for t, value in ((1, first), (2, (first + second) / 2), (3, second), (4, second)):
         fixed, same = kind(**rate, **mode | {name: value}), dict(numbers)
-        plan, expected = changing.plan(t, numbers, norm=3.0), fixed.plan(t, same, norm=3.0)
+        plan, expected = changing.plan(t, numbers), fixed.plan(t, same)
         assert plan.fields == expected.fields
         assert numbers == same
-        for part in ("scale", "clip", "l2", "decay", "l1", "mix"):
+        for part in ("scale", "clip", "l2", "decay", "l1", "mix", "clip_norm"):
             mine, theirs = (getattr(p.extras, part) if p.extras else None for p in (plan, expected))
             assert mine == theirs
     table = changing.table(1, 4, dict(changing.first_numbers))

@@ -434,7 +434,8 @@ def test_fit_evaluates_and_keeps_the_solution(optimizer):
     X, y = data()
     model = pg.MLP([4, 8, 2], seed=0)
     seen = []
-    history = pg.fit(model, X, y, optimizer=optimizer, epochs=60, callbacks=lambda m, h: seen.append(m.loss(X, y)))
+    chosen = {"epochs": 60, "record": "full", "callbacks": lambda m, h: seen.append(m.loss(X, y))}
+    history = pg.fit(model, X, y, optimizer=optimizer, **chosen)
     np.testing.assert_allclose(seen, history.loss, rtol=1e-5)
     assert history.loss[history.best] < 0.75 * history.loss[0]
     assert model.loss(X, y) == pytest.approx(history.loss[history.best], rel=1e-5)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from popgrad.checks import fail
 from popgrad.models import Model
-from popgrad.objective import Around, Batch, Objective
+from popgrad.objective import Around, Batch, Objective, Seen
 from popgrad.train.callbacks import Callback, Record, TrainingRun
 from popgrad.train.pauses import Pauses
 from popgrad.train.trainer import Trainer
@@ -192,6 +192,11 @@ class _Watched(Around):
         loss = self.inner.gradient(w, batch, out)
         self._on_gradient(out, loss)
         return loss
+
+    def seen_gradient(self, w: Array, batch: Batch, out: Array) -> Seen:
+        seen = self.inner.seen_gradient(w, batch, out)
+        self._on_gradient(out, seen.loss)
+        return seen
 
 
 def _overrides(callback: Callback, name: str) -> bool:

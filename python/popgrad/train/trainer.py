@@ -101,7 +101,7 @@ class Trainer:
             samples, samples if size is None else min(positive_int("fit", "batch_size", size), samples), seed
         )
         # With full batches, the running figures would be those of the parameters before the last step.
-        self._full = record == "full" or self.batches.size == samples
+        self._full = record == "full" or objective.size(self.batches.at(1)) == samples
         self.state = method.prepare(objective, w, seed) if last is None else _copied(method, last)
         self.step = 0 if last is None else last.step
         self._seen = 0  # samples of all batches so far
