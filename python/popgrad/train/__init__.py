@@ -3,6 +3,7 @@
 from popgrad.train.callbacks import Callback, EarlyStopping, JSONLog, TrainingRun
 from popgrad.train.checkpoints import Checkpoint
 from popgrad.train.fit import fit
+from popgrad.train.many import Fitted, FittedModels, fit_many
 from popgrad.train.records import History
 from popgrad.train.streaming import BatchStream
 from popgrad.train.trainer import Trainer
@@ -12,9 +13,12 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "EarlyStopping",
+    "Fitted",
+    "FittedModels",
     "History",
     "JSONLog",
     "Trainer",
     "TrainingRun",
     "fit",
+    "fit_many",
 ]

@@ -126,7 +126,7 @@ def fit(
         InputError: an argument is invalid, or `resume` is a checkpoint of another network, method, data set, version
             or other settings; the model is unchanged.
     """
-    _check_kinds(model, optimizer)
+    checked_kinds("fit", model, optimizer)
     seed = whole_seed("fit", seed)
     called = checked_callbacks(callbacks)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
@@ -178,12 +178,13 @@ def fit(
 # --- Before the work ----------------------------------------------------------------------------------------------
 
 
-def _check_kinds(model: object, optimizer: object) -> None:
+def checked_kinds(operation: str, model: object, optimizer: object) -> None:
+    """Fail unless these are a model and a method."""
     if not isinstance(model, Model):
-        fail("fit", f"model must be a popgrad.Model, such as popgrad.MLP, got {type(model).__name__}")
+        fail(operation, f"model must be a popgrad.Model, such as popgrad.MLP, got {type(model).__name__}")
     if not isinstance(optimizer, Method):
         fail(
-            "fit",
+            operation,
             "optimizer must be a method of popgrad.optim or popgrad.search, "
             f"such as pg.optim.Adam(), got {optimizer!r}",
         )
