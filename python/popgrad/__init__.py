@@ -24,7 +24,7 @@ from popgrad.objective import Batch, Objective
 from popgrad.perturbations import Perturbations
 from popgrad.racing import Race, Racing, race
 from popgrad.search import minimize
-from popgrad.train import History, Trainer, fit
+from popgrad.train import History, Trainer, fit, lr_range_test
 
 __version__ = version("popgrad")
 
@@ -45,6 +45,7 @@ __all__ = [
     "data",
     "fit",
     "get_num_threads",
+    "lr_range_test",
     "minimize",
     "optim",
     "race",
