@@ -396,7 +396,7 @@ def test_a_bad_value_names_the_step_before_the_step(name, value, message, librar
 
 def test_other_schedules_are_checked_beside_a_given_learning_rate():
     optimizer = optim.Adam(lambda t: -1.0, beta1=lambda t: 1.5 - 0.5 * (t < 3))
-    with pytest.raises(pg.InputError, match="beta1 must be in .* at step 3, got 1.5"):
+    with pytest.raises(pg.InputError, match=r"beta1 must be in .* at step 3, got 1\.5"):
         optimizer.plan(3, {}, learning_rate=0.1)
     steady = optim.Adam(0.5)
     plans = [steady.plan(1, {}, learning_rate=rate).fields["rate"] for rate in (0.1, 0.2, 0.2, -0.1)]
