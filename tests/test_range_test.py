@@ -65,6 +65,8 @@ def test_the_test_ends_when_the_loss_explodes():
     assert len(result.losses) == len(result.smoothed) == len(result.learning_rates) < 200
     assert np.isfinite(result.losses).all()
     assert result.learning_rates[0] == 1e-4
+    lowest = np.minimum.accumulate(result.smoothed)
+    assert (result.smoothed > 4 * lowest).tolist() == [False] * (len(lowest) - 1) + [True]
     best = result.smoothed.argmin()
     assert result.suggestion.tenth == result.learning_rates[best] / 10
     assert 1e-4 <= result.suggestion.steepest <= result.learning_rates[best]
