@@ -37,6 +37,7 @@ from popgrad.train import (
     TrainingRun,
     fit,
     fit_many,
+    lr_range_test,
 )
 
 __version__ = version("popgrad")
@@ -68,6 +69,7 @@ __all__ = [
     "fit_many",
     "get_num_threads",
     "load_pipeline",
+    "lr_range_test",
     "minimize",
     "optim",
     "race",
