@@ -229,9 +229,9 @@ def test_a_damaged_file_is_skipped_and_the_last_good_one_is_found(damage, keep, 
     assert len(w) == 1
     assert steps_of(tmp_path)[-1] == 12  # nothing new is there yet, so nothing was removed
     with pytest.warns(UserWarning, match="skipped damaged"):
-        history, _ = run(tmp_path, every_steps=2, keep=keep)
+        history, _ = run(tmp_path, every_steps=7, keep=keep)  # 12 is no multiple
     assert bits(history) == bits(quiet)
-    assert steps_of(tmp_path) == [36, 38, 40][-keep:]
+    assert steps_of(tmp_path) == [28, 35, 40][-keep:]
     for step in steps_of(tmp_path):
         files.load(tmp_path / f"step-{step:09d}.safetensors", checksum=True)
 
