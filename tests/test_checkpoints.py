@@ -88,6 +88,28 @@ def test_the_parameters_of_the_resuming_model_do_not_matter(method, tmp_path):
     assert other.params.tobytes() == model.params.tobytes()
 
 
+def test_a_run_that_resumes_from_a_history_is_saved_too(tmp_path):
+    model, X, y = small()
+    chosen = {"optimizer": optim.Adam(0.01), "epochs": 4, "batch_size": 8}
+    first = pg.fit(model, X, y, **chosen)
+    last = model.params.copy()
+    quiet = pg.fit(model, X, y, **chosen, resume=first)
+    saves = pg.Checkpoint(tmp_path, every_seconds=None, every_steps=2)
+    model.params = last
+    with pytest.raises(Killed):
+        pg.fit(model, X, y, **chosen, resume=first, checkpoint=saves, callbacks=Kill(18))
+    assert steps_of(tmp_path) == [12, 14, 16]
+    assert bits(pg.fit(model, X, y, **chosen, resume=tmp_path, checkpoint=saves)) == bits(quiet)
+
+
+def test_a_search_that_resumes_from_a_history_is_not_saved(tmp_path):
+    model, X, y = small()
+    first = pg.fit(model, X, y, optimizer=search.PSO(12), epochs=20)
+    with pytest.raises(pg.InputError, match=r"a search that resumes from a History cannot be saved"):
+        pg.fit(model, X, y, optimizer=search.PSO(12), resume=first, checkpoint=pg.Checkpoint(tmp_path / "a"))
+    assert not (tmp_path / "a").exists()
+
+
 def test_a_run_that_broke_down_is_not_taken_further(tmp_path):
     chosen = {"optimizer": optim.SGD(3e38), "epochs": 3}
     first, _ = run(tmp_path, **chosen)
@@ -199,6 +221,40 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     with pytest.raises(pg.InputError, match="another run is writing checkpoints to"):
         pg.fit(model, X, y, **chosen, callbacks=lambda m, h: pg.fit(small()[0], X, y, **chosen) and None)
     pg.fit(model, X, y, **chosen)  # the lock ends with the run
+
+
+def test_a_child_of_a_killed_run_does_not_keep_the_folder_locked(tmp_path):
+    """The child is forked in the middle of the run, and lives on."""
+    code = f"""
+import os, signal, sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import popgrad as pg
+from fitting import small
+model, X, y = small()
+
+def fork(model, history):
+    if len(history.loss) == 3:
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        print(child, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+saves = pg.Checkpoint({str(tmp_path)!r}, every_steps=1)
+pg.fit(model, X, y, optimizer=pg.optim.SGD(), epochs=5, callbacks=fork, checkpoint=saves)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child = int(process.stdout.readline())
+    try:
+        assert process.wait() == -signal.SIGKILL
+        os.kill(child, 0)  # it lives
+        model, X, y = small()
+        pg.fit(model, X, y, optimizer=optim.SGD(), epochs=5, resume=tmp_path, checkpoint=pg.Checkpoint(tmp_path))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
+    assert steps_of(tmp_path)[-1] == 5
 
 
 # --- Damage -------------------------------------------------------------------------------------------------------
@@ -397,8 +453,8 @@ pg.fit(model, X, y, optimizer=pg.optim.Adam(), epochs=10**9, record_every=10**9,
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
-    while not (tmp_path).exists() or signal.SIGTERM not in caught_by(process.pid):
-        pass
+    while signal.SIGTERM not in caught_by(process.pid):
+        assert process.poll() is None
     process.terminate()
     _, errors = process.communicate()
     assert process.returncode == 143

@@ -122,6 +122,8 @@ def fit(
     called = checked_callbacks(callbacks)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         fail("fit", f"checkpoint must be a popgrad.Checkpoint, got {checkpoint!r}")
+    if checkpoint is not None and isinstance(resume, History) and optimizer.kind == "search":
+        fail("fit", "a search that resumes from a History cannot be saved; resume it from a checkpoint or a state")
     if progress is not None and not isinstance(progress, bool):
         fail("fit", f"progress must be True, False or None, got {progress!r}")
     last = _checked_last(resume, optimizer, model.params) if isinstance(resume, History) else None
