@@ -59,6 +59,24 @@ def test_a_killed_run_continues_with_the_same_bits(method, tmp_path):
     assert again.params.tobytes() == model.params.tobytes()
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"optimizer": search.PSO(12), "racing": pg.Racing(keep=0.5), "batch_size": 12},
+        {"optimizer": search.OpenAIES(12, optimizer=optim.Adam(0.01)), "objective": "f1_macro", "select": "metric"},
+        {"optimizer": search.DE(12), "sample_weight": np.arange(40) % 4, "batch_size": None},
+        {"optimizer": optim.SophiaG(0.01), "record_every": 100},
+    ],
+    ids=["racing", "objective", "weights", "sampled"],
+)
+def test_options_of_fit(chosen, tmp_path):
+    chosen = {"epochs": 60, "budget": pg.Budget(evaluations=300), **chosen}
+    quiet, _ = run(**chosen)
+    for kill in (4, 9, 13):
+        run(tmp_path, kill=kill, every_steps=2, **chosen)
+    assert bits(run(tmp_path, every_steps=2, **chosen)[0]) == bits(quiet)
+
+
 def test_the_end_of_a_run_is_saved_and_more_epochs_continue_it(tmp_path):
     long, model = run(epochs=8, record_every=300)
     first, _ = run(tmp_path, epochs=5, record_every=300)
