@@ -145,8 +145,9 @@ def fit(
     )
     identity = None
     if saved is not None or checkpoint is not None:
-        data = {"X": X, "y": y, "weight": sample_weight, "validation": validation}
-        identity = fingerprint(model, trainer, **data, select=select, racing=racing)
+        data = {"X": X, "y": y, "sample_weight": sample_weight, "validation": validation}
+        options = {"objective": train.name, "select": select, "racing": racing}
+        identity = fingerprint(model, trainer, data, options)
     _restore(trainer, resume, saved, identity)
     with ExitStack() as stack:
         writer = None
