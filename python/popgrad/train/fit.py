@@ -131,6 +131,8 @@ def fit(
     called = checked_callbacks(callbacks)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         fail("fit", f"checkpoint must be a popgrad.Checkpoint, got {checkpoint!r}")
+    if checkpoint is not None and isinstance(resume, History) and optimizer.kind == "search":
+        fail("fit", "a search that resumes from a History cannot be saved; resume it from a checkpoint or a state")
     if progress is not None and not isinstance(progress, bool):
         fail("fit", f"progress must be True, False or None, got {progress!r}")
     last = _checked_last(resume, optimizer, model.params) if isinstance(resume, History) else None
@@ -158,8 +160,9 @@ def fit(
     )
     identity = None
     if saved is not None or checkpoint is not None:
-        data = {"X": X, "y": y, "weight": sample_weight, "validation": validation}
-        identity = fingerprint(model, trainer, **data, select=select, racing=racing)
+        data = {"X": X, "y": y, "sample_weight": sample_weight, "validation": validation}
+        options = {"objective": train.name, "select": select, "racing": racing}
+        identity = fingerprint(model, trainer, data, options)
     _restore(trainer, resume, saved, identity)
     with ExitStack() as stack:
         writer = None
