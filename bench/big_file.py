@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -123,7 +122,8 @@ def train(folder: Path, way: str, columns: int) -> None:
         print(f"training loss {history.loss[-1]:.3f}, {history.reason}")
     seconds = time.perf_counter() - began
     watch.stop()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     print(
         f"{way}: {seconds:.0f} s; peak of private memory {watch.anonymous / 1e6:.2f} GB, of mapped pages "
         f"{watch.file / 1e6:.2f} GB, resident {peak / 1e6:.2f} GB",
