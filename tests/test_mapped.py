@@ -158,3 +158,28 @@ def test_arrays_in_memory_are_left_alone(file):
     assert not isinstance(
         net.objective(file.astype(np.float64), LABELS), mapped.MappedObjective
     )  # converted, so copied
+
+
+def test_released_pages_keep_their_values(tmp_path):
+    from popgrad import arrays
+
+    np.save(tmp_path / "X.npy", X)
+    for mode in ("r", "r+", "c"):
+        file = np.load(tmp_path / "X.npy", mmap_mode=mode)
+        expected = X.copy()
+        if mode != "r":
+            file[3] = expected[3] = 7
+        arrays.release(np.asarray(file)[2:])
+        assert np.array_equal(file, expected)
+        if mode == "r+":
+            file[3] = X[3]
+    arrays.release(X)
+
+
+def test_a_private_copy_of_a_file_trains_with_its_changes(tmp_path):
+    np.save(tmp_path / "X.npy", X * np.nan)
+    file = np.load(tmp_path / "X.npy", mmap_mode="c")
+    file[:] = X
+    net = model()
+    pg.fit(net, file, LABELS, optimizer=pg.optim.Adam(), epochs=1)
+    assert np.array_equal(file, X)
