@@ -57,7 +57,7 @@ def with_table(text: str) -> str:
 
 def table() -> str:
     """All methods, counted."""
-    wrappers = optim.wrappers.__all__
+    wrappers = optim.wrappers.__all__ + optim.rates.__all__
     in_torch = [name for name in popgrad.torch.__all__ if inspect.isclass(getattr(popgrad.torch, name))]
     in_torch.remove("Optimizer")
     rows = [

@@ -259,6 +259,16 @@ def prodigy(o, w, g, s, t):
     return w - step * (s["m"] / (np.sqrt(s["v"]) + s["d"] * o.epsilon) + o.weight_decay * w)
 
 
+def dog(o, w, g, s, t):
+    start = s.setdefault("start", w)
+    s["r"] = max(s.get("r", o.start * (1 + np.linalg.norm(start))), np.linalg.norm(w - start))
+    s["G"] = s.get("G", 0) + (g**2).sum()
+    w = w - o.learning_rate * s["r"] / np.sqrt(s["G"] + o.epsilon) * (g + o.weight_decay * w)
+    average = s.get("average", w)
+    s["average"] = average + (1 + o.averaging) / (t + o.averaging) * (w - average)
+    return w
+
+
 def sophia(o, w, g, s, t):
     s["m"] = o.beta1 * s.get("m", 0) + (1 - o.beta1) * g
     s["h"] = s.get("h", 0 * w)
@@ -489,6 +499,11 @@ OPTIMIZERS = [
         optim.Prodigy(start=1e-3, bias_correction=False, weight_decay=0.3),
         prodigy,
         refuses={"growth": 1.0, "start": 0.0},
+    ),
+    Rule(
+        optim.DoG(start=1e-2, weight_decay=0.3),
+        dog,
+        refuses={"start": 0.0, "averaging": -1.0, "epsilon": 0.0},
     ),
     Rule(optim.SophiaG(0.01, weight_decay=0.3), sophia, refuses={"interval": 0, "rho": 0.0}),
     Rule(

@@ -102,6 +102,20 @@ def run_keras(reference: tuple[str, dict[str, Any]], rate: Any, first: int, w: A
         keras.config.set_floatx(before)
 
 
+def optax_schedule(name: str, arguments: list[Any], steps: int) -> list[float]:
+    """The values of a schedule of optax at its steps 0, 1, ...; an argument (name, arguments) is a schedule too."""
+    jax, optax = load("jax"), load("optax")
+
+    def made(given: Any) -> Any:
+        if isinstance(given, tuple):
+            return getattr(optax, given[0])(*map(made, given[1]))
+        return [made(each) for each in given] if isinstance(given, list) else given
+
+    with jax.enable_x64(True):
+        schedule = made((name, arguments))
+        return [float(schedule(jax.numpy.asarray(step, "float64"))) for step in range(steps)]
+
+
 RUN = {"torch": run_torch, "optax": run_optax, "keras": run_keras}
 
 

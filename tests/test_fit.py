@@ -21,17 +21,21 @@ class Watch:
 
     def __init__(self, monkeypatch):
         self.rows, self.members = [], []
-        gradient, tell = NetworkObjective.gradient, search.Run.tell
+        gradient, tell, lacks = NetworkObjective.seen_gradient, search.Run.tell, NetworkObjective.lacks
 
         def watched_gradient(objective, w, batch, out):
             self.rows.append(np.arange(objective.samples) if batch.rows is None else batch.rows.copy())
             return gradient(objective, w, batch, out)
 
+        def one_by_one(objective, operation):
+            return "it is watched" if operation == "training" else lacks(objective, operation)
+
         def watched_tell(run, fitness):
             self.members.append(len(fitness))
             return tell(run, fitness)
 
-        monkeypatch.setattr(NetworkObjective, "gradient", watched_gradient)
+        monkeypatch.setattr(NetworkObjective, "seen_gradient", watched_gradient)
+        monkeypatch.setattr(NetworkObjective, "lacks", one_by_one)
         monkeypatch.setattr(search.Run, "tell", watched_tell)
 
 
@@ -68,7 +72,7 @@ def test_every_algorithm_lowers_the_loss(name):
     X, y = real("iris")
     model = pg.MLP([4, 8, 3])
     before = model.loss(X, y)
-    history = pg.fit(model, X, y, optimizer=EVERY[name](), budget=pg.Budget(evaluations=640))
+    history = pg.fit(model, X, y, optimizer=EVERY[name](), budget=pg.Budget(evaluations=640), record="full")
     assert history.loss[0] == before
     assert model.loss(X, y) == history.loss[history.best] < before
 
@@ -133,7 +137,7 @@ def test_one_step_is_the_step_of_the_optimizer():
 def test_dropout_acts_in_training_alone():
     def run(dropout, seed=0):
         model, X, y = small(dropout=dropout, seed=seed)
-        return model, pg.fit(model, X, y, optimizer=optim.SGD(), epochs=2), X, y
+        return model, pg.fit(model, X, y, optimizer=optim.SGD(), epochs=2, record="full"), X, y
 
     model, history, X, y = run(0.5)
     assert model.loss(X, y) == history.loss[history.best]
@@ -164,7 +168,8 @@ def test_records(name):
     untrained = model.loss(X, y)
     Xv, yv = X[::3] + 0.1, y[::3]
     optimizer, validation = EVERY[name](), (Xv, yv)
-    history = pg.fit(model, X, y, optimizer=optimizer, epochs=60, batch_size=7, validation=validation)
+    chosen = {"epochs": 60, "batch_size": 7, "validation": validation, "record": "full"}
+    history = pg.fit(model, X, y, optimizer=optimizer, **chosen)
     assert (history.forwards[0], history.evaluations[0], history.seconds[0]) == (0, 0, 0.0)
     assert history.loss[0] == untrained
     assert np.all(np.diff(history.forwards) > 0)
@@ -323,10 +328,11 @@ def test_callbacks_see_every_record_and_its_parameters(name):
         seen.append(len(history.loss))
 
     budget = pg.Budget(forwards=5555)
-    history = pg.fit(model, X, y, optimizer=EVERY[name](), budget=budget, record_every=900, callbacks=[look])
+    chosen = {"optimizer": EVERY[name](), "budget": budget, "record_every": 900, "record": "full"}
+    history = pg.fit(model, X, y, callbacks=[look], **chosen)
     assert seen == list(range(1, len(history.loss) + 1))
     assert history.forwards[-1] % 900
-    assert bits(history) == bits(pg.fit(small()[0], X, y, optimizer=EVERY[name](), budget=budget, record_every=900))
+    assert bits(history) == bits(pg.fit(small()[0], X, y, **chosen))
 
 
 @pytest.mark.parametrize("name", ["adam", "pso"])
@@ -335,7 +341,8 @@ def test_a_callback_that_returns_true_ends_the_run(name, answer):
     model, X, y = small()
     calls = []
     callbacks = [lambda m, h: answer if len(h.loss) == 3 else None, lambda m, h: calls.append(len(h.loss))]
-    history = pg.fit(model, X, y, optimizer=EVERY[name](), epochs=50, record_every=1, callbacks=iter(callbacks))
+    chosen = {"epochs": 50, "record_every": 1, "record": "full"}
+    history = pg.fit(model, X, y, optimizer=EVERY[name](), callbacks=iter(callbacks), **chosen)
     assert len(history.loss) == 3
     assert calls == [1, 2, 3]  # the others are still called
     assert history.reason == "a callback ended the run"
@@ -475,7 +482,7 @@ def test_a_run_that_diverges_ends_with_the_best_parameters(name, loss):
     # Rprop limits the length of its steps; decay times such a rate would change the sign of the weights.
     settings = {"rprop": {"longest": 1e35}, "asgd": {"decay": 0.0}, "adamw": {"weight_decay": 0.0}}
     optimizer = optim.REGISTRY[name](learning_rate=1e30, **settings.get(name, {}))
-    history = pg.fit(model, X, y, optimizer=optimizer, epochs=50, record_every=1)
+    history = pg.fit(model, X, y, optimizer=optimizer, epochs=50, record_every=1, record="full")
     assert np.isfinite(model.params).all()
     assert model.loss(X, y) == min(history.loss) < np.inf
     if loss == "mse":

@@ -147,8 +147,11 @@ BAD = {
     ),
     "validation_label": ({"validation": (np.zeros((2, 4)), [0, 5])}, r"\[fit\(validation\)\] labels must be .*got 5"),
     "validation_X": ({"validation": (NAN, np.zeros(20))}, r"\[fit\(validation\)\] X holds NaN"),
-    "callback": ({"callbacks": [3]}, r"\[fit\] callbacks must be functions of \(model, history\), got 3"),
-    "callback_alone": ({"callbacks": 3}, r"callbacks must be functions of \(model, history\), got 3"),
+    "callback": (
+        {"callbacks": [3]},
+        r"\[fit\] callbacks must be pg.Callback or functions of \(model, history\), got 3",
+    ),
+    "callback_alone": ({"callbacks": 3}, r"callbacks must be pg.Callback or functions of \(model, history\), got 3"),
     "objective": ({"objective": "eror_rate"}, r"\[fit\] unknown metric 'eror_rate'. Did you mean 'error_rate'\?"),
     "objective_unfit": ({"objective": "mse"}, r"\[fit\] mse needs numeric targets; a model with loss 'cross_entropy'"),
 }

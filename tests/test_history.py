@@ -157,7 +157,8 @@ def test_the_objective_is_recorded(objective, validation):
 
 @pytest.mark.parametrize("loss", ["mse", "mae", "cross_entropy"])
 @pytest.mark.parametrize("objective", ["loss", "metric", "balanced_error", "auc"])
-def test_a_record_is_one_pass_over_the_samples(loss, objective, monkeypatch):
+@pytest.mark.parametrize("record", ["full", "running"])
+def test_a_record_is_one_pass_over_the_samples(loss, objective, record, monkeypatch):
     if objective in ("balanced_error", "auc") and loss != "cross_entropy":
         return
     measured, evaluated, evaluator = [], [], NetworkObjective.evaluator
@@ -185,11 +186,13 @@ def test_a_record_is_one_pass_over_the_samples(loss, objective, monkeypatch):
     monkeypatch.setattr(NetworkObjective, "evaluator", watched)
     metric = "error_rate" if loss == "cross_entropy" else "mse"
     chosen = metric if objective == "metric" else objective
-    history = pg.fit(model, X, y, optimizer=optim.SGD(0.01), epochs=1, validation=(X[:100], y[:100]), objective=chosen)
+    options = {"epochs": 1, "validation": (X[:100], y[:100]), "objective": chosen, "record": record}
+    history = pg.fit(model, X, y, optimizer=optim.SGD(0.01), **options)
     assert len(history.loss) == 2
     both = sorted({loss, metric})
     held = sorted([*both, "error_rate"]) if objective == "balanced_error" else both
-    assert measured == 2 * [(150, both), (100, held)]
+    train = [(150, both)]
+    assert measured == [*train, (100, held), *(train if record == "full" else []), (100, held)]
     assert evaluated == [150]  # the loss of a constant, once at the end
     for at, name in (
         (history.validation_loss, "loss"),
@@ -401,6 +404,7 @@ def test_a_projection_is_taken_up(name):
         seen.append(model.params.copy())
 
     chosen = {"optimizer": WITH_AVERAGES[name](), "epochs": 30, "batch_size": 10, "record_every": 30}
+    chosen["record"] = "full"
     history = pg.fit(model, X, y, callbacks=[look], **chosen)
     exact = name != "schedule_free_bfloat16"
     assert np.abs(model.params).max() <= (0.3 if exact else 0.302)
@@ -483,6 +487,7 @@ def test_two_runs_are_one(name, batch_size):
         model, X, y = small()
     whole = copy.deepcopy(model)
     chosen = {"optimizer": WITH_AVERAGES[name](), "batch_size": batch_size, "record_every": 1}
+    chosen["record"] = "full"
     steps = pg.Budget(evaluations=22)  # sophia needs more than one gradient for some steps
     first = pg.fit(model, X, y, budget=steps, **chosen)
     second = pg.fit(model, X, y, budget=steps, resume=first, **chosen)
@@ -505,7 +510,7 @@ def test_a_history_can_be_resumed_more_than_once(name):
 
 def test_settings_may_change_when_a_run_goes_on():
     model, X, y = small()
-    first = pg.fit(model, X, y, optimizer=optim.Adam(0.1), epochs=2)
+    first = pg.fit(model, X, y, optimizer=optim.Adam(0.1), epochs=2, record="full")
     second = pg.fit(model, X, y, optimizer=optim.Adam(0.001), epochs=2, resume=first)
     assert second.loss[0] == first.loss[-1]
     assert second.last.state.optimizer.t == 2 * first.last.state.optimizer.t
@@ -517,7 +522,7 @@ def test_what_cannot_be_resumed():
     history = pg.fit(model, X, y, optimizer=adam, epochs=1)
     found = pg.fit(small()[0], X, y, optimizer=search.PSO(), epochs=60)
     for chosen, message in (
-        ({"resume": "file"}, r"\[fit\] resume must be the History that an earlier fit returned, got 'file'"),
+        ({"resume": 3}, r"\[fit\] resume must be the History that an earlier fit returned, or a checkpoint, got 3"),
         ({"resume": found}, r"resume must be from a run of Adam, got a run of PSO"),
         ({"resume": history, "optimizer": search.PSO()}, r"resume must be from a run of PSO, got a run of Adam"),
         (

@@ -33,7 +33,7 @@ def run(optimizer, steps, dtype, seed=0, n=N):
 
 def test_registered():
     assert {type(case.optimizer) for case in OPTIMIZERS} == set(optim.REGISTRY.values())
-    for_others = {"Curvature", "Average", "Lookback"}  # steps beside the steps: test_wrappers.py
+    for_others = {"Curvature", "Average", "Lookback", "Progress"}  # beside the steps: test_wrappers.py, test_rates.py
     assert {case.optimizer.rule for case in OPTIMIZERS} == set(_core.step_rules()) - for_others
     assert {name for name in optim.__all__ if name[0].isupper()} >= {k.__name__ for k in optim.REGISTRY.values()}
 
@@ -69,7 +69,7 @@ def test_solves_a_bowl(case):
         optimizer = dataclasses.replace(optimizer, learning_rate=0.5)
     elif isinstance(optimizer, optim.LARS):
         optimizer = dataclasses.replace(optimizer, learning_rate=10.0)
-    elif isinstance(optimizer, optim.Prodigy):
+    elif isinstance(optimizer, (optim.DoG, optim.Prodigy)):
         optimizer = dataclasses.replace(optimizer, learning_rate=1.0)
     if optimizer.weight_decay_mode is None:
         optimizer = dataclasses.replace(optimizer, weight_decay=0.0)

@@ -304,6 +304,6 @@ def test_bytes_per_parameter_are_counted(case):
 
 
 def test_bytes_per_parameter_of_two_sweeps():
-    expected = {optim.LARS: 28, optim.LAMB: 40, optim.NovoGrad: 24, optim.Prodigy: 56}
+    expected = {optim.LARS: 28, optim.LAMB: 40, optim.NovoGrad: 24, optim.DoG: 40, optim.Prodigy: 56}
     assert {kind: kind().bytes_per_parameter for kind in expected} == expected
     assert optim.Adam(state_dtype="8bit").bytes_per_parameter == 16 + 4 * 4 / 256

@@ -13,7 +13,12 @@ import popgrad as pg
 from cases import OPTIMIZERS
 from popgrad import optim
 
-WRAPPERS = [optim.Lookahead(optim.Adam(0.01)), optim.Polyak(optim.Momentum(0.1)), optim.SAM(optim.SGD(0.02))]
+WRAPPERS = [
+    optim.Lookahead(optim.Adam(0.01)),
+    optim.Polyak(optim.Momentum(0.1)),
+    optim.SAM(optim.SGD(0.02)),
+    optim.Hypergradient(optim.Momentum(0.02), beta=1e-5),
+]
 WRAPPED = pytest.mark.parametrize("optimizer", WRAPPERS, ids=lambda o: type(o).__name__)
 RULES = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.id)
 CURVATURE = np.array([1, 5, 25.0])
@@ -271,7 +276,9 @@ LAYOUT = pg.Layout({"0": (3, 5), "1": (5,), "2": (5, 40), "3": (40,), "4": (0, 7
 
 
 @pytest.mark.parametrize(
-    "case", [case for case in LAYERED if not isinstance(case.optimizer, optim.Prodigy)], ids=lambda case: case.id
+    "case",
+    [case for case in LAYERED if not isinstance(case.optimizer, (optim.DoG, optim.Prodigy))],
+    ids=lambda case: case.id,
 )
 def test_layers_are_stepped_one_by_one(case):
     rng = np.random.default_rng(0)
@@ -413,14 +420,22 @@ def data(seed=0):
 
 @pytest.mark.parametrize(
     "optimizer",
-    [*WRAPPERS, optim.ScheduleFreeAdamW(0.01), optim.SGD(0.1, ema_decay=0.9), optim.SophiaG(0.01), optim.LAMB()],
+    [
+        *WRAPPERS,
+        optim.SPS(optim.SGD(0.1)),
+        optim.ScheduleFreeAdamW(0.01),
+        optim.SGD(0.1, ema_decay=0.9),
+        optim.SophiaG(0.01),
+        optim.LAMB(),
+    ],
     ids=lambda o: type(o).__name__,
 )
 def test_fit_evaluates_and_keeps_the_solution(optimizer):
     X, y = data()
     model = pg.MLP([4, 8, 2], seed=0)
     seen = []
-    history = pg.fit(model, X, y, optimizer=optimizer, epochs=60, callbacks=lambda m, h: seen.append(m.loss(X, y)))
+    chosen = {"epochs": 60, "record": "full", "callbacks": lambda m, h: seen.append(m.loss(X, y))}
+    history = pg.fit(model, X, y, optimizer=optimizer, **chosen)
     np.testing.assert_allclose(seen, history.loss, rtol=1e-5)
     assert history.loss[history.best] < 0.75 * history.loss[0]
     assert model.loss(X, y) == pytest.approx(history.loss[history.best], rel=1e-5)

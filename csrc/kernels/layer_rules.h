@@ -109,6 +109,46 @@ struct Prodigy {
   }
 };
 
+// DoG. Ivgi, Hinder & Carmon 2023, arXiv:2302.12022: the distance from the start over the root of the sum of squared
+// gradients is the learning rate. s = {start, average}; kept: the largest distance and the sum. first = 1 at t = 1, where
+// the distance is relative (1 + |w|). step = the learning rate of this step; mix = the weight of w in the average.
+template <class T>
+struct Dog {
+  static constexpr int states = 2, sums = 2, kept = 2;
+  static constexpr bool whole = true;
+  static constexpr const char* fields = "distance total step scale epsilon relative decay mix first";
+  T distance, total, step, scale, epsilon, relative, decay, mix, first;
+  POPGRAD_HD void measure(T w, T g, T* s, double* sum) const {
+    s[0] = s[0] + first * w;
+    const double far = first != T(0) ? double(w) : double(w) - double(s[0]);
+    sum[0] = far * far;
+    sum[1] = double(g) * double(g);
+  }
+  POPGRAD_HD void settle(const double* sum) {
+    const T far = T(first != T(0) ? relative * (1 + sqrt(sum[0])) : sqrt(sum[0]));
+    distance = distance > far ? distance : far;
+    total += T(sum[1]);
+    step = T(scale * distance / sqrt(double(total) + epsilon));
+  }
+  POPGRAD_HD void operator()(T& w, T g, T* s) const {
+    w -= step * (g + decay * w);
+    s[1] += mix * (w - s[1]);
+  }
+};
+
+// For hypergradient descent, Baydin et al. 2018, arXiv:1703.04782: the product of the gradient with the step before.
+// s = {the parameters before that step}, which become w; w stays as it is. kept: the product.
+template <class T>
+struct Progress {
+  static constexpr int states = 1, sums = 1, kept = 1;
+  static constexpr bool whole = true;
+  static constexpr const char* fields = "product";
+  T product;
+  POPGRAD_HD void measure(T w, T g, T* s, double* sum) const { sum[0] = double(g) * (double(s[0]) - double(w)); }
+  POPGRAD_HD void settle(const double* sum) { product = T(sum[0]); }
+  POPGRAD_HD void operator()(T& w, T, T* s) const { s[0] = w; }
+};
+
 }  // namespace popgrad::POPGRAD_TARGET
 
-#define LAYER_RULES(X) X(Lars) X(Lamb) X(NovoGrad) X(Prodigy)
+#define LAYER_RULES(X) X(Lars) X(Lamb) X(NovoGrad) X(Prodigy) X(Dog) X(Progress)

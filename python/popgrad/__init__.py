@@ -13,7 +13,7 @@ except ImportError as error:
     print(f"popgrad: {error}", file=_sys.stderr)
     raise SystemExit(2) from None
 
-from popgrad import data, optim, search
+from popgrad import data, optim, schedules, search
 from popgrad.backends import get_num_threads, set_num_threads
 from popgrad.budget import Budget
 from popgrad.checks import InputError
@@ -25,7 +25,7 @@ from popgrad.perturbations import Perturbations
 from popgrad.pipeline import Pipeline, load_pipeline
 from popgrad.racing import Race, Racing, race
 from popgrad.search import minimize
-from popgrad.train import BatchStream, History, Trainer, fit
+from popgrad.train import BatchStream, Callback, Checkpoint, EarlyStopping, History, JSONLog, Trainer, TrainingRun, fit
 
 __version__ = version("popgrad")
 
@@ -34,8 +34,12 @@ __all__ = [
     "Batch",
     "BatchStream",
     "Budget",
+    "Callback",
+    "Checkpoint",
+    "EarlyStopping",
     "History",
     "InputError",
+    "JSONLog",
     "Layout",
     "Method",
     "Model",
@@ -45,6 +49,7 @@ __all__ = [
     "Race",
     "Racing",
     "Trainer",
+    "TrainingRun",
     "data",
     "fit",
     "get_num_threads",
@@ -52,6 +57,7 @@ __all__ = [
     "minimize",
     "optim",
     "race",
+    "schedules",
     "search",
     "set_num_threads",
 ]

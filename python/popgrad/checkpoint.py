@@ -102,7 +102,7 @@ def _checksum(arrays: Mapping[str, NDArray[Any]], numbers: str) -> str:
     sha = hashlib.sha256(numbers.encode())
     for name, array in sorted(arrays.items()):
         sha.update(f"\0{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        sha.update(array.reshape(-1).view(np.uint8))
+        sha.update(array.reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
 
 

@@ -19,11 +19,13 @@ __all__ = [
     "Column",
     "column",
     "cosine",
+    "first_of",
     "head",
     "larger",
     "running_maximum",
     "running_product",
     "running_sum",
+    "smaller",
     "sqrt",
     "where",
 ]
@@ -47,6 +49,11 @@ def column(values: Any) -> Column:
 def head(values: Any, count: int) -> Any:
     """The first values of a column; a number stays a number."""
     return values[:count] if values.__class__ is Column else values
+
+
+def first_of(values: Any) -> Any:
+    """The first value of a column, as a float; anything else is returned."""
+    return float(values[0]) if values.__class__ is Column else values
 
 
 def _power(base: Any, exponent: Any) -> Column:
@@ -81,6 +88,13 @@ def larger(a: Any, b: Any) -> Any:
     if a.__class__ is Column or b.__class__ is Column:
         return np.maximum(a, b)
     return a if a > b else b
+
+
+def smaller(a: Any, b: Any) -> Any:
+    """The smaller of two numbers or columns."""
+    if a.__class__ is Column or b.__class__ is Column:
+        return np.minimum(a, b)
+    return a if a < b else b
 
 
 def running_product(start: float, factors: Any) -> Any:

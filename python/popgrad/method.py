@@ -99,6 +99,15 @@ class Method(metaclass=Settings):
     def finished(self, state: State) -> str | None:
         """The reason why further steps are pointless, or None."""
 
+    def after_record(self, state: State, value: float) -> None:
+        """React to a record of the run, except that of the untrained parameters; by default nothing.
+
+        Args:
+            state: result of `prepare`.
+            value: the objective of the record; smaller is better.
+        """
+        return
+
     def move_to(self, state: State, w: Array) -> bool:
         """Continue from other parameters (n,). False if the method cannot; the state is then unchanged."""
         return False

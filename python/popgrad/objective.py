@@ -218,6 +218,13 @@ class Objective(ABC):
         """Report what a native loop did."""
         return
 
+    def loss(self, w: Array, batch: Batch) -> float:
+        """The loss that `gradient` returns at `w` (n,), with the same dropout, for line searches.
+
+        By default this computes a gradient, at its cost; override it and `loss_cost` if the loss alone costs less.
+        """
+        return self.gradient(w, batch, np.empty_like(w))
+
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
         """The same objective on the samples of the batch, with targets sampled from the model's predictions at `w`."""
         fail(type(self).__name__, self.lacks("sampled") or "cannot sample targets")
@@ -299,6 +306,10 @@ class Objective(ABC):
         """The cost of `gradient`."""
         return Cost(GRADIENT_FORWARDS * self.size(batch), 1)
 
+    def loss_cost(self, batch: Batch) -> Cost:
+        """The cost of `loss`."""
+        return self.gradient_cost(batch)
+
     def sampled_cost(self, batch: Batch) -> Cost:
         """The cost of `sampled`, a forward pass; calls on the result cost extra."""
         return Cost(self.size(batch), 0)
@@ -349,6 +360,10 @@ class Around(Objective):
         """The gradient of the inner objective, for the step of an optimizer."""
         return self.inner.training_gradient(w, batch, out)
 
+    def loss(self, w: Array, batch: Batch) -> float:
+        """The loss of the inner objective."""
+        return self.inner.loss(w, batch)
+
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
         """The inner objective with sampled targets."""
         return self.inner.sampled(w, batch, random)
@@ -374,6 +389,10 @@ class Around(Objective):
     def gradient_cost(self, batch: Batch) -> Cost:
         """The cost in the inner objective."""
         return self.inner.gradient_cost(batch)
+
+    def loss_cost(self, batch: Batch) -> Cost:
+        """The cost in the inner objective."""
+        return self.inner.loss_cost(batch)
 
     def sampled_cost(self, batch: Batch) -> Cost:
         """The cost in the inner objective."""
@@ -436,6 +455,14 @@ class Metered(Around):
         self._charge(Cost(GRADIENT_FORWARDS * samples, loop.steps))
         self._meter.nonfinite += loop.failed
         self.running.add(loop.loss, loop.metric, loop.weight)
+
+    def loss(self, w: Array, batch: Batch) -> float:
+        """The loss of the inner objective, with its cost counted."""
+        loss = self.inner.loss(w, batch)
+        self._charge(self.inner.loss_cost(batch))
+        if not math.isfinite(loss):
+            self._meter.nonfinite += 1
+        return loss
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Metered:
         """The inner objective with sampled targets, metered by the same meter, with the cost of sampling counted."""

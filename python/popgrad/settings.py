@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -28,7 +29,7 @@ class Setting:
         below, at_most: open or closed upper bound of the range, or None.
         choices: the allowed values, instead of a range.
         whole: whether only whole numbers are allowed.
-        schedule: whether a function ``t -> float`` is allowed instead of a number.
+        schedule: whether a schedule is allowed instead of a number: a function ``t -> float``, t = 1, 2, ...
         optional: whether None is allowed.
         finite: whether infinity is forbidden.
         log: whether a tuner should draw the value on a logarithmic scale.
@@ -60,6 +61,16 @@ class Setting:
     def high(self) -> float | None:
         """The upper bound of the range, open or closed."""
         return self.below if self.at_most is None else self.at_most
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The smallest and the largest float that a schedule may return; 0 is allowed where a number must be > 0."""
+        low, high = -math.inf, math.inf if not self.finite else sys.float_info.max
+        if self.low is not None:
+            low = self.low if self.low in (self.at_least, 0) else math.nextafter(self.low, math.inf)
+        if self.high is not None:
+            high = self.high if self.high == self.at_most else math.nextafter(self.high, -math.inf)
+        return low, high
 
     @property
     def has_range(self) -> bool:

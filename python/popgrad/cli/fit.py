@@ -212,21 +212,18 @@ def _introduce(
 
 
 def _watched(train: Callable[[Callable[[Model, History], None]], History], model: MLP) -> tuple[History, bool]:
-    """Train and show the newest record. Ctrl-C ends the training and keeps the records."""
+    """Train. Ctrl-C ends the training and keeps the records."""
     seen: list[History] = []
-    with out.status("training") as status:
 
-        def show(_: Model, history: History) -> None:
-            seen[:] = [history]
-            text = f"{history.forwards[-1]:,} forwards, loss {history.loss[-1]:.4g}"
-            status.update(f"training: {text}, validation loss {history.validation_loss[-1]:.4g}")
+    def keep(_: Model, history: History) -> None:
+        seen[:] = [history]
 
-        try:
-            return train(show), False
-        except KeyboardInterrupt:
-            if not seen:
-                error.print("popgrad: interrupted before the first record")
-                raise typer.Exit(130) from None
+    try:
+        return train(keep), False
+    except KeyboardInterrupt:
+        if not seen:
+            error.print("popgrad: interrupted before the first record")
+            raise typer.Exit(130) from None
     history = seen[0]
     history.reason = "interrupted"
     model.params = history.best_params

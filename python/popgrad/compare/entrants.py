@@ -46,6 +46,9 @@ ENTRANTS: dict[str, Entrant] = {
     "lookahead": Entrant("Lookahead (Adam)", optim.Lookahead(optim.Adam()), 32),
     "sam": Entrant("SAM (momentum)", optim.SAM(optim.Momentum()), 32),
     "polyak": Entrant("Polyak average (SGD)", optim.Polyak(optim.SGD()), 32),
+    "hypergradient": Entrant("Hypergradient (SGD)", optim.Hypergradient(optim.SGD()), 32),
+    "sps": Entrant("SPS (SGD)", optim.SPS(optim.SGD(1.0)), 32),
+    "line_search": Entrant("Line search (SGD)", optim.LineSearch(optim.SGD(1.0)), 32),
     # OpenAI-ES compares candidates of one generation only, and its center averages the noise of small batches.
     "openai_es": Entrant("OpenAI-ES", search.OpenAIES(optimizer=optim.Adam(learning_rate=0.02)), 64),
 }

@@ -247,6 +247,7 @@ def _train(dataset: data.Dataset, job: Job) -> dict[str, Any]:
         seed=job.seed,
         objective=job.objective,
         record_every=_record_marks(job.budget),
+        progress=False,
     )
     best = model.params[None]
     held = (split.X_test, split.y_test)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from popgrad import _core, metrics
+from popgrad.budget import Cost
 from popgrad.checks import fail
 from popgrad.labels import Classes
 from popgrad.metrics import Measure, OfOutputs, Score, UserMetric
@@ -257,6 +258,19 @@ class NetworkObjective(Objective):
             model.dropout,
             model.seed,
         )
+
+    def loss(self, w: Array, batch: Batch) -> float:
+        """See `Objective.loss`: a forward pass, except with dropout, whose masks only a gradient draws."""
+        if self._drops(batch):
+            return super().loss(w, batch)
+        return float(self.evaluator(self.model.loss_score, batch.rows)(w[None])[0])
+
+    def loss_cost(self, batch: Batch) -> Cost:
+        """See `Objective.loss_cost`."""
+        return self.gradient_cost(batch) if self._drops(batch) else self.values_cost(1, batch)
+
+    def _drops(self, batch: Batch) -> bool:
+        return self.model.dropout > 0 and batch.step > 0
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> NetworkObjective:
         """An objective on the samples of a batch, with targets sampled from the network's predictions.

@@ -1,6 +1,6 @@
 """Gradient optimizers: each computes a step from a gradient, in one native sweep over the parameters."""
 
-from popgrad.optim import adam, adam_variants, adaptive, layerwise, schedule_free, sgd, sophia, wrappers
+from popgrad.optim import adam, adam_variants, adaptive, layerwise, rates, schedule_free, sgd, sophia, wrappers
 from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._optimizer import Descent, Optimizer, State
 from popgrad.optim._presets import TorchNames
@@ -8,6 +8,7 @@ from popgrad.optim.adam import *  # noqa: F403
 from popgrad.optim.adam_variants import *  # noqa: F403
 from popgrad.optim.adaptive import *  # noqa: F403
 from popgrad.optim.layerwise import *  # noqa: F403
+from popgrad.optim.rates import *  # noqa: F403
 from popgrad.optim.schedule_free import *  # noqa: F403
 from popgrad.optim.sgd import *  # noqa: F403
 from popgrad.optim.sophia import *  # noqa: F403
@@ -26,6 +27,7 @@ __all__ += adam.__all__
 __all__ += adam_variants.__all__
 __all__ += adaptive.__all__
 __all__ += layerwise.__all__
+__all__ += rates.__all__
 __all__ += schedule_free.__all__
 __all__ += sgd.__all__
 __all__ += sophia.__all__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, cast
 
 import numpy as np
@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from popgrad import _core
 from popgrad.backends import aligned
 from popgrad.checks import InputError, fail, one_of
-from popgrad.columns import Column, column, head
+from popgrad.columns import Column, column, first_of, head
 from popgrad.layout import Layout, checked_layout
 from popgrad.objective import Batch, Objective, Span, Steps
 from popgrad.optim._optimizer import Descent, Optimizer, State
 from popgrad.optim._presets import Library, Matching, Presets, TorchNames, preset_of
+from popgrad.schedules import Reacting, at
 from popgrad.settings import check_settings, hyper, settings_of
 
-__all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "StepTable", "at"]
+__all__ = ["NativeOptimizer", "Optimizer", "Schedule", "State", "StepTable"]
 
 Array = NDArray[Any]
 Schedule = Callable[[int], float]
@@ -29,29 +30,6 @@ Schedule = Callable[[int], float]
 RULES = _core.step_rules()
 _MOST_STEPS = 4096  # in a table of plans
 _LEAST_FOR_BYTES = 4096  # 8-bit states save no memory worth having in smaller vectors
-
-
-def at(value: Any, t: Any) -> Any:
-    """The value of a hyper-parameter, a number or a schedule, at step t (1, 2, ...), or a column of values.
-
-    A schedule that raises at a later step than the first of a column ends the column before that step.
-    """
-    if not callable(value):
-        return value
-    return _called(value, t) if isinstance(t, Column) else float(value(t))
-
-
-def _called(schedule: Schedule, steps: Column) -> Column:
-    """The values of a function of one step, called in order."""
-    values: list[float] = []
-    for t in steps.tolist():
-        try:
-            values.append(float(schedule(int(t))))
-        except Exception:
-            if not values:
-                raise
-            break
-    return column(values)
 
 
 class StepTable(NamedTuple):
@@ -127,21 +105,21 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     learning_rate: float | Schedule = hyper(above=0, schedule=True)
     _: KW_ONLY
-    weight_decay: float = hyper(0.0, at_least=0)
+    weight_decay: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     weight_decay_mode: Literal["coupled", "decoupled", "independent"] | None = None
     max_learning_rate: float | None = hyper(None, above=0, optional=True)
-    l1: float = hyper(0.0, at_least=0)
-    clip_value: float | None = hyper(None, above=0, optional=True)
-    clip_norm: float | None = hyper(None, above=0, optional=True)
+    l1: float | Schedule = hyper(0.0, at_least=0, schedule=True)
+    clip_value: float | Schedule | None = hyper(None, above=0, optional=True, schedule=True)
+    clip_norm: float | Schedule | None = hyper(None, above=0, optional=True, schedule=True)
     skip_nonfinite: bool = False
-    ema_decay: float | None = hyper(None, at_least=0, below=1, optional=True)
+    ema_decay: float | Schedule | None = hyper(None, at_least=0, below=1, optional=True, schedule=True)
     state_dtype: Literal["bfloat16", "8bit"] | None = hyper(None, choices=("bfloat16", "8bit"), optional=True)
     matches: Library | None = None
 
     # The native rule and the names of its states; an instance may override both.
     rule: ClassVar[str]
     state_names: ClassVar[tuple[str, ...]] = ()
-    # Initial `State.numbers`.
+    # Initial `State.numbers`; an instance adds those of its schedules that react to records.
     first_numbers: ClassVar[Mapping[str, float]] = {}
     # Default mode of weight decay ("own": the rule itself decays), and the allowed values of weight_decay_mode.
     default_decay_mode: ClassVar[Literal["coupled", "decoupled", "own"]] = "coupled"
@@ -157,25 +135,26 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     # Names of arguments and states in `popgrad.torch`; None: `popgrad.torch` generates no class for the method.
     torch_names: ClassVar[TorchNames | None] = TorchNames()
 
-    # Cached, since they would dominate a step of a small network: whether no option acts around the rule, the settings
-    # that may be schedules, the settings that are schedules, and the values if no setting is a schedule.
+    # Cached, since they would dominate a step of a small network: whether no option acts around the rule, the values of
+    # the settings that may be schedules but are none, the limits of those that are, and all values if none is.
     _bare: ClassVar[bool]
-    _schedulable: ClassVar[tuple[str, ...]]
-    _schedules: ClassVar[tuple[str, ...]]
-    _constants: ClassVar[dict[str, float] | None]
+    _fixed: ClassVar[dict[str, Any]]
+    _schedules: ClassVar[dict[str, tuple[float, float]]]
+    _reacting: ClassVar[dict[str, Reacting]]
+    _constants: ClassVar[dict[str, Any] | None]
 
     def __post_init__(self) -> None:
         check_settings(self)
         self._check_decay()
         self._check_state_dtype()
-        settings = settings_of(type(self))
-        schedulable = tuple(name for name, setting in settings.items() if setting.schedule)
-        schedules = tuple(name for name in schedulable if callable(getattr(self, name)))
-        _set_once(self, _schedulable=schedulable, _schedules=schedules)
-        values = None if schedules else self._values(1)
+        settings = {name: each for name, each in settings_of(type(self)).items() if each.schedule}
+        schedules = {name: each.limits for name, each in settings.items() if callable(getattr(self, name))}
+        fixed = {name: getattr(self, name) for name in settings if name not in schedules}
+        _set_once(self, _fixed=fixed, _schedules=schedules, _reacting=self._numbers_of_schedules(schedules))
+        values = None if schedules else self._values(1, {})
         if values is not None:
             self._check_shrinkage(1, values)
-        decays = self.weight_decay != 0 and self.decay_mode != "own"
+        decays = self.decay_mode != "own" and self.weight_decay != 0
         around = (self.l1, self.clip_value, self.clip_norm, self.skip_nonfinite, self.ema_decay is not None, decays)
         _set_once(self, _bare=not any(around), _constants=values)
 
@@ -227,34 +206,60 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     # --- Schedules -------------------------------------------------------------------------------------------------
 
-    def _at(self, value: Any, t: Any) -> Any:
+    def _numbers_of_schedules(self, names: Iterable[str]) -> dict[str, Reacting]:
+        """The schedules that react to records, by the names of their settings; adds their numbers to first_numbers."""
+        given = {name: getattr(self, name) for name in names}
+        reacting = {name: schedule for name, schedule in given.items() if isinstance(schedule, Reacting)}
+        for name, schedule in reacting.items():
+            own = {f"{name}_{key}": number for key, number in schedule.first_numbers.items()}
+            _set_once(self, first_numbers={**self.first_numbers, **own})
+        return reacting
+
+    def notice(self, state: State, value: float) -> None:
+        """See `Optimizer.notice`."""
+        for name, schedule in self._reacting.items():
+            numbers = self._own_numbers(name, schedule, state.numbers)
+            schedule.notice(value, numbers)
+            state.numbers |= {f"{name}_{key}": number for key, number in numbers.items()}
+
+    @staticmethod
+    def _own_numbers(name: str, schedule: Reacting, numbers: Mapping[str, float]) -> dict[str, float]:
+        return {key: numbers[f"{name}_{key}"] for key in schedule.first_numbers}
+
+    def _at(self, name: str, t: Any) -> Any:
         """The value of a hyper-parameter at step t (1, 2, ...); the libraries in `matches` count steps from 0."""
-        return at(value, t if self.matches is None else t - 1)
+        return at(getattr(self, name), t, name=name, counts_from=1 if self.matches is None else 0)
 
-    def _values(self, t: Any, **given: Any) -> dict[str, Any]:
+    def _values(self, t: Any, numbers: Mapping[str, float], **given: Any) -> dict[str, Any]:
         """Values at step t of the settings that may be schedules, except those in `given`; calls each schedule once."""
-        for name in self._schedulable:
-            if name not in given:
-                given[name] = self._at(getattr(self, name), t)
-        return given
+        now = self._fixed | given
+        for name in self._schedules:
+            if name in self._reacting:
+                schedule = self._reacting[name]
+                now[name] = given.get(name, schedule.value_after(self._own_numbers(name, schedule, numbers)))
+            elif name not in given:
+                now[name] = self._at(name, t)
+        return now
 
-    def _checked_values(self, t: int) -> dict[str, float]:
+    def _checked_values(self, t: int, numbers: Mapping[str, float]) -> dict[str, float]:
         """Like `_values`, with a check of the values.
 
         Raises:
-            InputError: a schedule returns a negative or non-finite number, or the decay exceeds the whole weight.
+            InputError: a schedule returns a value out of range, or the decay exceeds the whole weight.
         """
-        now = self._values(t)
+        now = self._values(t, numbers)
         self._check_values(t, now)
         return now
 
     def _check_values(self, t: int, now: Mapping[str, float]) -> None:
-        for name in self._schedules:
-            if not 0 <= now[name] < math.inf:
-                fail(self, f"{name} must be a finite number >= 0 at step {t}, got {now[name]!r} from its schedule")
+        for name, (low, high) in self._schedules.items():
+            if not low <= now[name] <= high:
+                setting = settings_of(type(self))[name]
+                allowed = replace(setting, above=None, at_least=low, optional=False) if low == 0 else setting
+                fail(self, f"{name} must be {allowed.range} at step {t}, got {now[name]!r} from its schedule")
         self._check_shrinkage(t, now)
 
-    def _values_in_table(self, first: int, count: int) -> tuple[Column, dict[str, Any]]:
+    def _values_in_table(self, first: int, count: int, numbers: Mapping[str, float]) -> tuple[Column, dict[str, Any]]:
         """The steps from `first` on, at most `count`, whose values pass the checks, and the values.
 
         Raises:
@@ -263,24 +268,24 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         t = column(np.arange(first, first + count))
         if self._constants is not None:
             return t, self._constants
-        now = self._values(t)
+        now = self._values(t, numbers)
         count = min([count, *(len(values) for values in now.values() if isinstance(values, Column))])
         t, now = head(t, count), {name: head(values, count) for name, values in now.items()}
         good = np.ones(count, bool) & (self._shrinkage(t, now) <= 1)
-        for name in self._schedules:
-            good &= (now[name] >= 0) & (now[name] < math.inf)
+        for name, (low, high) in self._schedules.items():
+            good &= (now[name] >= low) & (now[name] <= high)
         if not good[0]:
-            self._check_values(first, {name: float(np.ravel(values)[0]) for name, values in now.items()})
+            self._check_values(first, {name: first_of(values) for name, values in now.items()})
         count = count if good.all() else int(good.argmin())
         return head(t, count), {name: head(values, count) for name, values in now.items()}
 
     def _decoupled(self, now: Mapping[str, Any]) -> Any:
         """The share by which decoupled decay shrinks the weights in a step with these values."""
         if self.decay_mode == "decoupled":
-            return now["learning_rate"] * self.weight_decay
+            return now["learning_rate"] * now["weight_decay"]
         if self.decay_mode == "independent":
             rate = now["learning_rate"]
-            return self.weight_decay * rate / (self.max_learning_rate or rate or 1.0)
+            return now["weight_decay"] * rate / (self.max_learning_rate or rate or 1.0)
         return 0.0
 
     def _shrinkage(self, t: Any, now: Mapping[str, Any]) -> Any:
@@ -361,9 +366,9 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             InputError: a schedule returns a value out of range.
         """
         if learning_rate is None:
-            now = self._constants or self._checked_values(t)
+            now = self._constants or self._checked_values(t, numbers)
         else:
-            now = self._values(t, learning_rate=learning_rate)
+            now = self._values(t, numbers, learning_rate=learning_rate)
         fields = self._fields(t, now, numbers)
         if self._bare and loss_scale == 1 and not maximize:
             return _core.StepPlan(RULES[self.rule], fields, None)
@@ -384,7 +389,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         Raises:
             InputError: a schedule returns a value out of range at the step `first`.
         """
-        t, now = self._values_in_table(first, count)
+        t, now = self._values_in_table(first, count, numbers)
         after: dict[str, Any] = dict(numbers)
         fields, rule = self._fields(t, now, after), RULES[self.rule]
         extras = None if self._bare else _filled(self._around(t, now, 1.0), len(t))
@@ -393,14 +398,14 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     def _around(self, t: Any, now: Mapping[str, Any], scale: float) -> tuple[Any, ...]:
         """The arguments of ``_core.StepExtras``, in order."""
-        l2 = self.weight_decay if self.decay_mode == "coupled" else 0.0
-        decay, l1 = self._decoupled(now), now["learning_rate"] * self.l1
+        l2 = now["weight_decay"] if self.decay_mode == "coupled" else 0.0
+        decay, l1 = self._decoupled(now), now["learning_rate"] * now["l1"]
         if self.first_step_rests:
             decay, l1 = decay * (t > 1), l1 * (t > 1)
-        mix = 0.0 if self.ema_decay is None else (1 - self.ema_decay) * (t > 1) + (t == 1)
-        return (
-            scale, self.clip_value or math.inf, l2, decay, l1, mix, self.clip_norm or math.inf, self.skip_nonfinite
-        )  # fmt: skip
+        keep, clip, norm = now["ema_decay"], now["clip_value"], now["clip_norm"]
+        mix = 0.0 if keep is None else (1 - keep) * (t > 1) + (t == 1)
+        clip, norm = (math.inf if limit is None else limit for limit in (clip, norm))
+        return scale, clip, l2, decay, l1, mix, norm, self.skip_nonfinite
 
     def loops(
         self, objective: Objective, batches: Iterable[Batch] | Steps, state: Descent
@@ -428,20 +433,29 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     def _loop(self, objective: Objective, span: Span, state: Descent) -> _core.Training:
         """The native loop for these batches; the same one as before, if it is for the same ones."""
-        which = (objective, span.batch_size, span.seed, state.optimizer)
-        if len(state.loop) != 1 + len(which) or any(a is not b and a != b for a, b in zip(state.loop, which)):  # noqa: B905
+        for_objects, for_batches = (objective, state.optimizer), (span.batch_size, span.seed)
+        known = state.loop[:2] and all(a is b for a, b in zip(state.loop, for_objects, strict=False))
+        if not (known and state.loop[2:4] == for_batches):
             loop = objective.training(state.w, state.gradient, state.optimizer, self.native_rule, span)
-            state.loop = (*which, loop)
+            state.loop = (*for_objects, *for_batches, loop)
         return cast(_core.Training, state.loop[-1])
 
-    def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:
-        """See `Optimizer.step`."""
+    def step(
+        self,
+        params: Array,
+        gradient: Array,
+        state: State,
+        *,
+        loss_scale: float = 1.0,
+        learning_rate: float | None = None,
+    ) -> None:
+        """See `Optimizer.step`; `learning_rate` overrides the learning rate of the optimizer in this step."""
         numbers, t = dict(state.numbers), state.t + 1
         if numbers.keys() != self.first_numbers.keys() or (state.average is None) != (self.ema_decay is None):
             self._fail("state must come from this optimizer's init")
         if loss_scale != 1 and not (loss_scale > 0 and math.isfinite(loss_scale)):
             self._fail(f"loss_scale must be a finite number > 0, got {loss_scale!r}")
-        plan = self.plan(t, numbers, loss_scale=loss_scale)
+        plan = self.plan(t, numbers, learning_rate=learning_rate, loss_scale=loss_scale)
         try:
             if not _core.step(plan, params, gradient, state, t):
                 return  # a gradient that is not finite

@@ -118,6 +118,9 @@ class Descent:
     def __post_init__(self) -> None:
         self.gradient = aligned(len(self.w), self.w.dtype)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "loop": (), "_inside": None}
+
     def inside(self) -> Descent:
         """The state for the inner optimizer of a wrapper; the arrays are shared."""
         if self._inside is None:
@@ -176,6 +179,14 @@ class Optimizer(Method):
     def solution(self, params: Array, state: State) -> Array:
         """The parameters (n,) to evaluate and to keep: `params`, or their average if the optimizer keeps one."""
 
+    def notice(self, state: State, value: float) -> None:
+        """Tell the schedules that react to records, such as `ReduceOnPlateau`, the objective of a record.
+
+        Args:
+            state: result of `init`.
+            value: the objective, such as the validation loss after an epoch; smaller is better.
+        """
+
     def restart(self, params: Array, state: State, target: Array) -> None:
         """Continue from other parameters (n,): set `params` to `target`, so that `solution` returns `target`.
 
@@ -216,6 +227,10 @@ class Optimizer(Method):
     def finished(self, state: Descent) -> str | None:
         """See `popgrad.Method.finished`."""
         return "the loss is no longer finite" if state.failed else None
+
+    def after_record(self, state: Descent, value: float) -> None:
+        """See `popgrad.Method.after_record`."""
+        self.notice(state.optimizer, value)
 
     def move_to(self, state: Descent, w: Array) -> bool:
         """See `popgrad.Method.move_to`."""

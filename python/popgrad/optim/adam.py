@@ -54,11 +54,11 @@ class Adam(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, at_least=0, zero_needs="epsilon_root", schedule=True)
     _: KW_ONLY
-    epsilon_root: float = hyper(0.0, at_least=0)
+    epsilon_root: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     bias_correction: BiasCorrection = hyper("moments", choices=CORRECTIONS)
     presets: ClassVar[Presets] = {
         "torch": {},
@@ -69,7 +69,7 @@ class Adam(NativeOptimizer):
     state_names = ("m", "v")
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        return moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
+        return moments(t, now, bias_correction=self.bias_correction, epsilon_root=now["epsilon_root"])
 
 
 @final
@@ -99,13 +99,13 @@ class AdamW(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, at_least=0, zero_needs="epsilon_root", schedule=True)
     _: KW_ONLY
-    epsilon_root: float = hyper(0.0, at_least=0)
+    epsilon_root: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     bias_correction: BiasCorrection = hyper("moments", choices=CORRECTIONS)
-    weight_decay: float = hyper(0.01, at_least=0)
+    weight_decay: float | Schedule = hyper(0.01, at_least=0, schedule=True)
     presets: ClassVar[Presets] = {
         "torch": {},
         "optax": {"weight_decay": 1e-4},
@@ -116,7 +116,7 @@ class AdamW(NativeOptimizer):
     default_decay_mode = "decoupled"
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        return moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
+        return moments(t, now, bias_correction=self.bias_correction, epsilon_root=now["epsilon_root"])
 
 
 @final
@@ -148,11 +148,11 @@ class AMSGrad(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, at_least=0, zero_needs="epsilon_root", schedule=True)
     _: KW_ONLY
-    epsilon_root: float = hyper(0.0, at_least=0)
+    epsilon_root: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     bias_correction: BiasCorrection = hyper("moments", choices=CORRECTIONS)
     maximum: Literal["raw", "corrected"] = hyper("raw", choices=("raw", "corrected"))
     presets: ClassVar[Presets] = {
@@ -165,10 +165,10 @@ class AMSGrad(NativeOptimizer):
     default_decay_mode = "decoupled"
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        fields = moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
+        fields = moments(t, now, bias_correction=self.bias_correction, epsilon_root=now["epsilon_root"])
         if self.maximum == "raw":
             return fields | {"correct": 1.0}
-        return fields | {"correct": fields["scale"] ** 2, "scale": 1.0, "root": self.epsilon_root}
+        return fields | {"correct": fields["scale"] ** 2, "scale": 1.0, "root": now["epsilon_root"]}
 
 
 @final
@@ -194,11 +194,11 @@ class AdaMax(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(2e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_outside")
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, at_least=0, zero_needs="epsilon_outside", schedule=True)
     _: KW_ONLY
-    epsilon_outside: float = hyper(0.0, at_least=0)
+    epsilon_outside: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     presets: ClassVar[Presets] = {
         "torch": {},
         "optax": {},
@@ -208,9 +208,9 @@ class AdaMax(NativeOptimizer):
     state_names = ("m", "u")
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        fields = moments(self, t, now)
+        fields = moments(t, now)
         shared = {name: fields[name] for name in ("rate", "beta1", "gain1", "beta2")}
-        return shared | {"inside": self.epsilon, "epsilon": self.epsilon_outside}
+        return shared | {"inside": now["epsilon"], "epsilon": now["epsilon_outside"]}
 
 
 @final
@@ -239,12 +239,12 @@ class NAdam(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(2e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, at_least=0, zero_needs="epsilon_root", schedule=True)
     momentum_decay: float | None = hyper(4e-3, at_least=0, optional=True)
     _: KW_ONLY
-    epsilon_root: float = hyper(0.0, at_least=0)
+    epsilon_root: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     presets: ClassVar[Presets] = {
         "torch": {},
         "optax": {"momentum_decay": None},
@@ -254,15 +254,15 @@ class NAdam(NativeOptimizer):
     state_names = ("m", "v")
     first_numbers: ClassVar[Mapping[str, float]] = {"product": 1.0}
 
-    def _momentum(self, t: Any) -> Any:
+    def _momentum(self, t: Any, beta1: Any) -> Any:
         if self.momentum_decay is None:
-            return self.beta1 * (t > 0)  # a column if t is one
-        return self.beta1 * (1 - 0.5 * 0.96 ** (t * self.momentum_decay))
+            return beta1 * (t > 0)  # a column if t is one
+        return beta1 * (1 - 0.5 * 0.96 ** (t * self.momentum_decay))
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        momentum, following = self._momentum(t), self._momentum(t + 1)
+        momentum, following = self._momentum(t, now["beta1"]), self._momentum(t + 1, now["beta1"])
         product = numbers["product"] = running_product(numbers["product"], momentum)
-        fields, learning_rate = moments(self, t, now, epsilon_root=self.epsilon_root), now["learning_rate"]
+        fields, learning_rate = moments(t, now, epsilon_root=now["epsilon_root"]), now["learning_rate"]
         del fields["rate"]
         fields["rate_g"] = learning_rate * (1 - momentum) / (1 - product)
         fields["rate_m"] = learning_rate * following / (1 - product * following)
@@ -296,11 +296,11 @@ class RAdam(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, at_least=0, zero_needs="epsilon_root", schedule=True)
     _: KW_ONLY
-    epsilon_root: float = hyper(0.0, at_least=0)
+    epsilon_root: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     bias_correction: Literal["moments", "rate"] = hyper("rate", choices=("moments", "rate"))
     threshold: float = hyper(5.0, at_least=4)
     presets: ClassVar[Presets] = {"torch": {}, "optax": {"bias_correction": "moments"}}
@@ -308,19 +308,18 @@ class RAdam(NativeOptimizer):
     state_names = ("m", "v")
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        fields = moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
-        rate, longest, decayed = fields.pop("rate"), 2 / (1 - self.beta2) - 1, self.beta2**t
+        fields = moments(t, now, bias_correction=self.bias_correction, epsilon_root=now["epsilon_root"])
+        rate, longest, decayed = fields.pop("rate"), 2 / (1 - now["beta2"]) - 1, now["beta2"] ** t
         length = longest - 2 * t * decayed / (1 - decayed)
         adapts = length > self.threshold
         above = abs((length - 4) * (length - 2) * longest)
         below = where(adapts, (longest - 4) * (longest - 2) * length, math.inf)
         fields["adaptive"] = rate * sqrt(above / below)
-        fields["plain"] = now["learning_rate"] / (1 - self.beta1**t) * (length <= self.threshold)
+        fields["plain"] = now["learning_rate"] / (1 - now["beta1"] ** t) * (length <= self.threshold)
         return fields
 
 
 def moments(
-    o: Any,
     t: Any,
     now: Mapping[str, Any],
     *,
@@ -328,7 +327,7 @@ def moments(
     epsilon_root: float = 0.0,
 ) -> dict[str, Any]:
     """Fields that the Adam rules share: decays and bias corrections, in double, since float would round 1 - beta."""
-    beta1, beta2 = o.beta1, o.beta2
+    beta1, beta2 = now["beta1"], now["beta2"]
     debias1, debias2 = (1.0, 1.0) if bias_correction == "none" else (1 - beta1**t, 1 - beta2**t)
     rate = now["learning_rate"] / debias1
     if bias_correction == "rate":
@@ -343,5 +342,5 @@ def moments(
         "gain2": 1 - beta2,
         "root": epsilon_root,
         "scale": scale,
-        "epsilon": o.epsilon,
+        "epsilon": now["epsilon"],
     }

@@ -40,11 +40,11 @@ class AdaBelief(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-16, at_least=0, zero_needs="epsilon_root")
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-16, at_least=0, zero_needs="epsilon_root", schedule=True)
     _: KW_ONLY
-    epsilon_root: float = hyper(1e-16, at_least=0)
+    epsilon_root: float | Schedule = hyper(1e-16, at_least=0, schedule=True)
     bias_correction: BiasCorrection = hyper("moments", choices=CORRECTIONS)
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "AdaBelief"
@@ -52,7 +52,7 @@ class AdaBelief(NativeOptimizer):
     state_names = ("m", "s")
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        return moments(self, t, now, bias_correction=self.bias_correction) | {"root": self.epsilon_root}
+        return moments(t, now, bias_correction=self.bias_correction) | {"root": now["epsilon_root"]}
 
 
 @final
@@ -81,11 +81,11 @@ class Yogi(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-2, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-3, at_least=0, zero_needs="epsilon_root")
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-3, at_least=0, zero_needs="epsilon_root", schedule=True)
     _: KW_ONLY
-    epsilon_root: float = hyper(0.0, at_least=0)
+    epsilon_root: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     bias_correction: BiasCorrection = hyper("moments", choices=CORRECTIONS)
     initial: float = hyper(0.0, at_least=0)
     presets: ClassVar[Presets] = {"optax": {"initial": 1e-6}}
@@ -93,7 +93,7 @@ class Yogi(NativeOptimizer):
     state_names = ("m", "v")
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        fields = moments(self, t, now, bias_correction=self.bias_correction, epsilon_root=self.epsilon_root)
+        fields = moments(t, now, bias_correction=self.bias_correction, epsilon_root=now["epsilon_root"])
         del fields["beta2"]
         return fields | {"first": self.initial * (t == 1)}
 
@@ -122,9 +122,9 @@ class ADOPT(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.9999, at_least=0, below=1)
-    epsilon: float = hyper(1e-6, above=0)
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.9999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-6, above=0, schedule=True)
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "Adopt"
     state_names = ("m", "v")
@@ -135,12 +135,12 @@ class ADOPT(NativeOptimizer):
         first, later = t == 1, t > 1  # the first step sets v to the squared gradient and changes nothing else
         return {
             "learning_rate": now["learning_rate"] * later,
-            "beta1": self.beta1 * later + first,
-            "gain1": (1 - self.beta1) * later,
-            "beta2": self.beta2 * later,
-            "gain2": (1 - self.beta2) * later + first,
+            "beta1": now["beta1"] * later + first,
+            "gain1": (1 - now["beta1"]) * later,
+            "beta2": now["beta2"] * later,
+            "gain2": (1 - now["beta2"]) * later + first,
             "limit": (t - 1) ** 0.25 + first,
-            "epsilon": self.epsilon,
+            "epsilon": now["epsilon"],
         }
 
 
@@ -171,13 +171,13 @@ class AdEMAMix(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    beta3: float = hyper(0.9999, at_least=0, below=1)
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    beta3: float | Schedule = hyper(0.9999, at_least=0, below=1, schedule=True)
     alpha: float | Schedule = hyper(5.0, above=0, schedule=True)
-    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
+    epsilon: float | Schedule = hyper(1e-8, at_least=0, zero_needs="epsilon_root", schedule=True)
     _: KW_ONLY
-    epsilon_root: float = hyper(0.0, at_least=0)
+    epsilon_root: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "AdEmaMix"
     torch_names = TorchNames(states={"fast": "exp_avg", "slow": "exp_avg_slow"})
@@ -185,10 +185,10 @@ class AdEMAMix(NativeOptimizer):
     default_decay_mode = "decoupled"
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        fields = moments(self, t, now, epsilon_root=self.epsilon_root) | {"learning_rate": now["learning_rate"]}
+        fields = moments(t, now, epsilon_root=now["epsilon_root"]) | {"learning_rate": now["learning_rate"]}
         del fields["rate"]
-        fields |= {"scale1": 1 / (1 - self.beta1**t), "scale2": fields.pop("scale")}
-        return fields | {"beta3": self.beta3, "gain3": 1 - self.beta3, "alpha": now["alpha"]}
+        fields |= {"scale1": 1 / (1 - now["beta1"] ** t), "scale2": fields.pop("scale")}
+        return fields | {"beta3": now["beta3"], "gain3": 1 - now["beta3"], "alpha": now["alpha"]}
 
 
 @final
@@ -219,12 +219,12 @@ class Adan(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta1: float = hyper(0.98, at_least=0, below=1)
-    beta2: float = hyper(0.92, at_least=0, below=1)
-    beta3: float = hyper(0.99, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
+    beta1: float | Schedule = hyper(0.98, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.92, at_least=0, below=1, schedule=True)
+    beta3: float | Schedule = hyper(0.99, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, at_least=0, zero_needs="epsilon_root", schedule=True)
     _: KW_ONLY
-    epsilon_root: float = hyper(0.0, at_least=0)
+    epsilon_root: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     rule = "Adan"
     torch_names = TorchNames(states={"d": "exp_avg_diff", "n": "exp_avg_sq", "g": "prev"})
     state_names = ("m", "d", "n", "g")
@@ -232,9 +232,9 @@ class Adan(NativeOptimizer):
     decay_modes = ()
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        fields, learning_rate = moments(self, t, now, epsilon_root=self.epsilon_root), now["learning_rate"]
-        debias3 = 1 - self.beta3**t
-        fields |= {"beta3": self.beta3, "gain3": 1 - self.beta3, "scale": 1 / sqrt(debias3)}
-        fields["root"] = self.epsilon_root * debias3
-        fields["rate_d"] = learning_rate * self.beta2 / (1 - self.beta2**t)
-        return fields | {"seen": 1.0 * (t > 1), "shrink": 1 / (1 + learning_rate * self.weight_decay)}
+        fields, learning_rate = moments(t, now, epsilon_root=now["epsilon_root"]), now["learning_rate"]
+        debias3 = 1 - now["beta3"] ** t
+        fields |= {"beta3": now["beta3"], "gain3": 1 - now["beta3"], "scale": 1 / sqrt(debias3)}
+        fields["root"] = now["epsilon_root"] * debias3
+        fields["rate_d"] = learning_rate * now["beta2"] / (1 - now["beta2"] ** t)
+        return fields | {"seen": 1.0 * (t > 1), "shrink": 1 / (1 + learning_rate * now["weight_decay"])}

@@ -38,9 +38,9 @@ class AdaGrad(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(0.01, above=0, schedule=True)
-    epsilon: float = hyper(1e-10, at_least=0, zero_needs="epsilon_root")
+    epsilon: float | Schedule = hyper(1e-10, at_least=0, zero_needs="epsilon_root", schedule=True)
     _: KW_ONLY
-    epsilon_root: float = hyper(0.0, at_least=0)
+    epsilon_root: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     initial: float = hyper(0.0, at_least=0)
     rate_decay: float = hyper(0.0, at_least=0)
     presets: ClassVar[Presets] = {
@@ -54,7 +54,7 @@ class AdaGrad(NativeOptimizer):
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate = now["learning_rate"] / (1 + (t - 1) * self.rate_decay)
         first = self.initial * (t == 1)
-        return {"rate": rate, "root": self.epsilon_root, "epsilon": self.epsilon, "first": first}
+        return {"rate": rate, "root": now["epsilon_root"], "epsilon": now["epsilon"], "first": first}
 
 
 @final
@@ -87,12 +87,12 @@ class RMSprop(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    rho: float = hyper(0.99, at_least=0, at_most=1)
-    epsilon: float = hyper(1e-8, at_least=0, zero_needs="epsilon_root")
-    momentum: float = hyper(0.0, at_least=0, at_most=1)
+    rho: float | Schedule = hyper(0.99, at_least=0, at_most=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, at_least=0, zero_needs="epsilon_root", schedule=True)
+    momentum: float | Schedule = hyper(0.0, at_least=0, at_most=1, schedule=True)
     centered: bool = False
     _: KW_ONLY
-    epsilon_root: float = hyper(0.0, at_least=0)
+    epsilon_root: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     initial: float = hyper(0.0, at_least=0)
     rate_inside: bool = False
     presets: ClassVar[Presets] = {
@@ -105,18 +105,19 @@ class RMSprop(NativeOptimizer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rule = "RmsProp" + "Centered" * self.centered + "Momentum" * (self.momentum > 0)
-        names = ("v", *["mean"] * self.centered, *["velocity"] * (self.momentum > 0))
+        moving = callable(self.momentum) or self.momentum > 0
+        rule = "RmsProp" + "Centered" * self.centered + "Momentum" * moving
+        names = ("v", *["mean"] * self.centered, *["velocity"] * moving)
         object.__setattr__(self, "rule", rule)  # the class is frozen
         object.__setattr__(self, "state_names", names)
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate, first = now["learning_rate"], self.initial * (t == 1)
-        fields = {"rate": rate, "rho": self.rho, "gain": 1 - self.rho, "first": first}
-        fields |= {"root": self.epsilon_root, "epsilon": self.epsilon}
-        if self.momentum > 0:
+        fields = {"rate": rate, "rho": now["rho"], "gain": 1 - now["rho"], "first": first}
+        fields |= {"root": now["epsilon_root"], "epsilon": now["epsilon"]}
+        if "velocity" in self.state_names:
             inner, outer = (rate, 1.0) if self.rate_inside else (1.0, rate)
-            fields |= {"momentum": self.momentum, "inner": inner, "rate": outer}
+            fields |= {"momentum": now["momentum"], "inner": inner, "rate": outer}
         return fields
 
 
@@ -143,8 +144,8 @@ class AdaDelta(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
-    rho: float = hyper(0.9, at_least=0, at_most=1)
-    epsilon: float = hyper(1e-6, above=0)
+    rho: float | Schedule = hyper(0.9, at_least=0, at_most=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-6, above=0, schedule=True)
     presets: ClassVar[Presets] = {
         "torch": {},
         "optax": {},
@@ -156,7 +157,7 @@ class AdaDelta(NativeOptimizer):
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {
             "learning_rate": now["learning_rate"],
-            "rho": self.rho,
-            "gain": 1 - self.rho,
-            "epsilon": self.epsilon,
+            "rho": now["rho"],
+            "gain": 1 - now["rho"],
+            "epsilon": now["epsilon"],
         }

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, final
 
 from popgrad.columns import sqrt
 from popgrad.optim._base import NativeOptimizer, Schedule
+from popgrad.optim._optimizer import Array, State
 from popgrad.optim._presets import Presets, TorchNames
 from popgrad.settings import hyper
 
-__all__ = ["LAMB", "LARS", "NovoGrad", "Prodigy"]
+__all__ = ["LAMB", "LARS", "DoG", "NovoGrad", "Prodigy"]
 
 
 @final
@@ -40,9 +41,9 @@ class NovoGrad(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-2, above=0, schedule=True)
-    beta1: float = hyper(0.95, at_least=0, below=1)
-    beta2: float = hyper(0.98, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, above=0)
+    beta1: float | Schedule = hyper(0.95, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.98, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, above=0, schedule=True)
     averaging: bool = False
     presets: ClassVar[Presets] = {"optax": {"beta1": 0.9, "beta2": 0.25, "epsilon": 1e-6}}
     rule = "NovoGrad"
@@ -56,13 +57,13 @@ class NovoGrad(NativeOptimizer):
             "v": 0.0,
             "scale": 0.0,
             "learning_rate": now["learning_rate"],
-            "beta1": self.beta1,
-            "gain1": 1 - self.beta1 if self.averaging else 1.0,
-            "beta2": self.beta2,
-            "gain2": 1 - self.beta2,
-            "epsilon": self.epsilon,
+            "beta1": now["beta1"],
+            "gain1": 1 - now["beta1"] if self.averaging else 1.0,
+            "beta2": now["beta2"],
+            "gain2": 1 - now["beta2"],
+            "epsilon": now["epsilon"],
             "first": 1.0 * (t == 1),
-            "decay": self.weight_decay,
+            "decay": now["weight_decay"],
         }
 
 
@@ -94,9 +95,9 @@ class LARS(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
-    momentum: float = hyper(0.9, at_least=0, at_most=1)
-    trust: float = hyper(1e-3, above=0)
-    epsilon: float = hyper(0.0, at_least=0)
+    momentum: float | Schedule = hyper(0.9, at_least=0, at_most=1, schedule=True)
+    trust: float | Schedule = hyper(1e-3, above=0, schedule=True)
+    epsilon: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     adapt_vectors: bool = True
     presets: ClassVar[Presets] = {"optax": {"weight_decay_mode": "coupled"}}
     rule = "Lars"
@@ -123,10 +124,10 @@ class LARS(NativeOptimizer):
         return {
             "ratio": 1.0,
             "learning_rate": now["learning_rate"],
-            "momentum": self.momentum,
-            "decay": self.weight_decay if self.decay_mode == "own" else 0.0,
-            "trust": self.trust,
-            "epsilon": self.epsilon,
+            "momentum": now["momentum"],
+            "decay": now["weight_decay"] if self.decay_mode == "own" else 0.0,
+            "trust": now["trust"],
+            "epsilon": now["epsilon"],
         }
 
 
@@ -156,9 +157,9 @@ class LAMB(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-6, above=0)
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-6, above=0, schedule=True)
     adapt_vectors: bool = True
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "Lamb"
@@ -174,14 +175,14 @@ class LAMB(NativeOptimizer):
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {
             "rate": now["learning_rate"],
-            "beta1": self.beta1,
-            "gain1": 1 - self.beta1,
-            "scale1": 1 / (1 - self.beta1**t),
-            "beta2": self.beta2,
-            "gain2": 1 - self.beta2,
-            "scale2": 1 / sqrt(1 - self.beta2**t),
-            "epsilon": self.epsilon,
-            "decay": self.weight_decay,
+            "beta1": now["beta1"],
+            "gain1": 1 - now["beta1"],
+            "scale1": 1 / (1 - now["beta1"] ** t),
+            "beta2": now["beta2"],
+            "gain2": 1 - now["beta2"],
+            "scale2": 1 / sqrt(1 - now["beta2"] ** t),
+            "epsilon": now["epsilon"],
+            "decay": now["weight_decay"],
         }
 
 
@@ -219,12 +220,12 @@ class Prodigy(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, above=0)
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, above=0, schedule=True)
     start: float = hyper(1e-6, above=0)
     growth: float | None = hyper(None, above=1, optional=True, finite=False)
-    coefficient: float = hyper(1.0, above=0)
+    coefficient: float | Schedule = hyper(1.0, above=0, schedule=True)
     bias_correction: bool = True
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "Prodigy"
@@ -253,22 +254,90 @@ class Prodigy(NativeOptimizer):
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate = now["learning_rate"]
         if self.bias_correction:
-            rate = rate * (sqrt(1 - self.beta2**t) / (1 - self.beta1**t))
+            rate = rate * (sqrt(1 - now["beta2"] ** t) / (1 - now["beta1"] ** t))
         return {
             "d": 0.0,
             "largest": 0.0,
             "numerator": 0.0,
             "step": 0.0,
             "rate": rate,
-            "beta1": self.beta1,
-            "gain1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "gain2": 1 - self.beta2,
-            "beta3": sqrt(self.beta2),
-            "epsilon": self.epsilon,
+            "beta1": now["beta1"],
+            "gain1": 1 - now["beta1"],
+            "beta2": now["beta2"],
+            "gain2": 1 - now["beta2"],
+            "beta3": sqrt(now["beta2"]),
+            "epsilon": now["epsilon"],
             "start": self.start,
             "growth": self.growth or math.inf,
-            "coefficient": self.coefficient,
-            "decay": self.weight_decay,
+            "coefficient": now["coefficient"],
+            "decay": now["weight_decay"],
             "first": 1.0 * (t == 1),
         }
+
+
+@final
+@dataclass(frozen=True, repr=False)
+class DoG(NativeOptimizer):
+    r"""Distance over gradients: SGD whose learning rate is the distance travelled over the size of all gradients.
+
+    .. math:: r_t = \max(r_{t-1}, \|w_{t-1} - w_0\|), \quad G_t = G_{t-1} + \|g_t\|^2, \quad
+              w_t = w_{t-1} - \frac{\alpha_t r_t}{\sqrt{G_t + \epsilon}}\, (g_t + \lambda w_{t-1})
+    .. math:: \bar w_t = \bar w_{t-1} + \frac{1+\gamma}{t+\gamma} (w_t - \bar w_{t-1})
+
+    with the norms over all parameters and the first distance r_0 = ``start`` (1 + norm of w_0). `solution` returns the
+    average, which the paper's guarantees and results are about.
+
+    Args:
+        learning_rate: alpha, dimensionless, 1 in the paper; a float > 0 or a schedule ``t -> float``.
+        start: the first distance relative to 1 + norm of w_0, > 0 and small.
+        epsilon: > 0, in units of the squared gradient.
+        averaging: gamma, >= 0; the larger, the shorter the memory of the average.
+        weight_decay: lambda >= 0, scaled by the estimated learning rate; not part of the norms.
+
+    State: ``start`` (the first parameters) and ``average``, shape (n,), zero at t = 0; r and G in ``State.kept``.
+
+    Raises:
+        InputError: a hyper-parameter is out of range.
+
+    Reference: Ivgi, Hinder & Carmon, ICML 2023, arXiv:2302.12022, eq. 2 and 3; the average is that of Shamir & Zhang,
+    ICML 2013, as in the authors' code.
+    """
+
+    learning_rate: float | Schedule = hyper(1.0, above=0, schedule=True)
+    start: float = hyper(1e-6, above=0)
+    epsilon: float | Schedule = hyper(1e-8, above=0, schedule=True)
+    averaging: float = hyper(8.0, at_least=0)
+    rule = "Dog"
+    torch_names = TorchNames(  # the names in the authors' code
+        {"reps_rel": "start", "eps": "epsilon", "weight_decay": "weight_decay", "averaging": "averaging"},
+        states={"start": "init_buffer", "average": "av"},
+    )
+    state_names = ("start", "average")
+    default_decay_mode = "own"
+    decay_modes = ()
+    first_sweep_bytes = 12  # w, g and start, which the second sweep reads again
+
+    def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "distance": 0.0,
+            "total": 0.0,
+            "step": 0.0,
+            "scale": now["learning_rate"],
+            "epsilon": now["epsilon"],
+            "relative": self.start,
+            "decay": now["weight_decay"],
+            "mix": (1 + self.averaging) / (t + self.averaging),
+            "first": 1.0 * (t == 1),
+        }
+
+    def solution(self, params: Array, state: State) -> Array:
+        """The average of the parameters."""
+        if state.t == 0 or state.average is not None or state.slots.dtype != params.dtype:
+            return super().solution(params, state)
+        average: Array = state.slots[1]
+        return average
+
+    def restart(self, params: Array, state: State, target: Array) -> None:
+        """See `Optimizer.restart`; the average restarts too, and distances are still measured from the start."""
+        super().restart(params, state, target)
+        state.slots[1] = target

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, final
 import numpy as np
 
 from popgrad.columns import running_maximum, running_sum, sqrt, where
-from popgrad.optim._base import NativeOptimizer, Schedule, at
+from popgrad.optim._base import NativeOptimizer, Schedule
 from popgrad.optim._optimizer import Array, State
 from popgrad.optim._presets import Presets, TorchNames
 from popgrad.settings import hyper
@@ -24,12 +24,12 @@ class _ScheduleFree(NativeOptimizer):
     power: float
     first_numbers: ClassVar[Mapping[str, float]] = {"weight_sum": 0.0, "largest_rate": 0.0}
 
-    def _values(self, t: Any, **given: Any) -> dict[str, Any]:
-        now = super()._values(t, **given)
+    def _values(self, t: Any, numbers: Mapping[str, float], **given: Any) -> dict[str, Any]:
+        now = super()._values(t, numbers, **given)
         if self.matches is None or given:
             return now | {"weight_rate": now["learning_rate"]}
         # For the first step, optax calls the schedule with 0 for the learning rate, and with 1 for the weight.
-        return now | {"weight_rate": at(self.learning_rate, t)}
+        return now | {"weight_rate": self._at("learning_rate", t + 1)}
 
     def _averaging(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate = now["learning_rate"]
@@ -135,8 +135,8 @@ class ScheduleFreeAdamW(_ScheduleFree):
     learning_rate: float | Schedule = hyper(0.0025, above=0, schedule=True)
     beta: float = hyper(0.9, above=0, below=1)
     power: float = hyper(0.0, at_least=0)
-    beta2: float = hyper(0.999, at_least=0, below=1)
-    epsilon: float = hyper(1e-8, above=0)
+    beta2: float | Schedule = hyper(0.999, at_least=0, below=1, schedule=True)
+    epsilon: float | Schedule = hyper(1e-8, above=0, schedule=True)
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "ScheduleFreeAdamW"
     label = "Schedule-Free AdamW"
@@ -150,9 +150,9 @@ class ScheduleFreeAdamW(_ScheduleFree):
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return self._averaging(t, now, numbers) | {
-            "beta2": self.beta2,
-            "gain2": 1 - self.beta2,
-            "scale": 1 / sqrt(1 - self.beta2**t),
-            "epsilon": self.epsilon,
-            "decay": self.weight_decay,
+            "beta2": now["beta2"],
+            "gain2": 1 - now["beta2"],
+            "scale": 1 / sqrt(1 - now["beta2"] ** t),
+            "epsilon": now["epsilon"],
+            "decay": now["weight_decay"],
         }

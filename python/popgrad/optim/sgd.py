@@ -65,13 +65,13 @@ class Momentum(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(0.1, above=0, schedule=True)
-    beta: float = hyper(0.9, at_least=0, below=1)
+    beta: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
     rule = "Momentum"
     torch_names = None  # PyTorch's SGD with another learning rate, see above
     state_names = ("v",)
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        return {"rate": now["learning_rate"], "beta": self.beta, "gain": 1 - self.beta}
+        return {"rate": now["learning_rate"], "beta": now["beta"], "gain": 1 - now["beta"]}
 
 
 @final
@@ -100,9 +100,9 @@ class HeavyBall(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(0.02, above=0, schedule=True)
-    momentum: float = hyper(0.9, at_least=0, at_most=1)
+    momentum: float | Schedule = hyper(0.9, at_least=0, at_most=1, schedule=True)
     _: KW_ONLY
-    dampening: float = hyper(0.0, at_least=0, at_most=1)
+    dampening: float | Schedule = hyper(0.0, at_least=0, at_most=1, schedule=True)
     rate_inside: bool = False
     presets: ClassVar[Presets] = {
         "torch": {"learning_rate": 1e-3},
@@ -114,10 +114,10 @@ class HeavyBall(NativeOptimizer):
     state_names = ("v",)
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        rate, gain = now["learning_rate"], 1 - self.dampening * (t > 1)
+        rate, gain = now["learning_rate"], 1 - now["dampening"] * (t > 1)
         if self.rate_inside:
             rate, gain = 1.0, rate * gain
-        return {"rate": rate, "beta": self.momentum, "gain": gain}
+        return {"rate": rate, "beta": now["momentum"], "gain": gain}
 
 
 @final
@@ -143,7 +143,7 @@ class Nesterov(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(0.01, above=0, schedule=True)
-    momentum: float = hyper(0.9, at_least=0, at_most=1)
+    momentum: float | Schedule = hyper(0.9, at_least=0, at_most=1, schedule=True)
     _: KW_ONLY
     rate_inside: bool = False
     presets: ClassVar[Presets] = {
@@ -157,7 +157,7 @@ class Nesterov(NativeOptimizer):
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         rate = now["learning_rate"]
         inner, outer = (rate, 1.0) if self.rate_inside else (1.0, rate)
-        return {"rate": outer, "beta": self.momentum, "gain": inner}
+        return {"rate": outer, "beta": now["momentum"], "gain": inner}
 
 
 @final
@@ -206,14 +206,14 @@ class Signum(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-3, above=0, schedule=True)
-    beta: float = hyper(0.9, at_least=0, below=1)
+    beta: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
     presets: ClassVar[Presets] = {"optax": {}}
     rule = "Signum"
     torch_names = TorchNames({"momentum": "beta", "weight_decay": "weight_decay"}, states={"v": "momentum_buffer"})
     state_names = ("v",)
 
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
-        return {"learning_rate": now["learning_rate"], "beta": self.beta, "gain": 1 - self.beta}
+        return {"learning_rate": now["learning_rate"], "beta": now["beta"], "gain": 1 - now["beta"]}
 
 
 @final
@@ -239,8 +239,8 @@ class Lion(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(1e-4, above=0, schedule=True)
-    beta1: float = hyper(0.9, at_least=0, below=1)
-    beta2: float = hyper(0.99, at_least=0, below=1)
+    beta1: float | Schedule = hyper(0.9, at_least=0, below=1, schedule=True)
+    beta2: float | Schedule = hyper(0.99, at_least=0, below=1, schedule=True)
     presets: ClassVar[Presets] = {"optax": {"weight_decay": 1e-3}, "keras": {"learning_rate": 1e-3}}
     rule = "Lion"
     state_names = ("m",)
@@ -250,10 +250,10 @@ class Lion(NativeOptimizer):
         learning_rate = now["learning_rate"]
         return {
             "learning_rate": learning_rate,
-            "beta1": self.beta1,
-            "gain1": 1 - self.beta1,
-            "beta2": self.beta2,
-            "gain2": 1 - self.beta2,
+            "beta1": now["beta1"],
+            "gain1": 1 - now["beta1"],
+            "beta2": now["beta2"],
+            "gain2": 1 - now["beta2"],
         }
 
 
@@ -326,12 +326,12 @@ class ASGD(NativeOptimizer):
     rule = "Asgd"
     state_names = ("average",)
 
-    def _values(self, t: Any, **given: Any) -> dict[str, Any]:
-        now = super()._values(t, **given)
+    def _values(self, t: Any, numbers: Mapping[str, float], **given: Any) -> dict[str, Any]:
+        now = super()._values(t, numbers, **given)
         if self.matches is None or given:
             return now | {"earlier_rate": now["learning_rate"]}
         # PyTorch computes eta at the end of the previous step, with the learning rate of that step.
-        return now | {"earlier_rate": self._at(self.learning_rate, larger(t - 1, 1))}
+        return now | {"earlier_rate": self._at("learning_rate", larger(t - 1, 1))}
 
     def _rate(self, t: Any, now: Mapping[str, Any]) -> Any:
         learning_rate = now["earlier_rate"]

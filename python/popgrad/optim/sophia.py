@@ -50,10 +50,10 @@ class SophiaG(NativeOptimizer):
     """
 
     learning_rate: float | Schedule = hyper(3e-4, above=0, schedule=True)
-    beta1: float = hyper(0.965, at_least=0, below=1)
+    beta1: float | Schedule = hyper(0.965, at_least=0, below=1, schedule=True)
     beta2: float = hyper(0.99, at_least=0, below=1)
-    rho: float = hyper(0.04, above=0)
-    epsilon: float = hyper(1e-15, above=0)
+    rho: float | Schedule = hyper(0.04, above=0, schedule=True)
+    epsilon: float | Schedule = hyper(1e-15, above=0, schedule=True)
     interval: int = hyper(10, at_least=1, whole=True)
     rule = "Sophia"
     label, command = "Sophia-G", "sophia"
@@ -67,10 +67,10 @@ class SophiaG(NativeOptimizer):
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
         return {
             "learning_rate": now["learning_rate"],
-            "beta1": self.beta1,
-            "gain1": 1 - self.beta1,
-            "rho": self.rho,
-            "epsilon": self.epsilon,
+            "beta1": now["beta1"],
+            "gain1": 1 - now["beta1"],
+            "rho": now["rho"],
+            "epsilon": now["epsilon"],
         }
 
     @property

@@ -61,6 +61,10 @@ class Wrapper(Optimizer):
         """The cost of the inner optimizer."""
         return self.inner.cost(objective, batch, state.inside())
 
+    def notice(self, state: State, value: float) -> None:
+        """See `Optimizer.notice`: the inner optimizer has the schedules."""
+        self.inner.notice(self._inner(state), value)
+
     def _add(self, params: Array, state: State, inner: State) -> None:
         if inner.t > state.t:  # False if the inner optimizer skipped the step
             state.t = inner.t

@@ -11,6 +11,7 @@ __all__ = [
     "AdEMAMix",
     "AdaBelief",
     "Adan",
+    "DoG",
     "Lion",
     "NovoGrad",
     "Prodigy",
@@ -67,6 +68,19 @@ class Adan(Optimizer):
         betas: Triple = (0.98, 0.92, 0.99),
         eps: float = 1e-08,
         weight_decay: float = 0,
+        *,
+        maximize: bool = False,
+    ) -> None: ...
+
+class DoG(Optimizer):
+    def __init__(
+        self,
+        params: Any,
+        lr: Number = 1.0,
+        reps_rel: float = 1e-06,
+        eps: float = 1e-08,
+        weight_decay: float = 0,
+        averaging: float = 8.0,
         *,
         maximize: bool = False,
     ) -> None: ...

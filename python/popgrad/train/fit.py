@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -18,14 +19,19 @@ from popgrad.models import Model
 from popgrad.objective import Objective
 from popgrad.racing import Racing
 from popgrad.train import holdout
+from popgrad.train.callbacks import Callback, Record
+from popgrad.train.checkpoints import Checkpoint, Saved, Writer, saved_run
+from popgrad.train.fingerprint import check_same, fingerprint
+from popgrad.train.hooks import Hooks, checked_callbacks
+from popgrad.train.pauses import Several
+from popgrad.train.progress import Bar, shows
 from popgrad.train.records import History, Last
 from popgrad.train.streaming import BatchStream, StreamObjective, as_stream
 from popgrad.train.trainer import Trainer
 
-__all__ = ["Callback", "fit"]
+__all__ = ["fit"]
 
 Array = NDArray[Any]
-Callback = Callable[[Model, History], Any]
 Validation = float | tuple[ArrayLike, ArrayLike] | tuple[ArrayLike, ArrayLike, ArrayLike] | None
 
 
@@ -39,7 +45,7 @@ def fit(
     batch_size: int | Literal["auto"] | None = "auto",
     validation: Validation = None,
     budget: Budget | None = None,
-    callbacks: Iterable[Callback] = (),
+    callbacks: Iterable[Callback | Record] | Callback | Record = (),
     seed: int = 0,
     sample_weight: ArrayLike | None = None,
     objective: Metric = "loss",
@@ -47,7 +53,9 @@ def fit(
     record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
     racing: Racing | None = None,
     record: Literal["running", "full"] = "running",
-    resume: History | Mapping[str, Any] | None = None,
+    resume: History | Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    checkpoint: Checkpoint | None = None,
+    progress: bool | None = None,
 ) -> History:
     """Train a model with a gradient method or a search.
 
@@ -72,11 +80,12 @@ def fit(
         budget: limit of the run; the last step ends within it. If `epochs` is also given, the smaller limit applies.
             If neither is given, the limit is the largest of 3,000,000 forwards, 20 epochs, and 50 generations of the
             search.
-        callbacks: one function or several, called as ``callback(model, history)`` after every record, while the
-            model has the recorded parameters. A callback that returns True ends the run. A callback may change
-            ``model.params``, for example to project them. A gradient method then continues from the new parameters,
-            restarts any average of the parameters there, and records the new parameters in place of the old ones. A
-            search ignores the change, with a warning, since it continues only from its own candidates.
+        callbacks: one or several; a callback is a `popgrad.Callback` or a function, called as
+            ``callback(model, history)`` after every record, while the model has the recorded parameters. A callback
+            that returns True ends the run. A callback may change ``model.params``, for example to project them. A
+            gradient method then continues from the new parameters, restarts any average of the parameters there, and
+            records the new parameters in place of the old ones. A search ignores the change, with a warning, since it
+            continues only from its own candidates.
         seed: seed of shuffling, of the validation split and of the search.
         sample_weight: (N,) weights >= 0; samples of weight 0 are dropped. The mean over a minibatch uses the weights
             of that minibatch.
@@ -93,25 +102,39 @@ def fit(
             the forwards that were computed.
         record: the training loss and metric in a record of a gradient method. "running": the means over the steps since
             the last record, each at the parameters before the step and with dropout, as they come for free with the
-            gradients. "full": values of the recorded parameters on all training samples, in an extra pass. Records of
-            a search are always full, and so are those whose objective or metric is no mean over samples.
-        resume: the `History` of an earlier run with the same model and method, or the result of `Trainer.state_dict`.
+            gradients. "full": values of the recorded parameters on all training samples, in an extra pass. Records are
+            always full in a search, with full batches, and if the objective is another metric.
+        resume: a checkpoint, a folder with checkpoints, the `History` of an earlier run with the same model and method,
+            or the result of `Trainer.state_dict`. With a checkpoint or a folder, whose newest complete checkpoint
+            counts, pass the arguments of the earlier run; only the budget, the epochs, ``record_every``, callbacks and
+            ``checkpoint`` may differ. The run then continues the earlier run with the same bits, for any number of
+            threads. If the folder is that of ``checkpoint`` and holds no checkpoint yet, the run starts from the
+            beginning, so one command starts a run and continues it after a kill.
             With a history, the run continues from the last state of the earlier run, and the new history starts at
             zero. If samples, batch_size and seed are the same, the order of minibatches continues too: two runs equal
             one run of the total length. The settings of an optimizer, such as the learning rate, may differ; the
             settings of a search must not. With a state, pass the arguments of the earlier run and a model with the
             same initial parameters. The run then continues the earlier run, and the history covers both.
+        checkpoint: when and where to save the whole run, such as ``pg.Checkpoint("runs/a", every_seconds=60)``.
+        progress: whether to show a progress bar on standard error, for runs longer than half a second. None: if
+            standard error is a terminal.
 
     Returns:
         The history; its first record is the untrained model.
 
     Raises:
-        InputError: an argument is invalid; the model is unchanged.
+        InputError: an argument is invalid, or `resume` is a checkpoint of another network, method, data set, version
+            or other settings; the model is unchanged.
     """
     _check_kinds(model, optimizer)
     seed = whole_seed("fit", seed)
-    callbacks = _checked_callbacks(callbacks)
+    called = checked_callbacks(callbacks)
+    if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
+        fail("fit", f"checkpoint must be a popgrad.Checkpoint, got {checkpoint!r}")
+    if progress is not None and not isinstance(progress, bool):
+        fail("fit", f"progress must be True, False or None, got {progress!r}")
     last = _checked_last(resume, optimizer, model.params) if isinstance(resume, History) else None
+    saved = saved_run(resume, checkpoint) if isinstance(resume, (str, os.PathLike)) else None
     if y is None:
         _check_streamed(batch_size, sample_weight, racing, record)
         train, held = streamed(model, X, validation, objective)
@@ -121,7 +144,7 @@ def fit(
     trainer = Trainer(
         train,
         optimizer,
-        model.params,
+        start := _start(model, saved),
         held=held,
         epochs=epochs,
         batch_size=batch_size,
@@ -133,26 +156,22 @@ def fit(
         record=record,
         last=last,
     )
-    if isinstance(resume, Mapping):
-        trainer.load_state_dict(resume)
-        model.begin_training(train)
-    elif resume is not None and last is None:
-        fail("fit", f"resume must be the History that an earlier fit returned, got {resume!r}")
-    before = model.params.copy()
-    warned = False
-    for history in trainer:
-        model.params = trainer.params
-        if len(history.loss) == 1:
-            if not math.isfinite(history.loss[0]):
-                model.params = before
-                fail("fit", train.why_not_finite(before))
-            model.begin_training(train)
-        stop = _told_to_stop(callbacks, model, history)
-        if callbacks and model.params.tobytes() != trainer.params.tobytes() and not trainer.move_to(model.params):
-            warned = _warn_once(warned)
-        if stop:
-            trainer.finish("a callback ended the run")
-    model.params = trainer.history.best_params
+    identity = None
+    if saved is not None or checkpoint is not None:
+        data = {"X": X, "y": y, "weight": sample_weight, "validation": validation}
+        identity = fingerprint(model, trainer, **data, select=select, racing=racing)
+    _restore(trainer, resume, saved, identity)
+    with ExitStack() as stack:
+        writer = None
+        if checkpoint is not None and identity is not None:
+            writer = stack.enter_context(Writer(checkpoint, identity, start.copy(), saved))
+        bar = stack.enter_context(Bar(trainer, progress is True)) if shows(progress) else None
+        hooks = Hooks(called, model, trainer)
+        pauses = [*hooks.pauses(), *(part for part in (bar, writer) if part is not None)]
+        trainer.pauses = Several(pauses) if len(pauses) > 1 else next(iter(pauses), None)
+        _run(trainer, model, train, hooks, bar)
+        if writer is not None:
+            writer.write(trainer)
     return trainer.history
 
 
@@ -168,14 +187,6 @@ def _check_kinds(model: object, optimizer: object) -> None:
             "optimizer must be a method of popgrad.optim or popgrad.search, "
             f"such as pg.optim.Adam(), got {optimizer!r}",
         )
-
-
-def _checked_callbacks(callbacks: Iterable[Callback]) -> list[Callback]:
-    listed = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
-    for callback in listed:
-        if not callable(callback):
-            fail("fit", f"callbacks must be functions of (model, history), got {callback!r}")
-    return listed
 
 
 def _checked_last(history: History, method: Method, params: Array) -> Last:
@@ -237,20 +248,45 @@ def divided(
     return everything.subset(np.flatnonzero(~held)), everything.subset(np.flatnonzero(held))
 
 
+def _start(model: Model, saved: Saved | None) -> Array:
+    """The initial parameters (n,): those of the checkpoint if they fit the model, so that the model's do not matter."""
+    if saved is None or saved.start.shape != model.params.shape or saved.start.dtype != model.params.dtype:
+        return model.params
+    return saved.start
+
+
+def _restore(trainer: Trainer, resume: Any, saved: Saved | None, identity: Mapping[str, Any] | None) -> None:
+    """Bring a trainer to the state from which it continues."""
+    if saved is not None and identity is not None:
+        check_same(saved.path, saved.fingerprint, identity)
+        trainer.load_state_dict(saved.state)
+    elif isinstance(resume, Mapping):
+        trainer.load_state_dict(resume)
+    elif resume is not None and not isinstance(resume, (History, str, os.PathLike)):
+        fail("fit", f"resume must be the History that an earlier fit returned, or a checkpoint, got {resume!r}")
+
+
 # --- The run ------------------------------------------------------------------------------------------------------
 
 
-def _told_to_stop(callbacks: list[Callback], model: Model, history: History) -> bool:
-    """Call every callback and return whether any returned True (or NumPy's True)."""
-    answers = [callback(model, history) for callback in callbacks]
-    return any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers)
-
-
-def _warn_once(warned: bool) -> bool:
-    """Warn, once per run, that a search ignores changed parameters; always True."""
-    if not warned:
-        warnings.warn(
-            "[fit] a callback changed model.params; a search continues from its own candidates and ignores the change",
-            stacklevel=3,
-        )
-    return True
+def _run(trainer: Trainer, model: Model, train: Objective, hooks: Hooks, bar: Bar | None) -> None:
+    """Run a trainer to its end; the model then has the best recorded parameters."""
+    before = model.params.copy()
+    if trainer.history.loss:  # a resumed run
+        model.begin_training(train)
+        model.params = trainer.params
+    try:
+        hooks.train_begin()
+        for history in trainer:
+            model.params = trainer.params
+            if len(history.loss) == 1:
+                if not math.isfinite(history.loss[0]):
+                    model.params = before
+                    fail("fit", train.why_not_finite(before))
+                model.begin_training(train)
+            hooks.record()
+            if bar is not None:
+                bar.record()
+        model.params = trainer.history.best_params
+    finally:
+        hooks.train_end()

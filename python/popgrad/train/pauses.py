@@ -45,7 +45,10 @@ class Several:
 
     def due(self, step: int, seconds: float) -> bool:
         """See `Pauses.due`."""
-        return any(part.due(step, seconds) for part in self._parts)
+        for part in self._parts:  # noqa: SIM110, any() of a generator would take longer than the parts
+            if part.due(step, seconds):
+                return True
+        return False
 
     def steps_left(self, step: int) -> int | None:
         """See `Pauses.steps_left`."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count, repeat
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,10 @@ from popgrad.method import Method
 from popgrad.objective import Objective, Report, Running
 from popgrad.state import restored
 
-__all__ = ["History", "Last", "Marks", "Recorder", "improving"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["COLUMNS", "History", "Last", "Marks", "Recorder", "improving"]
 
 Array = NDArray[Any]
 Select = Literal["loss", "metric"] | None
@@ -71,6 +74,7 @@ class History:
         diverged: whether training failed, so that a smaller learning rate is needed (see `Objective.diverged`).
             Always False for a search. Overfitting is not divergence.
         last: the state from which ``fit(..., resume=history)`` continues; None during the run.
+        samples: number of training samples; one epoch is ``3 * samples`` forwards.
     """
 
     metric_name: str
@@ -90,6 +94,26 @@ class History:
     improving: bool = False
     diverged: bool = False
     last: Last | None = field(default=None, repr=False)
+    samples: int = 0
+
+    def to_frame(self) -> pd.DataFrame:
+        """The records as a pandas table: one row per record, one column per list of values, and the epochs."""
+        from popgrad.train.plotting import frame
+
+        return frame(self)
+
+    def plot(self, x: Literal["epochs", "forwards", "evaluations", "seconds"] | None = None) -> Any:
+        """Learning curves as a plotly figure: loss and metric, training and validation, with the best record marked.
+
+        Args:
+            x: what the horizontal axis shows; None for epochs.
+
+        Raises:
+            InputError: plotly is not installed, `x` is unknown, or there are no records.
+        """
+        from popgrad.train.plotting import figure
+
+        return figure(self, x)
 
 
 _TYPES = {"forwards": np.int64, "evaluations": np.int64}
@@ -116,7 +140,7 @@ class Recorder:
 
     def __init__(self, train: Objective, held: Objective | None, select: Select = None) -> None:
         self.train, self.held, self.select = train, held, select
-        self.history = History(train.metric_name, train.name)
+        self.history = History(train.metric_name, train.name, samples=train.samples)
         self.params: Array = np.empty(0)  # of the last record
         self._before = 0, self.history.best_params
 

@@ -84,7 +84,7 @@ class Trainer:
             fail("Trainer", f"method must be one of popgrad.optim or popgrad.search, got {type(method).__name__}")
         if select is not None:
             one_of("fit", "select", select, ("loss", "metric"))
-        self.figures = one_of("fit", "record", record, ("running", "full"))
+        one_of("fit", "record", record, ("running", "full"))
         seed = whole_seed("fit", seed)
         epochs = None if epochs is None else positive_int("fit", "epochs", epochs)
         if budget is not None and not isinstance(budget, Budget):
@@ -100,6 +100,8 @@ class Trainer:
         self.batches = Batches(
             samples, samples if size is None else min(positive_int("fit", "batch_size", size), samples), seed
         )
+        # With full batches, the running figures would be those of the parameters before the last step.
+        self._full = record == "full" or objective.size(self.batches.at(1)) == samples
         self.state = method.prepare(objective, w, seed) if last is None else _copied(method, last)
         self.step = 0 if last is None else last.step
         self._seen = 0  # samples of all batches so far
@@ -161,6 +163,11 @@ class Trainer:
         return self._recorder.params
 
     @property
+    def validates(self) -> bool:
+        """Whether there are validation samples."""
+        return self._recorder.held is not None
+
+    @property
     def used(self) -> Used:
         """The forwards, evaluations and seconds used so far."""
         return Used(self.objective.forwards, self.objective.evaluations, self._seconds)
@@ -190,9 +197,10 @@ class Trainer:
             self.finish()
             raise StopIteration
         used = self.used
-        running = self.objective.running if self.figures == "running" else None
+        running = None if self._full else self.objective.running
         self._recorder.record(self.method.recommend(self.state), used, running)
         self.objective.running = Running()
+        self.method.after_record(self.state, self.history.objective[-1])
         self._marks.advance(used)
         return self.history
 
