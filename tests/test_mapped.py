@@ -89,6 +89,15 @@ def test_a_gradient_of_all_samples_is_that_of_memory(file, parts):
     assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dropout", [0, 0.3])
+def test_a_line_search(dropout, file, parts):
+    net = model(dropout=dropout)
+    memory, disk = (net.objective(inputs, LABELS) for inputs in (X, file))
+    for batch in (Batch(np.arange(20), 3), Batch(None, 0)):
+        assert_allclose(disk.loss(net.params, batch), memory.loss(net.params, batch), rtol=1e-6)
+        assert disk.loss_cost(batch) == memory.loss_cost(batch)
+
+
 def test_a_subset_of_a_subset(file, parts):
     net = model("mse")
     memory, disk = (net.objective(inputs, NUMBERS) for inputs in (X, file))

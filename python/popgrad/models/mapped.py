@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from popgrad import metrics
 from popgrad.arrays import is_mapped
+from popgrad.budget import Cost
 from popgrad.labels import Classes
 from popgrad.metrics import OfOutputs, Score, UserMetric
 from popgrad.models.objective import SCORES, NetworkObjective
@@ -199,6 +200,20 @@ class MappedObjective(Objective):
             total += weight * out
         out[:] = total / running.weight
         return Seen(running.loss / running.weight, running.metric / running.weight, running.weight)
+
+    def loss(self, w: Array, batch: Batch) -> float:
+        """See `NetworkObjective.loss`."""
+        total, weights = 0.0, 0.0
+        for part in map(self.whole.subset, self._cut(batch.rows)):
+            weight = _weight(part)
+            total += weight * part.loss(w, Batch(None, batch.step))
+            weights += weight
+        return total / weights
+
+    def loss_cost(self, batch: Batch) -> Cost:
+        """See `Objective.loss_cost`."""
+        drops = self.whole.model.dropout > 0 and batch.step > 0
+        return self.gradient_cost(batch) if drops else self.values_cost(1, batch)
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> NetworkObjective:
         """See `NetworkObjective.sampled`; copies the samples of the batch."""
