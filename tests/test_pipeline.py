@@ -100,9 +100,9 @@ def test_values_that_training_lacks(mixed: tuple[pg.Pipeline, Path]) -> None:
 
 def test_each_category_has_its_feature() -> None:
     random = np.random.default_rng(0)
-    colors, sizes = random.choice(["red", "green", "blue"], 90), random.choice([f"s{i}" for i in range(40)], 90)
-    frame = pd.DataFrame({"size": sizes, "number": np.arange(90.0), "color": colors})
-    split = data.split(data.from_arrays("t", frame, np.arange(90) % 2))
+    colors, sizes = random.choice(["red", "green", "blue"], 400), random.choice([f"s{i}" for i in range(40)], 400)
+    frame = pd.DataFrame({"size": sizes, "number": np.arange(400.0), "color": colors})
+    split = data.split(data.from_arrays("t", frame, np.arange(400) % 2))
     size, _, color = split.preprocessing.columns
     X = split.preprocessing.transform(frame)
     assert len(split.features) == 1 + 32 + 3
