@@ -161,6 +161,23 @@ def test_the_whole_is_never_copied(tmp_path, monkeypatch):
     assert peak < 6_000_000  # labels, order of the samples, and parts
 
 
+def test_a_large_file_is_not_converted(tmp_path, monkeypatch):
+    from popgrad.models import validation
+
+    np.save(tmp_path / "X.npy", X.astype(np.float64))
+    np.save(tmp_path / "F.npy", np.asfortranarray(X))
+    wide, turned = (np.load(tmp_path / name, mmap_mode="r") for name in ("X.npy", "F.npy"))
+    assert model().objective(wide, LABELS).samples == SAMPLES  # a small file may be copied
+    monkeypatch.setattr(validation, "memory_bytes", lambda: 2.0 * X.nbytes)
+    with pytest.raises(InputError, match=r"must be float32 in C order.*got float64 \(500, 6\): write it as that"):
+        model().objective(wide, LABELS)
+    with pytest.raises(InputError, match="not in C order"):
+        model().objective(turned, LABELS)
+    source = pg.BatchStream.from_arrays(wide, LABELS)
+    assert pg.fit(model(), source, optimizer=pg.optim.Adam(), epochs=1).reason == "finished 1 epoch"
+    assert model(dtype="float64").objective(wide, LABELS).samples == SAMPLES
+
+
 def test_arrays_in_memory_are_left_alone(file):
     net = model()
     assert not isinstance(net.objective(X, LABELS), mapped.MappedObjective)
