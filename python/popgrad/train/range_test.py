@@ -143,7 +143,6 @@ def lr_range_test(
     samples, state = watched.samples, method.prepare(watched, model.params, seed)
     batches = Batches(samples, min(size or samples, samples), seed)
     for step in range(1, steps + 1):
-        watched.waits = True
         method.advance(watched, batches.at(step), state)
         if method.finished(state) is not None or watched.exploded:
             break
@@ -173,18 +172,16 @@ def _with_rate(method: Any, schedule: Exponential, high: float) -> Any:
 
 
 class _Watched(Around):
-    """An objective that keeps the first loss of every step, and the running mean of these losses.
+    """An objective that keeps the loss of every step, and the running mean of these losses.
 
     Attributes:
         losses, smoothed: the losses, and their running mean, which is corrected for its start at zero.
-        waits: whether the next loss is the first of its step.
     """
 
     def __init__(self, inner: Objective) -> None:
         super().__init__(inner)
         self.losses: list[float] = []
         self.smoothed: list[float] = []
-        self.waits = False
         self._mean, self._lowest = 0.0, math.inf
 
     @property
@@ -192,13 +189,11 @@ class _Watched(Around):
         """Whether the running mean is far above its smallest value."""
         return 0 < _EXPLODED * self._lowest < self.smoothed[-1]
 
-    def gradient(self, w: Array, batch: Batch, out: Array) -> float:
-        """See `Objective.gradient`."""
-        loss = self.inner.gradient(w, batch, out)
-        if self.waits:
-            self.waits = False
-            self.losses.append(loss)
-            self._mean = _SMOOTHING * self._mean + (1 - _SMOOTHING) * loss
-            self.smoothed.append(self._mean / (1 - _SMOOTHING ** len(self.losses)))
-            self._lowest = min(self._lowest, self.smoothed[-1])
+    def training_gradient(self, w: Array, batch: Batch, out: Array) -> float:
+        """See `Objective.training_gradient`."""
+        loss = self.inner.training_gradient(w, batch, out)
+        self.losses.append(loss)
+        self._mean = _SMOOTHING * self._mean + (1 - _SMOOTHING) * loss
+        self.smoothed.append(self._mean / (1 - _SMOOTHING ** len(self.losses)))
+        self._lowest = min(self._lowest, self.smoothed[-1])
         return loss
