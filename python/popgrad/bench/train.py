@@ -114,7 +114,8 @@ def _measure(sizes: tuple[int, ...], batch: int, samples: int, repeats: int, pee
         epochs[name] = max(2, math.ceil(_SECONDS / run(1)))
     epochs["fit"] = max(epochs["fit"], 5)
     steps = math.ceil(samples / batch)
-    multiply, times = product_of(), {name: [] for name in (*contenders, "steps", "product")}
+    multiply = product_of()
+    times: dict[str, list[float]] = {name: [] for name in (*contenders, "steps", "product")}
     for _ in range(repeats):
         for name, run in contenders.items():
             pause()

@@ -161,7 +161,7 @@ def fit(
     identity = None
     if saved is not None or checkpoint is not None:
         data = {"X": X, "y": y, "sample_weight": sample_weight, "validation": validation}
-        options = {"objective": train.name, "select": select, "racing": racing}
+        options = {"objective": train.name, "select": select, "racing": racing, "record": record}
         identity = fingerprint(model, trainer, data, options)
     _restore(trainer, resume, saved, identity)
     with ExitStack() as stack:

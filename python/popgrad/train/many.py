@@ -186,7 +186,7 @@ def fit_many(
         raise
     for run, trainer in zip(planned, trainers, strict=True):
         run.model.params = trainer.history.best_params
-    return FittedModels(tuple(run._replace(history=t.history) for run, t in zip(planned, trainers, strict=True)))
+    return FittedModels(tuple(Fitted(run.model, t.history, *run[2:]) for run, t in zip(planned, trainers, strict=True)))
 
 
 # --- Before the work ----------------------------------------------------------------------------------------------
