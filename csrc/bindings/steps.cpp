@@ -1,8 +1,8 @@
 // StepRule: name, states, sums, kept, whole, positive, fields; see StepRule in table.h. positive is None if the states
-// cannot be stored in 8 bits. step_rules(): {name: StepRule}    plain_rules(): (StepRule, ...), rule k with k states
-// and minimal arithmetic StepExtras(scale, clip, l2, decay, l1, mix, clip_norm, skip_nonfinite, max_norm, noise,
-// noise_seed): options that act
-//   around a rule, see StepExtras in table.h
+//   cannot be stored in 8 bits.
+// step_rules(): {name: StepRule}    plain_rules(): (StepRule, ...), rule k with k states and minimal arithmetic
+// StepExtras(scale, clip, l2, decay, l1, mix, clip_norm, skip_nonfinite, max_norm, noise, noise_seed):
+//   options that act around a rule; see StepExtras in table.h.
 // StepPlan(rule, fields, extras): one step; fields: {name: number}, exactly the fields of the rule
 // step(plan, w, g, state, t): one update of a flat vector, in place, without the GIL. False if the extras skipped it.
 //   plan: a StepPlan, or a list of them, for the layers that name them, all of the same rule

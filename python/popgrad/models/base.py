@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
+from popgrad.checks import fail
 from popgrad.layout import Layout
 from popgrad.metrics import Metric
 from popgrad.objective import Objective
@@ -60,6 +61,14 @@ class Model(ABC):
         Raises:
             InputError: the samples or the metric do not fit the model.
         """
+
+    def reseed(self, seed: int) -> None:
+        """Draw new initial parameters with this seed, as if the model had been made with it.
+
+        Raises:
+            InputError: the model cannot.
+        """
+        fail(type(self).__name__, "does not define reseed; pass one model per seed")
 
     def freeze(self, *patterns: str) -> None:
         """Freeze tensors: gradient methods do not change them, and their gradients count as absent.

@@ -58,6 +58,10 @@ class NetworkObjective(Objective):
         weight = None if self.weight is None else self.weight[rows]
         return NetworkObjective(self.model, self.X[rows], self.y[rows], weight, self.measure, self.classes)
 
+    def with_model(self, model: MLP) -> NetworkObjective:
+        """See `Objective.with_model`."""
+        return NetworkObjective(model, self.X, self.y, self.weight, self.measure, self.classes)
+
     def strata(self) -> Array | None:
         """Labels (B,) int64, or None if the targets are numbers, such as probabilities in binary_cross_entropy."""
         if self.model.takes_classes and bool((self.y == np.floor(self.y)).all()):
@@ -351,9 +355,11 @@ class NetworkObjective(Objective):
             mean = np.log(np.maximum(mean, least)) - (
                 np.log(np.maximum(1 - mean, least)) if model.loss_name.startswith("binary") else 0.0
             )
-        params = np.zeros((1, self.layout.size), model.dtype)
-        self.layout.tensors[-1].of(params)[0] = mean  # the biases of the last layer
-        return float(self.evaluator(model.loss_score)(params)[0])
+        # A network of biases alone, since only the outputs matter.
+        network = _core.Network([1, model.sizes[-1]], "identity")
+        params = np.concatenate([np.zeros_like(mean), mean]).astype(model.dtype)
+        packed = network.pack(np.zeros((self.samples, 1), model.dtype), self.y, weight)
+        return network.measure([model.loss_score.score], [packed], params)[0]
 
     def constant_outputs(self, w: Array) -> bool:
         """Whether a network (n,) has the same outputs for at least 99 % of the samples, although the inputs differ."""
