@@ -1,4 +1,4 @@
-"""Options that act around the sweep of a step: limits on the weights of a unit, and noise that is added to gradients."""
+"""Options around the sweep of a step: limits on the weights of a unit, and noise that is added to gradients."""
 
 from __future__ import annotations
 
