@@ -152,6 +152,18 @@ def test_an_exception_of_a_signal_leaves_a_whole_step(interrupting):
     assert again.objective.forwards == trainer.objective.forwards
 
 
+@pytest.mark.parametrize("record_every", [10**12, 60_000])
+def test_the_model_is_usable_after_ctrl_c(interrupting, record_every):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 30)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 1)
+    model = pg.MLP([30, 64, 3])
+    before = model.loss(X, y)
+    with interrupting(0.5), pytest.raises(KeyboardInterrupt):
+        pg.fit(model, X, y, optimizer=optim.Adam(), epochs=10**6, record_every=record_every)
+    assert model.loss(X, y) < 0.5 * before
+
+
 @pytest.fixture
 def interrupting():
     """A block of code, interrupted as by Ctrl-C after some seconds."""
