@@ -1,17 +1,19 @@
 """Train on a file that is larger than the memory that the process may use, and print the memory and the time.
 
-python bench/big_file.py [--gigabytes 6] [--columns 256] [--folder /tmp] [--way stream|map|command]
+python bench/big_file.py [--gigabytes 6] [--columns 256] [--folder /tmp] [--way disk|stream|map|command]
 
 The script writes a float32 file of random inputs and one of labels, trains one epoch in a child process, and removes
 the files. Private memory (Pss_Anon in /proc/self/smaps_rollup) is what the process allocates. The pages of a mapped
 file (Pss_File) belong to the page cache: the kernel drops them when memory is short. Resident memory is both.
+
+"disk" drops the file from the page cache, and reads random rows, as pg.fit does from a mapped file, and random blocks,
+as BatchStream.from_arrays does. Their ratio is that of the training times if the file does not fit in the page cache.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 ROWS = 20_000  # rows written at a time
-WAYS = ("stream", "map", "command")
+WAYS = ("disk", "stream", "map", "command")
 
 
 def main() -> None:
@@ -47,6 +49,9 @@ def main() -> None:
     try:
         write(folder, size // (4 * chosen.columns), chosen.columns)
         for way in WAYS if chosen.way is None else (chosen.way,):
+            if way == "disk":
+                read(folder / "X.npy")
+                continue
             if chosen.cold:
                 drop(folder / "X.npy")
             arguments = ["--train", str(folder), "--way", way, "--columns", str(chosen.columns)]
@@ -78,6 +83,21 @@ def drop(path: Path) -> None:
     os.fsync(descriptor)
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     os.close(descriptor)
+
+
+def read(path: Path) -> None:
+    """Print the speed of reading random rows and random blocks that are not in the page cache."""
+    random = np.random.default_rng(0)
+    for what, count, size in (("random rows", 4096, 1), ("random blocks of 8 MiB", 30, None)):
+        drop(path)
+        inputs = np.load(path, mmap_mode="r")
+        rows = size or (8 << 20) // inputs[:1].nbytes
+        starts = random.permutation(len(inputs) // rows)[:count] * rows
+        began = time.perf_counter()
+        for start in starts:
+            inputs[start : start + rows].copy()
+        speed = len(starts) * rows / (time.perf_counter() - began)
+        print(f"disk: {what}: {speed:,.0f} rows a second, {speed * inputs[:1].nbytes / 1e6:,.0f} MB/s", flush=True)
 
 
 class Watch:
@@ -123,7 +143,8 @@ def train(folder: Path, way: str, columns: int) -> None:
         print(f"training loss {history.loss[-1]:.3f}, {history.reason}")
     seconds = time.perf_counter() - began
     watch.stop()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path("/proc/self/status").read_text().splitlines()
+    peak = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
     print(
         f"{way}: {seconds:.0f} s; peak of private memory {watch.anonymous / 1e6:.2f} GB, of mapped pages "
         f"{watch.file / 1e6:.2f} GB, resident {peak / 1e6:.2f} GB",

@@ -286,8 +286,8 @@ Seen gradient_any(const Shape& shape, Scoring score, Scoring metric, const T* w,
   double few[2 * 16] = {};
   std::vector<double> many(blocks > 16 ? size_t(2 * blocks) : 0);
   double* const sums = blocks > 16 ? many.data() : few;
-  const PassArgs<T> args{shape, score,   metric, w,     batch, 0,            batch.samples, 1 / weight,
-                         dropout, out, false,  sums, sums + blocks};
+  const PassArgs<T> args{shape,   score, metric, w,    batch,        0, batch.samples, 1 / weight,
+                         dropout, out,   false,  sums, sums + blocks};
   // Small networks would spend their time waiting between the stages, and the parts of large ones adding gradients.
   if (n >= 1 << 12 && (blocks < 8 || n > 1 << 16))
     gradient_by_layers(args);
@@ -325,7 +325,7 @@ int64_t parameter_count(const Shape& shape) {
 
 #define POPGRAD_BOTH(T)                                                                                               \
   bool step(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {                   \
-    return step_any(rule, fields, tensors, count);                                                                         \
+    return step_any(rule, fields, tensors, count);                                                                    \
   }                                                                                                                   \
   void move(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) { move_any(rule, args, popsize); }         \
   void combine_rows(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {          \

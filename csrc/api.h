@@ -19,8 +19,8 @@ const Bfloat16Fns* bfloat16_kernels();
 const char* bfloat16_name();
 
 // One update of every tensor of a list. `fields` holds most_fields numbers; the rule names the first ones. A rule's
-// first `kept` fields come from StepArgs::kept and go back there. All tensors have the same extras. False if nothing was
-// changed, because the gradient is not finite and the extras say to skip it.
+// first `kept` fields come from StepArgs::kept and go back there. All tensors have the same extras. False if nothing
+// was changed, because the gradient is not finite and the extras say to skip it.
 bool step(const StepRule&, const double* fields, const StepArgs<float>* tensors, size_t count);
 bool step(const StepRule&, const double* fields, const StepArgs<double>* tensors, size_t count);
 

@@ -215,8 +215,8 @@ struct Score {
   bool labels, differentiable;
 };
 
-// out = a permutation of 0 .. n - 1, as a function of the seed, the stream and the generation. Durstenfeld 1964; place i
-// draws 64 bits, so n may be up to 2^32.
+// out = a permutation of 0 .. n - 1, as a function of the seed, the stream and the generation. Durstenfeld 1964; place
+// i draws 64 bits, so n may be up to 2^32.
 using ShuffleFn = void (*)(uint64_t seed, uint32_t stream, uint32_t generation, int64_t n, int64_t* out);
 
 template <class T>

@@ -12,8 +12,8 @@ namespace popgrad {
 
 // What the steps of a call saw, summed in the order of the steps.
 struct Running {
-  int64_t steps = 0;  // batches used
-  int64_t taken = 0;  // of them, steps that were not skipped
+  int64_t steps = 0;                        // batches used
+  int64_t taken = 0;                        // of them, steps that were not skipped
   double loss = 0, metric = 0, weight = 0;  // sums over samples of weight * loss, of weight * metric, of weight
   bool failed = false;                      // the last loss was not finite, and no step was taken along its gradient
 };
@@ -46,15 +46,16 @@ struct StepTable {
   uint32_t first;  // the number of the first one, counted by the optimizer from 1
 };
 
-// Which batches to use: those of steps first, first + 1, ... (counted from 1; see Batches in train/batches.py), `count` of
-// them unless `until` comes earlier.
+// Which batches to use: those of steps first, first + 1, ... (counted from 1; see Batches in train/batches.py), `count`
+// of them unless `until` comes earlier.
 struct Span {
   int64_t first, count;
   std::chrono::steady_clock::time_point until;
 };
 
-// Takes the steps of a table, at most one per batch; stops after a loss that is not finite. A signal handler that throws
-// ends the call between two steps: `running` then holds the steps done, and w and the state are those after them.
+// Takes the steps of a table, at most one per batch; stops after a loss that is not finite. A signal handler that
+// throws ends the call between two steps: `running` then holds the steps done, and w and the state are those after
+// them.
 template <class T>
 void train(Training<T>&, const StepTable&, const Span&, Running&);
 

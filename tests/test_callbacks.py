@@ -385,6 +385,16 @@ def test_a_resumed_run_continues_its_log(tmp_path):
     assert lines(log) == rows(history)
 
 
+def test_the_log_has_records_as_callbacks_changed_them(tmp_path):
+    def project(model, history):
+        model.params = np.clip(model.params, -0.2, 0.2)
+
+    history, _ = fit([project, pg.JSONLog(tmp_path / "log")])
+    assert lines(tmp_path / "log") == rows(history)
+    other, _ = fit([lambda model, history: None, project])
+    assert bits(history) == bits(other)
+
+
 def test_values_that_are_not_finite_are_null(tmp_path):
     history, _ = fit(pg.JSONLog(tmp_path / "log"), optimizer=optim.SGD(3e38))
     assert not np.isfinite(history.loss[-1])

@@ -59,6 +59,24 @@ def test_a_killed_run_continues_with_the_same_bits(method, tmp_path):
     assert again.params.tobytes() == model.params.tobytes()
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"optimizer": search.PSO(12), "racing": pg.Racing(keep=0.5), "batch_size": 12},
+        {"optimizer": search.OpenAIES(12, optimizer=optim.Adam(0.01)), "objective": "f1_macro", "select": "metric"},
+        {"optimizer": search.DE(12), "sample_weight": np.arange(40) % 4, "batch_size": None},
+        {"optimizer": optim.SophiaG(0.01), "record_every": 100},
+    ],
+    ids=["racing", "objective", "weights", "sampled"],
+)
+def test_options_of_fit(chosen, tmp_path):
+    chosen = {"epochs": 60, "budget": pg.Budget(evaluations=300), **chosen}
+    quiet, _ = run(**chosen)
+    for kill in (4, 9, 13):
+        run(tmp_path, kill=kill, every_steps=2, **chosen)
+    assert bits(run(tmp_path, every_steps=2, **chosen)[0]) == bits(quiet)
+
+
 def test_the_end_of_a_run_is_saved_and_more_epochs_continue_it(tmp_path):
     long, model = run(epochs=8, record_every=300)
     first, _ = run(tmp_path, epochs=5, record_every=300)
@@ -86,6 +104,28 @@ def test_the_parameters_of_the_resuming_model_do_not_matter(method, tmp_path):
     history, _ = run(tmp_path, model=other, **chosen)
     assert bits(history) == bits(quiet)
     assert other.params.tobytes() == model.params.tobytes()
+
+
+def test_a_run_that_resumes_from_a_history_is_saved_too(tmp_path):
+    model, X, y = small()
+    chosen = {"optimizer": optim.Adam(0.01), "epochs": 4, "batch_size": 8}
+    first = pg.fit(model, X, y, **chosen)
+    last = model.params.copy()
+    quiet = pg.fit(model, X, y, **chosen, resume=first)
+    saves = pg.Checkpoint(tmp_path, every_seconds=None, every_steps=2)
+    model.params = last
+    with pytest.raises(Killed):
+        pg.fit(model, X, y, **chosen, resume=first, checkpoint=saves, callbacks=Kill(18))
+    assert steps_of(tmp_path) == [12, 14, 16]
+    assert bits(pg.fit(model, X, y, **chosen, resume=tmp_path, checkpoint=saves)) == bits(quiet)
+
+
+def test_a_search_that_resumes_from_a_history_is_not_saved(tmp_path):
+    model, X, y = small()
+    first = pg.fit(model, X, y, optimizer=search.PSO(12), epochs=20)
+    with pytest.raises(pg.InputError, match=r"a search that resumes from a History cannot be saved"):
+        pg.fit(model, X, y, optimizer=search.PSO(12), resume=first, checkpoint=pg.Checkpoint(tmp_path / "a"))
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_run_that_broke_down_is_not_taken_further(tmp_path):
@@ -201,6 +241,40 @@ def test_two_runs_do_not_share_a_folder(tmp_path):
     pg.fit(model, X, y, **chosen)  # the lock ends with the run
 
 
+def test_a_child_of_a_killed_run_does_not_keep_the_folder_locked(tmp_path):
+    """The child is forked in the middle of the run, and lives on."""
+    code = f"""
+import os, signal, sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import popgrad as pg
+from fitting import small
+model, X, y = small()
+
+def fork(model, history):
+    if len(history.loss) == 3:
+        child = os.fork()
+        if child == 0:
+            time.sleep(60)
+            os._exit(0)
+        print(child, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+saves = pg.Checkpoint({str(tmp_path)!r}, every_steps=1)
+pg.fit(model, X, y, optimizer=pg.optim.SGD(), epochs=5, callbacks=fork, checkpoint=saves)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    child = int(process.stdout.readline())
+    try:
+        assert process.wait() == -signal.SIGKILL
+        os.kill(child, 0)  # it lives
+        model, X, y = small()
+        pg.fit(model, X, y, optimizer=optim.SGD(), epochs=5, resume=tmp_path, checkpoint=pg.Checkpoint(tmp_path))
+    finally:
+        os.kill(child, signal.SIGKILL)
+        process.stdout.close()
+    assert steps_of(tmp_path)[-1] == 5
+
+
 # --- Damage -------------------------------------------------------------------------------------------------------
 
 
@@ -229,9 +303,9 @@ def test_a_damaged_file_is_skipped_and_the_last_good_one_is_found(damage, keep, 
     assert len(w) == 1
     assert steps_of(tmp_path)[-1] == 12  # nothing new is there yet, so nothing was removed
     with pytest.warns(UserWarning, match="skipped damaged"):
-        history, _ = run(tmp_path, every_steps=2, keep=keep)
+        history, _ = run(tmp_path, every_steps=7, keep=keep)  # 12 is no multiple
     assert bits(history) == bits(quiet)
-    assert steps_of(tmp_path) == [36, 38, 40][-keep:]
+    assert steps_of(tmp_path) == [28, 35, 40][-keep:]
     for step in steps_of(tmp_path):
         files.load(tmp_path / f"step-{step:09d}.safetensors", checksum=True)
 
@@ -397,8 +471,8 @@ pg.fit(model, X, y, optimizer=pg.optim.Adam(), epochs=10**9, record_every=10**9,
 """
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout.readline() == "ready\n"
-    while not (tmp_path).exists() or signal.SIGTERM not in caught_by(process.pid):
-        pass
+    while signal.SIGTERM not in caught_by(process.pid):
+        assert process.poll() is None
     process.terminate()
     _, errors = process.communicate()
     assert process.returncode == 143

@@ -89,6 +89,15 @@ def test_a_gradient_of_all_samples_is_that_of_memory(file, parts):
     assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("dropout", [0, 0.3])
+def test_a_line_search(dropout, file, parts):
+    net = model(dropout=dropout)
+    memory, disk = (net.objective(inputs, LABELS) for inputs in (X, file))
+    for batch in (Batch(np.arange(20), 3), Batch(None, 0)):
+        assert_allclose(disk.loss(net.params, batch), memory.loss(net.params, batch), rtol=1e-6)
+        assert disk.loss_cost(batch) == memory.loss_cost(batch)
+
+
 def test_a_subset_of_a_subset(file, parts):
     net = model("mse")
     memory, disk = (net.objective(inputs, NUMBERS) for inputs in (X, file))
@@ -152,9 +161,51 @@ def test_the_whole_is_never_copied(tmp_path, monkeypatch):
     assert peak < 6_000_000  # labels, order of the samples, and parts
 
 
+def test_a_large_file_is_not_converted(tmp_path, monkeypatch):
+    from popgrad.models import validation
+
+    np.save(tmp_path / "X.npy", X.astype(np.float64))
+    np.save(tmp_path / "F.npy", np.asfortranarray(X))
+    wide, turned = (np.load(tmp_path / name, mmap_mode="r") for name in ("X.npy", "F.npy"))
+    assert model().objective(wide, LABELS).samples == SAMPLES  # a small file may be copied
+    monkeypatch.setattr(validation, "memory_bytes", lambda: 2.0 * X.nbytes)
+    with pytest.raises(InputError, match=r"must be float32 in C order.*got float64 \(500, 6\): write it as that"):
+        model().objective(wide, LABELS)
+    with pytest.raises(InputError, match="not in C order"):
+        model().objective(turned, LABELS)
+    source = pg.BatchStream.from_arrays(wide, LABELS)
+    assert pg.fit(model(), source, optimizer=pg.optim.Adam(), epochs=1).reason == "finished 1 epoch"
+    assert model(dtype="float64").objective(wide, LABELS).samples == SAMPLES
+
+
 def test_arrays_in_memory_are_left_alone(file):
     net = model()
     assert not isinstance(net.objective(X, LABELS), mapped.MappedObjective)
     assert not isinstance(
         net.objective(file.astype(np.float64), LABELS), mapped.MappedObjective
     )  # converted, so copied
+
+
+def test_released_pages_keep_their_values(tmp_path):
+    from popgrad import arrays
+
+    np.save(tmp_path / "X.npy", X)
+    for mode in ("r", "r+", "c"):
+        file = np.load(tmp_path / "X.npy", mmap_mode=mode)
+        expected = X.copy()
+        if mode != "r":
+            file[3] = expected[3] = 7
+        arrays.release(np.asarray(file)[2:])
+        assert np.array_equal(file, expected)
+        if mode == "r+":
+            file[3] = X[3]
+    arrays.release(X)
+
+
+def test_a_private_copy_of_a_file_trains_with_its_changes(tmp_path):
+    np.save(tmp_path / "X.npy", X * np.nan)
+    file = np.load(tmp_path / "X.npy", mmap_mode="c")
+    file[:] = X
+    net = model()
+    pg.fit(net, file, LABELS, optimizer=pg.optim.Adam(), epochs=1)
+    assert np.array_equal(file, X)

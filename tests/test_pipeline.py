@@ -98,6 +98,25 @@ def test_values_that_training_lacks(mixed: tuple[pg.Pipeline, Path]) -> None:
     assert found.X[1, age] == np.float32((scaling.most[age] - scaling.center[age]) / scaling.scale[age])
 
 
+def test_each_category_has_its_feature() -> None:
+    random = np.random.default_rng(0)
+    colors, sizes = random.choice(["red", "green", "blue"], 400), random.choice([f"s{i}" for i in range(40)], 400)
+    frame = pd.DataFrame({"size": sizes, "number": np.arange(400.0), "color": colors})
+    split = data.split(data.from_arrays("t", frame, np.arange(400) % 2))
+    size, _, color = split.preprocessing.columns
+    X = split.preprocessing.transform(frame)
+    assert len(split.features) == 1 + 32 + 3
+    assert len(size.rare) > 1
+    for row, values in enumerate(X):
+        expected = {f"color_{colors[row]}"}
+        if sizes[row] in size.categories:
+            expected.add(f"size_{sizes[row]}")
+        elif sizes[row] in size.rare:
+            expected.add("size_infrequent_sklearn")
+        assert {name for name, value in zip(split.features[1:], values[1:], strict=True) if value} == expected
+    assert color.categories == ("blue", "green", "red")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

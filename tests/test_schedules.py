@@ -394,6 +394,15 @@ def test_a_bad_value_names_the_step_before_the_step(name, value, message, librar
         optimizer.table(3, 5, {})
 
 
+def test_other_schedules_are_checked_beside_a_given_learning_rate():
+    optimizer = optim.Adam(lambda t: -1.0, beta1=lambda t: 1.5 - 0.5 * (t < 3))
+    with pytest.raises(pg.InputError, match=r"beta1 must be in .* at step 3, got 1\.5"):
+        optimizer.plan(3, {}, learning_rate=0.1)
+    steady = optim.Adam(0.5)
+    plans = [steady.plan(1, {}, learning_rate=rate).fields["rate"] for rate in (0.1, 0.2, 0.2, -0.1)]
+    np.testing.assert_allclose(plans, [1.0, 2.0, 2.0, -1.0])
+
+
 @dataclass(frozen=True)
 class Mine(Schedule):
     """A schedule of a user."""

@@ -108,3 +108,18 @@ def test_every_number_of_a_method_declares_its_range(kind):
         if setting.name in ("inner", "optimizer", "weight_decay_mode", "matches") or isinstance(setting.default, bool):
             continue
         assert setting.has_range or setting.choices, setting.name
+
+
+def test_the_limits_of_a_schedule():
+    """A schedule may return what the setting allows as a number, and 0 where it must be above 0."""
+    settings = settings_of(Example)
+    for name, allowed in (("rate", False), ("decay", True), ("share", True), ("inner", False), ("grow", False)):
+        setting = settings[name]
+        low, high = setting.limits
+        assert setting.allows(low) or (low == 0 == setting.above)
+        assert setting.allows(high)
+        assert not setting.allows(math.nextafter(low, -math.inf))
+        assert not setting.allows(math.nextafter(high, math.inf))
+        assert setting.allows(0.0) == allowed
+    assert settings["limit"].limits == (math.nextafter(1, 2), math.inf)
+    assert settings["rate"].limits[0] == settings["inner"].limits[0] == 0

@@ -144,9 +144,31 @@ def test_a_run_resumes_at_its_batch(each, stop):
 
 
 def test_methods_that_use_a_batch_repeatedly():
-    for method in (pg.optim.SAM(pg.optim.SGD(0.1)), pg.optim.SophiaG(), pg.search.PSO(popsize=6)):
+    for method in (
+        pg.optim.SAM(pg.optim.SGD(0.1)),
+        pg.optim.LineSearch(pg.optim.SGD(0.1)),
+        pg.optim.SophiaG(),
+        pg.search.PSO(popsize=6),
+    ):
         _, history = fitted(stream(), epochs=5, optimizer=method)
         assert history.loss[-1] < history.loss[0]
+
+
+def test_a_checkpoint_of_a_stream(tmp_path):
+    expected = fitted(stream(batches=7))[1]
+    saves = pg.Checkpoint(tmp_path, every_steps=5)
+
+    def stops(_):
+        for number, item in enumerate(batches(1), 1):
+            if number == 5:
+                raise OSError("the disk is gone")
+            yield item
+
+    broken = pg.BatchStream(lambda epoch: stops(epoch) if epoch == 1 else batches(epoch), SAMPLES, 7)
+    with pytest.raises(OSError, match="the disk is gone"):
+        fitted(broken, checkpoint=saves)
+    again = fitted(stream(batches=7), resume=tmp_path)[1]
+    assert end(again) == end(expected)
 
 
 # --- Bad streams ----------------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
 // StepRule: name, states, sums, kept, positive, fields; see StepRule in table.h. positive is None if the states cannot
 // be stored in 8 bits.
 // step_rules(): {name: StepRule}    plain_rules(): (StepRule, ...), rule k with k states and minimal arithmetic
-// StepExtras(scale, clip, l2, decay, l1, mix, clip_norm, skip_nonfinite): options that act around a rule, see StepExtras in table.h
-// StepPlan(rule, fields, extras): one step; fields: {name: number}, exactly the fields of the rule
-// step(plan, w, g, state, t): one update of a flat vector, in place, without the GIL. False if the extras skipped it.
+// StepExtras(scale, clip, l2, decay, l1, mix, clip_norm, skip_nonfinite): options that act around a rule, see
+// StepExtras in table.h StepPlan(rule, fields, extras): one step; fields: {name: number}, exactly the fields of the
+// rule step(plan, w, g, state, t): one update of a flat vector, in place, without the GIL. False if the extras skipped
+// it.
 //   w, g: (n,) float32 or float64
 //   state: an object with these attributes, such as popgrad.optim.State
 //     slots: (states, n) of the type of w, or of uint16 or uint8 (packed, float32 only)

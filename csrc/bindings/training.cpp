@@ -1,7 +1,8 @@
-// Training(network, loss, metric, X, y, weight, w, gradient, state, rule, batch_size, shuffle_seed, dropout, dropout_seed):
-// a network, its samples and the state of its optimizer, for many steps in one call. It keeps references to all of them;
-// w, the gradient and the arrays of the state change in place.
-//   begin(fields, extras, t, step, count, seconds): sets what the next call of train() does: `count` batches from that of
+// Training(network, loss, metric, X, y, weight, w, gradient, state, rule, batch_size, shuffle_seed, dropout,
+// dropout_seed): a network, its samples and the state of its optimizer, for many steps in one call. It keeps references
+// to all of them; w, the gradient and the arrays of the state change in place.
+//   begin(fields, extras, t, step, count, seconds): sets what the next call of train() does: `count` batches from that
+//   of
 //     `step` on, for at most so many seconds, with the plans of the optimizer's steps t, t + 1, ...
 //     fields: (plans, fields of the rule) float64    extras: (plans, arguments of StepExtras) float64, or None
 //   steps, taken, loss, metric, weight, failed: what that call did, see Running in train.h

@@ -1,5 +1,5 @@
-// The gradient of a network: one pass of a batch forward and back, cut into stages whose items are independent. Compiled
-// once per instruction set, with contraction. No standard headers with inline bodies here, see csrc/README.md.
+// The gradient of a network: one pass of a batch forward and back, cut into stages whose items are independent.
+// Compiled once per instruction set, with contraction. No standard headers with inline bodies here, see csrc/README.md.
 //
 // The stages are: pack the samples; the layers in order; the loss; the layers in reverse order. An item is a range of
 // units of a layer, or a block of samples, or both. How the stages are cut depends on the shape alone, and every number

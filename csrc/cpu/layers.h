@@ -153,7 +153,9 @@ struct Dense {
     const T* weights;
     int64_t stride;
   };
-  int64_t panel_size(int64_t inputs) const { return layer.inputs * int64_t(sizeof(T)) > 1024 ? inputs * layer.outputs : 0; }
+  int64_t panel_size(int64_t inputs) const {
+    return layer.inputs * int64_t(sizeof(T)) > 1024 ? inputs * layer.outputs : 0;
+  }
   Columns columns(const T* w, Range inputs, T* panel) const {
     const int64_t count = inputs.count();
     if (!panel_size(count)) return {w + inputs.begin, layer.inputs};

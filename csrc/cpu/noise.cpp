@@ -1,5 +1,5 @@
-// The noise of candidates that are not stored, and the order of samples. Compiled once per instruction set, without contraction, so that all of
-// them give the same bits. No standard headers with inline bodies here, see csrc/README.md.
+// The noise of candidates that are not stored, and the order of samples. Compiled once per instruction set, without
+// contraction, so that all of them give the same bits. No standard headers with inline bodies here, see csrc/README.md.
 #include "../kernels/random.h"
 #include "tables.h"
 
@@ -155,7 +155,7 @@ void shuffle(uint64_t seed, uint32_t stream, uint32_t generation, int64_t n, int
     if (lane == 0) draw_places(seed, stream, generation, i, places);
     // The product's upper half is uniform in [0, i], up to 2^-32.
     const uint64_t bits = uint64_t(places.high[lane]) << 32 | places.low[lane];
-    const int64_t k = int64_t((unsigned __int128)(bits) * uint64_t(i + 1) >> 64);
+    const int64_t k = int64_t((unsigned __int128)(bits)*uint64_t(i + 1) >> 64);
     out[i] = out[k];
     out[k] = i;
   }

@@ -110,8 +110,9 @@ struct Prodigy {
 };
 
 // DoG. Ivgi, Hinder & Carmon 2023, arXiv:2302.12022: the distance from the start over the root of the sum of squared
-// gradients is the learning rate. s = {start, average}; kept: the largest distance and the sum. first = 1 at t = 1, where
-// the distance is relative (1 + |w|). step = the learning rate of this step; mix = the weight of w in the average.
+// gradients is the learning rate. s = {start, average}; kept: the largest distance and the sum. first = 1 at t = 1,
+// where the distance is relative (1 + |w|). step = the learning rate of this step; mix = the weight of w in the
+// average.
 template <class T>
 struct Dog {
   static constexpr int states = 2, sums = 2, kept = 2;

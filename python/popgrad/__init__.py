@@ -25,7 +25,20 @@ from popgrad.perturbations import Perturbations
 from popgrad.pipeline import Pipeline, load_pipeline
 from popgrad.racing import Race, Racing, race
 from popgrad.search import minimize
-from popgrad.train import BatchStream, Callback, Checkpoint, EarlyStopping, History, JSONLog, Trainer, TrainingRun, fit
+from popgrad.train import (
+    BatchStream,
+    Callback,
+    Checkpoint,
+    EarlyStopping,
+    FittedModels,
+    History,
+    JSONLog,
+    Trainer,
+    TrainingRun,
+    fit,
+    fit_many,
+    lr_range_test,
+)
 
 __version__ = version("popgrad")
 
@@ -37,6 +50,7 @@ __all__ = [
     "Callback",
     "Checkpoint",
     "EarlyStopping",
+    "FittedModels",
     "History",
     "InputError",
     "JSONLog",
@@ -52,9 +66,11 @@ __all__ = [
     "TrainingRun",
     "data",
     "fit",
+    "fit_many",
     "get_num_threads",
     "load_pipeline",
     "losses",
+    "lr_range_test",
     "minimize",
     "optim",
     "race",

@@ -16,6 +16,7 @@ class Stream(IntEnum):
     PERTURB = 8
     RACE = 9
     BOUNDS = 10
+    BOOTSTRAP = 11
     DROPOUT = 0xD0000000
 
 def isa() -> str: ...

@@ -17,7 +17,7 @@ __all__ = ["FAULT", "is_mapped", "read", "real", "release"]
 
 Array = NDArray[Any]
 
-FAULT = 1 << 16  # bytes around a touched byte of a mapped file that Linux makes resident, if they are cached
+FAULT = 2 << 20  # bytes around a touched byte of a mapped file that Linux may make resident
 
 
 def real(operation: str, what: str, values: Any, hint: str = "") -> Array:

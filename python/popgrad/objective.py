@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -98,15 +98,18 @@ def span_samples(span: Span, steps: int, samples: int) -> int:
     return before(span.first + steps) - before(span.first)
 
 
-@runtime_checkable
-class Steps(Protocol):
+class Steps(ABC):
     """The steps up to the next record: their batches one by one, or spans of steps."""
 
-    def __iter__(self) -> Iterator[Batch]: ...
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]:
+        """The batches of the steps."""
 
+    @abstractmethod
     def span(self) -> Span | None:
         """The next steps; None if there is none, or if steps must be taken one by one."""
 
+    @abstractmethod
     def took(self, steps: int) -> None:
         """Report how many steps of the last span were taken."""
 
@@ -243,6 +246,10 @@ class Objective(ABC):
     ) -> Objective:
         """The same objective on other samples, such as validation samples; see `popgrad.Model.objective`."""
         fail(operation, self.lacks("with_samples") or "accepts no other samples")
+
+    def with_model(self, model: Any) -> Objective:
+        """The same objective of another model of the same shape, without a copy of the samples."""
+        fail(type(self).__name__, self.lacks("with_model") or "belongs to one model")
 
     def lacks(self, operation: str) -> str | None:
         """The reason why an operation, such as "gradient", is not possible, for an error message; otherwise None."""

@@ -22,7 +22,7 @@ from popgrad.checks import positive_int
 from popgrad.models import MLP
 from popgrad.perturbations import Perturbations
 
-__all__ = ["LOW_RANK", "POPULATIONS", "Evaluated", "bench_population"]
+__all__ = ["LOW_RANK", "POPULATIONS", "Evaluated", "bench_population", "pause", "product_of"]
 
 Array = NDArray[Any]
 
@@ -123,7 +123,7 @@ def _medians(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, run in contenders.items():
-            _pause()
+            pause()
             run()  # wakes its threads and loads its data into the caches
             began = time.perf_counter()
             run()
@@ -131,14 +131,15 @@ def _medians(contenders: Mapping[str, Callable[[], Any]], repeats: int) -> dict[
     return {name: statistics.median(found) for name, found in times.items()}
 
 
-def _pause() -> None:
+def pause() -> None:
     """Wait until the threads of the previous function sleep. A virtual machine may wake them all on one processor."""
     end = time.perf_counter() + 0.1
     while time.perf_counter() < end:
         pass
 
 
-def _product() -> Callable[[], Any]:
+def product_of() -> Callable[[], Any]:
+    """A product of two float32 matrices of 2,048 rows and columns by NumPy's BLAS."""
     left, right = (np.random.default_rng(k).standard_normal((_PRODUCT, _PRODUCT), np.float32) for k in (0, 1))
     out = np.empty_like(left)
     return lambda: np.matmul(left, right, out=out)
@@ -167,7 +168,7 @@ def _evaluate(
     for name, run in contenders.items():  # warm up and compile
         if not np.allclose(run(), expected, rtol=1e-2 if name == "bfloat16" else 1e-3):
             raise RuntimeError(f"{name} computes something else")
-    seconds = _medians({**contenders, "product": _product()}, repeats)
+    seconds = _medians({**contenders, "product": product_of()}, repeats)
     return Evaluated(sizes, activation, members, samples, seconds, _memory(sizes, activation, members, samples))
 
 
@@ -181,7 +182,7 @@ def _evaluate_low_rank(
     if not np.allclose(model.evaluate(noise, X, y)[: len(few)], model.evaluate(few, X, y), rtol=1e-4):
         raise RuntimeError("noise of low rank is not that of the stored members")
     contenders = {"popgrad": lambda: model.evaluate(noise, X, y), "stored": lambda: model.evaluate(few, X, y)}
-    seconds = _medians({**contenders, "product": _product()}, repeats)
+    seconds = _medians({**contenders, "product": product_of()}, repeats)
     seconds["stored"] *= members / len(few)
     return Evaluated(sizes, "rank 1", members, samples, seconds, _memory(sizes, "rank 1", members, samples))
 

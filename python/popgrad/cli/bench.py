@@ -90,3 +90,44 @@ def bench_population(
             "needs far fewer, so the processor does not run at this rate."
         )
     out.print(text, highlight=False)
+
+
+@bench.command("train")
+def bench_train(
+    rows: Annotated[int | None, typer.Option(min=1, help="Number of networks to measure. Default: all.")] = None,
+    peers: Annotated[bool, typer.Option(help="Whether to measure other libraries too.")] = True,
+    many: Annotated[int, typer.Option(min=0, help="Networks to train at once; 0 to skip this part.")] = 64,
+    repeats: Annotated[int, typer.Option(min=1, help="Timings of each method. The result is their median.")] = 5,
+) -> None:
+    """Time training steps of pg.fit with its records, and compare with JAX, PyTorch and scikit-learn if installed.
+
+    The measurement takes about ten minutes.
+    """
+    from popgrad import _core
+    from popgrad import bench as measuring
+    from popgrad.backends import get_num_threads
+
+    shown = Table(box=None, header_style="bold", padding=(0, 1, 0, 0))
+    names = ("JAX", "PyTorch", "scikit-learn")
+    for column in ("network, batch", "fit us", "steps us", "GF/s", "share", *names):
+        shown.add_column(column, justify="left" if "batch" in column else "right", no_wrap=True)
+    for row in measuring.bench_train(repeats, rows, peers):
+        label = f"{'-'.join(map(str, row.sizes))}, {row.batch_size:,}"
+        times = [f"{row.microseconds[name]:.4g}" for name in ("fit", "steps")]
+        ratios = [f"{row.ratio(name):.3f}" if name in row.microseconds else "-" for name in names]
+        shown.add_row(label, *times, f"{row.rate / 1e9:.0f}", f"{row.share:.2f}", *ratios)
+        error.print(f"{label}: {times[0]} us", highlight=False)
+    out.print(shown, highlight=False)
+    out.print(
+        f"{get_num_threads()} threads, {_core.isa()}; medians of {repeats}; Adam. fit: microseconds per step of pg.fit "
+        "with its records; steps: of its steps alone. Share: rate of the steps relative to the product of two 2,048 x "
+        "2,048 float32 matrices. JAX, PyTorch, scikit-learn: time of fit relative to theirs.",
+        highlight=False,
+    )
+    if many:
+        result = measuring.bench_train_many(many, repeats=repeats)
+        seconds = result.seconds
+        text = ", ".join(f"{name} {value:.3g} s" for name, value in seconds.items())
+        ratios = [f"{value / seconds['fit_many']:.2f} times ({name})" for name, value in seconds.items()][1:]
+        out.print(f"\n{result.networks} networks 64-32-10, 10 epochs: {text}", highlight=False)
+        out.print(f"Throughput of fit_many relative to: {', '.join(ratios)}", highlight=False)

@@ -37,8 +37,9 @@ def predict(
 ) -> None:
     """Predict the target for each row of a table, with a model that popgrad fit saved.
 
-    The columns may be in another order. The output has the number of each row, counted from 0, and the prediction. If
-    the table has the target, the error of the predictions is printed too. Messages go to the standard error.
+    The output is CSV: the number of each row, from 0, and the prediction.
+    Columns are found by name; further ones are ignored. Notes, and the error
+    if the table has the target, go to the standard error.
     """
     from popgrad.checkpoint import write_file
     from popgrad.pipeline import load_pipeline

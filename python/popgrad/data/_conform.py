@@ -91,12 +91,14 @@ def _converted(operation: str, frame: pd.DataFrame, fitted: Preprocessing, decim
     """The columns of the preprocessing, in order: float64, datetime64, or text as objects."""
     import pandas as pd
 
-    wanted = frame[[column.name for column in fitted.columns]]
-    types = set(wanted.dtypes)
-    if all(column.kind == "number" for column in fitted.columns) and len(types) == 1:
-        (dtype,) = types
-        if isinstance(dtype, np.dtype) and dtype.kind in "iu":
-            return wanted
+    names = [column.name for column in fitted.columns]
+    wanted = frame if list(frame.columns) == names else frame[names]
+    dtype = wanted.dtypes.iloc[0]
+    plain = isinstance(dtype, np.dtype) and dtype.kind in "iuf" and (wanted.dtypes == dtype).all()
+    if plain and all(column.kind == "number" for column in fitted.columns):
+        for name in names if dtype.kind == "f" else ():
+            check_size(operation, wanted[name].to_numpy(np.float64), name, wanted.index)
+        return wanted  # not copied, since a matrix may be a mapped file
     convert = {"number": _numbers, "date": _dates, "text": _text}
     columns = [convert[column.kind](operation, wanted[column.name], column, decimal) for column in fitted.columns]
     return pd.concat(columns, axis=1, keys=list(wanted.columns))

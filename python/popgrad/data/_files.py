@@ -21,6 +21,7 @@ __all__ = ["ArrayFiles", "FileSplit", "loaded", "map_files", "pair_of", "split_f
 Array = NDArray[Any]
 
 _BLOCK = 16 << 20  # bytes of X examined at a time
+_RESIDENT = 128 << 20  # bytes of a file that may be resident before their memory is released
 _HELD = 64 << 20  # bytes of encoded validation rows, and of encoded test rows, that are kept in memory
 
 
@@ -194,7 +195,7 @@ def _encoded(fitted: Preprocessing, X: Array) -> NDArray[np.float32]:
 def _rows(X: Array, rows: Array, fitted: Preprocessing) -> NDArray[np.float32]:
     """Encoded rows, some at a time, since each may make a larger part of the file resident."""
     out = np.empty((len(rows), X.shape[1]), np.float32)
-    step = max(1, _BLOCK // max(FAULT, X[:1].nbytes))
+    step = max(1, _RESIDENT // max(FAULT, X[:1].nbytes))
     for first in range(0, len(rows), step):
         out[first : first + step] = _encoded(fitted, X[rows[first : first + step]])
         release(X)

@@ -22,7 +22,8 @@ _Rows = NDArray[np.int64]
 def split(dataset: Dataset, seed: int = 0, validation: float = 0.2, test: float = 0.2, *, by: str = "random") -> Split:
     """Split a dataset into training, validation and test rows, then encode and standardize the features.
 
-    The encoding and the scaling are fitted to the training rows alone.
+    The encoding and the scaling are fitted to the training rows alone. `Split.preprocessing` holds them, and encodes
+    other tables in the same way.
 
     A missing number is replaced by the median of its column. Text is one-hot encoded with at most 32 columns per
     text column; missing text is a separate category. A category that no training row has is encoded as zeros.

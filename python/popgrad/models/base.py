@@ -7,6 +7,7 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
+from popgrad.checks import fail
 from popgrad.layout import Layout
 from popgrad.metrics import Metric
 from popgrad.objective import Objective
@@ -60,6 +61,14 @@ class Model(ABC):
         Raises:
             InputError: the samples or the metric do not fit the model.
         """
+
+    def reseed(self, seed: int) -> None:
+        """Draw new initial parameters with this seed, as if the model had been made with it.
+
+        Raises:
+            InputError: the model cannot.
+        """
+        fail(type(self).__name__, "does not define reseed; pass one model per seed")
 
     def begin_training(self, objective: Objective) -> None:
         """Store properties that the objective found in the samples, such as class labels; by default, do nothing.

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from popgrad import metrics
-from popgrad.arrays import FAULT, is_mapped, release
+from popgrad.arrays import is_mapped
+from popgrad.budget import Cost
 from popgrad.labels import Classes
 from popgrad.metrics import OfOutputs, Score, UserMetric
 from popgrad.models.objective import NetworkObjective
@@ -23,7 +24,6 @@ Floats = NDArray[np.float64]
 
 PART = 32 << 20  # bytes of inputs to copy at a time
 _RUNS = 16  # runs of consecutive samples by which a training is judged
-_RESIDENT = 128 << 20  # bytes of the file that may be resident before their memory is released
 
 
 def in_parts(objective: NetworkObjective) -> Objective:
@@ -49,7 +49,6 @@ class MappedObjective(Objective):
         self.layout, self.dtype = whole.layout, whole.dtype
         self.samples = whole.samples if rows is None else len(rows)
         self.name, self.metric_name = whole.name, whole.metric_name
-        self._resident = 0  # bytes of the file, at most
 
     @property
     def classes(self) -> Classes | None:
@@ -66,16 +65,7 @@ class MappedObjective(Objective):
 
     def _part(self, rows: Array | None) -> NetworkObjective:
         """The objective on a copy of samples."""
-        return self._copied(self._places(rows))
-
-    def _copied(self, places: Array) -> NetworkObjective:
-        """The objective on a copy of the samples with these indices in the file."""
-        found = self.whole.subset(places)
-        self._resident += len(places) * max(FAULT, found.X[:1].nbytes)
-        if self._resident > _RESIDENT:
-            release(self.whole.X)
-            self._resident = 0
-        return found
+        return self.whole.subset(self._places(rows))
 
     @property
     def _limit(self) -> int:
@@ -144,7 +134,7 @@ class MappedObjective(Objective):
             return np.array([self._of_outputs(measure, population[i], batch.rows) for i in range(len(population))])
         assert isinstance(measure, Score)
         total, weights = np.zeros(len(population)), 0.0
-        for part in self._balanced(batch.rows) if measure.balanced else map(self._copied, self._cut(batch.rows)):
+        for part in self._balanced(batch.rows) if measure.balanced else map(self.whole.subset, self._cut(batch.rows)):
             weight = _weight(part)
             total += weight * part.values(population)
             weights += weight
@@ -160,7 +150,7 @@ class MappedObjective(Objective):
         for places in self._cut(rows):
             weight = weights[first : first + len(places)]
             first += len(places)
-            part, plain = self._copied(places), Score(measure.name, measure.score, measure.setting)
+            part, plain = self.whole.subset(places), Score(measure.name, measure.score, measure.setting)
             yield NetworkObjective(whole.model, part.X, part.y, weight, plain, whole.classes)
 
     def _targets(self, rows: Array | None) -> tuple[Array, Array | None]:
@@ -175,7 +165,7 @@ class MappedObjective(Objective):
         y, weight = self._targets(rows)
         z, first = np.empty((1, len(y), outputs), self.dtype), 0
         for places in self._cut(rows):
-            network.forward(w[None], self._copied(places).X, z[:, first : first + len(places)])
+            network.forward(w[None], self.whole.subset(places).X, z[:, first : first + len(places)])
             first += len(places)
         return float(measure.values(z, y, weight)[0])
 
@@ -185,7 +175,7 @@ class MappedObjective(Objective):
         mean = isinstance(measure, Score) and not measure.balanced
         total, weights = np.zeros(3), 0.0
         for places in self._cut(None):
-            part = self._copied(places)
+            part = self.whole.subset(places)
             weight = _weight(part)
             total += weight * np.array(part.report(w, value and mean))
             weights += weight
@@ -205,11 +195,25 @@ class MappedObjective(Objective):
             return self._part(batch.rows).seen_gradient(w, step, out)
         total, running = np.zeros(len(w)), Running()
         for places in self._cut(batch.rows):
-            loss, metric, weight = self._copied(places).seen_gradient(w, step, out)
+            loss, metric, weight = self.whole.subset(places).seen_gradient(w, step, out)
             running.add(loss * weight, metric * weight, weight)
             total += weight * out
         out[:] = total / running.weight
         return Seen(running.loss / running.weight, running.metric / running.weight, running.weight)
+
+    def loss(self, w: Array, batch: Batch) -> float:
+        """See `NetworkObjective.loss`."""
+        total, weights = 0.0, 0.0
+        for part in map(self.whole.subset, self._cut(batch.rows)):
+            weight = _weight(part)
+            total += weight * part.loss(w, Batch(None, batch.step))
+            weights += weight
+        return total / weights
+
+    def loss_cost(self, batch: Batch) -> Cost:
+        """See `Objective.loss_cost`."""
+        drops = self.whole.model.dropout > 0 and batch.step > 0
+        return self.gradient_cost(batch) if drops else self.values_cost(1, batch)
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> NetworkObjective:
         """See `NetworkObjective.sampled`; copies the samples of the batch."""

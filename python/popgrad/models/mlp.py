@@ -261,6 +261,11 @@ class MLP(Model):
         else:
             move("Uniform", out, [-width, width], seed=seed, generation=0, stream=stream)
 
+    def reseed(self, seed: int) -> None:
+        """Set `seed`, and draw the initial weights of ``MLP(..., seed=seed)``."""
+        self.initialize(seed)
+        self.seed = whole_seed("MLP.reseed", seed)
+
     # --- Data --------------------------------------------------------------------------------------------------
 
     def measure(self, operation: str, metric: Metric) -> Measure:

@@ -73,6 +73,10 @@ class NetworkObjective(Objective):
         """The same objective with other samples."""
         return NetworkObjective(self.model, X, y, weight, self.measure, self.classes, self.criterion)
 
+    def with_model(self, model: MLP) -> NetworkObjective:
+        """See `Objective.with_model`."""
+        return NetworkObjective(model, self.X, self.y, self.weight, self.measure, self.classes)
+
     def strata(self) -> Array | None:
         """Labels (B,) int64, or None if the targets are numbers, such as probabilities in binary_cross_entropy."""
         if self.model.takes_classes and bool((self.y == np.floor(self.y)).all()):
@@ -359,9 +363,11 @@ class NetworkObjective(Objective):
         y = np.eye(model.sizes[-1])[self.y[:, 0].astype(np.int64)] if labels else self.y
         mean = np.average(y.astype(np.float64), axis=0, weights=weight)
         mean = self.criterion.constant(mean, float(np.finfo(model.dtype).tiny))
-        params = np.zeros((1, self.layout.size), model.dtype)
-        self.layout.tensors[-1].of(params)[0] = mean  # the biases of the last layer
-        return float(self.evaluator(self._loss_score)(params)[0])
+        # A network of biases alone, since only the outputs matter.
+        network = _core.Network([1, model.sizes[-1]], "identity")
+        params = np.concatenate([np.zeros_like(mean), mean]).astype(model.dtype)
+        packed = network.pack(np.zeros((self.samples, 1), model.dtype), self.y, weight)
+        return network.measure([self._loss_score.native], [packed], params)[0]
 
     def constant_outputs(self, w: Array) -> bool:
         """Whether a network (n,) has the same outputs for at least 99 % of the samples, although the inputs differ."""

@@ -13,6 +13,7 @@ from popgrad.checks import fail
 from popgrad.labels import Classes
 from popgrad.losses import Loss
 from popgrad.perturbations import Perturbations
+from popgrad.system import memory_bytes
 
 __all__ = ["Targets", "cast_to", "checked_inputs", "checked_population", "checked_rows", "checked_targets"]
 __all__ += ["checked_weights"]
@@ -54,6 +55,11 @@ def checked_inputs(operation: str, X: ArrayLike, width: int, dtype: DType) -> Ar
         fail(operation, f"X must have {width} columns, got {array.shape[1]}")
     if len(array) == 0:
         fail(operation, "X has no rows; at least one sample is needed")
+    converted = array.dtype != dtype or not array.flags.c_contiguous
+    if converted and arrays.is_mapped(array) and 4 * array.size * dtype.itemsize > memory_bytes():
+        got = f"{array.dtype} {array.shape}" + ("" if array.flags.c_contiguous else ", not in C order")
+        hint = "write it as that, or use popgrad.BatchStream.from_arrays, which converts each block"
+        fail(operation, f"a mapped file X must be {dtype} in C order, or it is copied to memory; got {got}: {hint}")
     try:
         typed = cast_to(array, dtype)
     except MemoryError:

@@ -58,7 +58,7 @@ def _filled(columns: Sequence[Any], count: int) -> Array:
 
 
 def _set_once(obj: object, **values: Any) -> None:
-    """Set attributes of an instance of a frozen class, during its construction."""
+    """Set attributes of an instance of a frozen class: caches that follow from its settings."""
     for name, value in values.items():
         object.__setattr__(obj, name, value)
 
@@ -93,11 +93,13 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             accumulate.
         matches: "torch", "optax" or "keras": arguments you omit default to that library's values, and the steps equal
             the steps of that library. Where the library has no default (the learning rate in optax, the momentum in
-            all libraries), the default of the class applies. Schedules are called with 0 at the first step, as in
-            these libraries; without ``matches``, they are called with 1.
+            all libraries), the default of the class applies. Functions are called with 0 at the first step, as in
+            these libraries; without ``matches``, they are called with 1. Those of `popgrad.schedules` count from 1.
 
-    A schedule is called once per step. Two cases need a second value per step: `ScheduleFreeSGD` and
-    `ScheduleFreeAdamW` with ``matches="optax"``, and `ASGD` with ``matches="torch"``.
+    Every argument whose type includes ``Schedule`` may be a schedule: one of `popgrad.schedules`, or a function of the
+    step. Bias corrections use the current values of beta1 and beta2. A schedule is called once per step. Two cases need
+    a second value per step: `ScheduleFreeSGD` and `ScheduleFreeAdamW` with ``matches="optax"``, and `ASGD` with
+    ``matches="torch"``.
 
     Raises:
         InputError: a value is out of range, or the library in ``matches`` has no such optimizer.
@@ -136,12 +138,14 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     torch_names: ClassVar[TorchNames | None] = TorchNames()
 
     # Cached, since they would dominate a step of a small network: whether no option acts around the rule, the values of
-    # the settings that may be schedules but are none, the limits of those that are, and all values if none is.
+    # the settings that may be schedules but are none, the limits of those that are, all values if none is, and the last
+    # learning rate that overrode the optimizer's, with the values of its step.
     _bare: ClassVar[bool]
     _fixed: ClassVar[dict[str, Any]]
     _schedules: ClassVar[dict[str, tuple[float, float]]]
     _reacting: ClassVar[dict[str, Reacting]]
     _constants: ClassVar[dict[str, Any] | None]
+    _given: ClassVar[tuple[float, dict[str, Any]]]
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -156,7 +160,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             self._check_shrinkage(1, values)
         decays = self.decay_mode != "own" and self.weight_decay != 0
         around = (self.l1, self.clip_value, self.clip_norm, self.skip_nonfinite, self.ema_decay is not None, decays)
-        _set_once(self, _bare=not any(around), _constants=values)
+        _set_once(self, _bare=not any(around), _constants=values, _given=(math.nan, {}))
 
     def _check_decay(self) -> None:
         if self.weight_decay_mode is not None:
@@ -251,13 +255,25 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         self._check_values(t, now)
         return now
 
+    def _values_given(self, t: int, numbers: Mapping[str, float], learning_rate: float) -> dict[str, Any]:
+        """The values at step t with this learning rate."""
+        rate, now = self._given
+        if self._schedules or rate != learning_rate:
+            now = self._values(t, numbers, learning_rate=learning_rate)
+            self._check_ranges(t, now, ("learning_rate",))
+            _set_once(self, _given=(learning_rate, now))
+        return now
+
     def _check_values(self, t: int, now: Mapping[str, float]) -> None:
+        self._check_ranges(t, now)
+        self._check_shrinkage(t, now)
+
+    def _check_ranges(self, t: int, now: Mapping[str, float], given: Sequence[str] = ()) -> None:
         for name, (low, high) in self._schedules.items():
-            if not low <= now[name] <= high:
+            if name not in given and not low <= now[name] <= high:
                 setting = settings_of(type(self))[name]
                 allowed = replace(setting, above=None, at_least=low, optional=False) if low == 0 else setting
                 fail(self, f"{name} must be {allowed.range} at step {t}, got {now[name]!r} from its schedule")
-        self._check_shrinkage(t, now)
 
     def _values_in_table(self, first: int, count: int, numbers: Mapping[str, float]) -> tuple[Column, dict[str, Any]]:
         """The steps from `first` on, at most `count`, whose values pass the checks, and the values.
@@ -269,6 +285,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         if self._constants is not None:
             return t, self._constants
         now = self._values(t, numbers)
+        # A function that raises has ended its column.
         count = min([count, *(len(values) for values in now.values() if isinstance(values, Column))])
         t, now = head(t, count), {name: head(values, count) for name, values in now.items()}
         good = np.ones(count, bool) & (self._shrinkage(t, now) <= 1)
@@ -295,7 +312,9 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     def _check_shrinkage(self, t: int, now: Mapping[str, float]) -> None:
         if (share := self._shrinkage(t, now)) > 1:
             name = "weight_decay" if self._decoupled(now) > 0 else "decay"
-            fail(self, f"{name} times the learning rate must be <= 1, or weights change their sign, got {share!r}")
+            step = f" at step {t}" if self._schedules else ""
+            limit = "must be <= 1, or weights change their sign"
+            fail(self, f"{name} times the learning rate {limit}, got {share!r}{step}")
 
     # --- Steps -----------------------------------------------------------------------------------------------------
 
@@ -368,7 +387,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         if learning_rate is None:
             now = self._constants or self._checked_values(t, numbers)
         else:
-            now = self._values(t, numbers, learning_rate=learning_rate)
+            now = self._values_given(t, numbers, learning_rate)
         fields = self._fields(t, now, numbers)
         if self._bare and loss_scale == 1 and not maximize:
             return _core.StepPlan(RULES[self.rule], fields, None)

@@ -78,6 +78,9 @@ class Callback:
     has one epoch per generation. At a step at which several hooks are due, `on_record` comes first, then
     `on_batch_end`, `on_generation_end`, `on_epoch_end` and `on_epoch_begin`.
 
+    A checkpoint does not hold the attributes of a callback. A callback that derives its decisions from ``run.history``,
+    as `EarlyStopping` does, makes the same ones in a resumed run.
+
     The hooks of batches, generations and gradients make every step go through Python. The others do not slow the steps.
     """
 

@@ -30,6 +30,7 @@ Array = NDArray[Any]
 _PREFIX = "step-"
 _NAME = re.compile(_PREFIX + r"(\d+)\.safetensors")
 _TERMINATED = 128 + signal.SIGTERM  # the exit code that shells report for SIGTERM
+_locks: set[int] = set()  # open descriptors of locked folders
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class Writer:
             self._damaged = () if saved is None else saved.damaged
             self._files = self._own_files(saved)
         except InputError:
-            os.close(self._lock)
+            _unlock(self._lock)
             raise
         files.remove_temporaries(self._folder, _PREFIX)
         self._restart_clock()
@@ -270,7 +271,7 @@ class Writer:
     ) -> None:
         if self._previous is not None:
             signal.signal(signal.SIGTERM, self._previous)
-        os.close(self._lock)
+        _unlock(self._lock)
         if kind is None and self._terminated:  # after the last step
             raise SystemExit(_TERMINATED)
 
@@ -296,4 +297,19 @@ def _locked(folder: Path) -> int:
         fail("fit", f"another run is writing checkpoints to {str(folder)!r}")
     except OSError:
         pass  # network file systems without locks
+    _locks.add(descriptor)
     return descriptor
+
+
+def _unlock(descriptor: int) -> None:
+    _locks.discard(descriptor)
+    os.close(descriptor)
+
+
+def _forget_locks() -> None:
+    """Close the descriptors in a forked child, which may outlive a killed run and must not keep its folder locked."""
+    for descriptor in tuple(_locks):
+        _unlock(descriptor)
+
+
+os.register_at_fork(after_in_child=_forget_locks)

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from popgrad import arrays
 from popgrad.checks import InputError, fail
 from popgrad.layout import Layout
 from popgrad.models import Model
-from popgrad.racing import Racing
 from popgrad.state import digest
 from popgrad.train.trainer import Trainer
 
@@ -40,16 +39,19 @@ _COMPARED = (
     ("validation", "another validation", "validation"),
     ("batch_size", "another batch_size", "batch_size"),
     ("seed", "another seed", "seed"),
-    ("objective", "another objective", "objective"),
-    ("select", "another select", "select"),
-    ("racing", "another racing", "racing_text"),
 )
 
 
-def fingerprint(
-    model: Model, trainer: Trainer, *, X: Any, y: Any, weight: Any, validation: Any, select: Any, racing: Racing | None
-) -> dict[str, Any]:
-    """A description of a run as JSON values. The budget, epochs and record_every are free to change."""
+def fingerprint(model: Model, trainer: Trainer, data: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """A description of a run as JSON values.
+
+    Args:
+        model: the model.
+        trainer: its trainer.
+        data: the arguments X, y, sample_weight and validation of `popgrad.fit`.
+        options: further arguments that must be the same. The budget, the epochs and record_every are free to change.
+    """
+    validation = data["validation"]
     pair = isinstance(validation, (tuple, list))
     return {
         "format": FORMAT,
@@ -60,16 +62,11 @@ def fingerprint(
         "method": trainer.method.described(),
         "settings": digest(trainer.method),
         "settings_text": _text(trainer.method),
-        "X": data_digest(X),
-        "y": data_digest(y),
-        "sample_weight": data_digest(weight),
+        **{name: data_digest(data[name]) for name in ("X", "y", "sample_weight")},
         "validation": [data_digest(part) for part in validation] if pair else validation and float(validation),
         "batch_size": trainer.batches.size,
         "seed": trainer.batches.seed,
-        "objective": trainer.objective.name,
-        "select": select,
-        "racing": digest(racing),
-        "racing_text": _text(racing),
+        "options": {name: value if isinstance(value, str) else _text(value) for name, value in options.items()},
     }
 
 
@@ -81,8 +78,15 @@ def check_same(path: object, found: Mapping[str, Any], mine: Mapping[str, Any]) 
     """
     for key, what, shown in _COMPARED:
         if found.get(key) != mine[key]:
-            expected, got = mine[shown], found.get(shown)
-            fail("fit", f"the checkpoint {str(path)!r} is of {what}: expected {expected}, got {got}")
+            _refuse(path, what, mine[shown], found.get(shown))
+    theirs = found.get("options", {})
+    for name, value in mine["options"].items():
+        if theirs.get(name) != value:
+            _refuse(path, f"another {name}", value, theirs.get(name))
+
+
+def _refuse(path: object, what: str, expected: object, got: object) -> NoReturn:
+    fail("fit", f"the checkpoint {str(path)!r} is of {what}: expected {expected}, got {got}")
 
 
 def data_digest(values: Any) -> str:

@@ -126,11 +126,13 @@ def fit(
         InputError: an argument is invalid, or `resume` is a checkpoint of another network, method, data set, version
             or other settings; the model is unchanged.
     """
-    _check_kinds(model, optimizer)
+    checked_kinds("fit", model, optimizer)
     seed = whole_seed("fit", seed)
     called = checked_callbacks(callbacks)
     if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
         fail("fit", f"checkpoint must be a popgrad.Checkpoint, got {checkpoint!r}")
+    if checkpoint is not None and isinstance(resume, History) and optimizer.kind == "search":
+        fail("fit", "a search that resumes from a History cannot be saved; resume it from a checkpoint or a state")
     if progress is not None and not isinstance(progress, bool):
         fail("fit", f"progress must be True, False or None, got {progress!r}")
     last = _checked_last(resume, optimizer, model.params) if isinstance(resume, History) else None
@@ -158,8 +160,9 @@ def fit(
     )
     identity = None
     if saved is not None or checkpoint is not None:
-        data = {"X": X, "y": y, "weight": sample_weight, "validation": validation}
-        identity = fingerprint(model, trainer, **data, select=select, racing=racing)
+        data = {"X": X, "y": y, "sample_weight": sample_weight, "validation": validation}
+        options = {"objective": train.name, "select": select, "racing": racing, "record": record}
+        identity = fingerprint(model, trainer, data, options)
     _restore(trainer, resume, saved, identity)
     with ExitStack() as stack:
         writer = None
@@ -178,12 +181,13 @@ def fit(
 # --- Before the work ----------------------------------------------------------------------------------------------
 
 
-def _check_kinds(model: object, optimizer: object) -> None:
+def checked_kinds(operation: str, model: object, optimizer: object) -> None:
+    """Fail unless these are a model and a method."""
     if not isinstance(model, Model):
-        fail("fit", f"model must be a popgrad.Model, such as popgrad.MLP, got {type(model).__name__}")
+        fail(operation, f"model must be a popgrad.Model, such as popgrad.MLP, got {type(model).__name__}")
     if not isinstance(optimizer, Method):
         fail(
-            "fit",
+            operation,
             "optimizer must be a method of popgrad.optim or popgrad.search, "
             f"such as pg.optim.Adam(), got {optimizer!r}",
         )

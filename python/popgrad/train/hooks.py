@@ -77,13 +77,22 @@ class Hooks:
         """Whether a callback overrides one of these hooks."""
         return any(_overrides(callback, name) for callback in self._callbacks for name in names)
 
-    def _call(self, name: str) -> bool:
-        """Call a hook of every callback that overrides it, and end the run if one returns True. Whether any did."""
-        answers = [getattr(callback, name)(self.run) for callback in self._callbacks if _overrides(callback, name)]
-        ends = any(isinstance(answer, (bool, np.bool_)) and bool(answer) for answer in answers)
-        if ends:
-            self.run.trainer.stop("a callback ended the run")
-        return ends
+    def _call(self, name: str, changes: bool = False) -> None:
+        """Call a hook of every callback that overrides it, and end the run if one returns True.
+
+        Args:
+            name: the hook.
+            changes: whether the run continues from the parameters that a callback leaves in the model. The next
+                callback then sees the record of these parameters.
+        """
+        for callback in self._callbacks:
+            if _overrides(callback, name):
+                before = self.run.model.params.tobytes() if changes else b""
+                answer = getattr(callback, name)(self.run)
+                if isinstance(answer, (bool, np.bool_)) and answer:
+                    self.run.trainer.stop("a callback ended the run")
+                if changes:
+                    self._adopt(before)
 
     # --- Called by fit ----------------------------------------------------------------------------------------------
 
@@ -93,9 +102,7 @@ class Hooks:
 
     def record(self) -> None:
         """Call `on_record`."""
-        self._call("on_record")
-        if self._callbacks:
-            self._adopt(self.run.model.params, self.run.trainer.params)
+        self._call("on_record", changes=True)
 
     def train_end(self) -> None:
         """Call `on_train_end`."""
@@ -135,21 +142,21 @@ class Hooks:
             self._with_current("on_epoch_begin")
 
     def _with_current(self, *names: str) -> None:
-        """Call hooks while the model has the current parameters, and continue from the parameters that they leave."""
-        model, trainer = self.run.model, self.run.trainer
-        current = trainer.method.recommend(trainer.state)
-        model.params = current
+        """Call hooks while the model has the current parameters."""
+        trainer = self.run.trainer
+        self.run.model.params = trainer.method.recommend(trainer.state)
         for name in names:
-            self._call(name)
-        self._adopt(model.params, current)
+            self._call(name, changes=True)
 
-    def _adopt(self, params: Array, known: Array) -> None:
-        if params.tobytes() == known.tobytes() or self.run.trainer.move_to(params) or self._warned:
+    def _adopt(self, before: bytes) -> None:
+        """Continue from the model's parameters if they are not the bytes `before`."""
+        params = self.run.model.params
+        if params.tobytes() == before or self.run.trainer.move_to(params) or self._warned:
             return
         self._warned = True
         warnings.warn(
             "[fit] a callback changed model.params; a search continues from its own candidates and ignores the change",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

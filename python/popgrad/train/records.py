@@ -312,5 +312,5 @@ def improving(history: History) -> bool:
 def _trend(values: NDArray[np.float64]) -> float:
     """The Mann-Kendall statistic in standard deviations; negative if the values fall. Ties move it toward zero."""
     n = len(values)
-    pairs = np.sign(values[None, :] - values[:, None])[np.triu_indices(n, 1)]
-    return float(pairs.sum() / math.sqrt(n * (n - 1) * (2 * n + 5) / 18))
+    pairs = sum(float(np.sign(values[k + 1 :] - values[k]).sum()) for k in range(n))
+    return float(pairs / math.sqrt(n * (n - 1) * (2 * n + 5) / 18))

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from popgrad.arrays import release
 from popgrad.backends import Stream, random_generator
+from popgrad.budget import Cost
 from popgrad.checks import fail, positive_int, whole_seed
 from popgrad.metrics import Metric
 from popgrad.models import Model
@@ -293,6 +294,16 @@ class StreamObjective(Objective):
     def seen_gradient(self, w: Array, batch: Batch, out: Array) -> Seen:
         """See `Objective.seen_gradient`."""
         return self._batch(batch).seen_gradient(w, Batch(None, batch.step), out)
+
+    def loss(self, w: Array, batch: Batch) -> float:
+        """See `Objective.loss`."""
+        return self._batch(batch).loss(w, Batch(None, batch.step))
+
+    def loss_cost(self, batch: Batch) -> Cost:
+        """See `Objective.loss_cost`; at most that of a gradient for the batch that comes next."""
+        if batch.step == self._step + 1:
+            return self.gradient_cost(batch)
+        return self._batch(batch).loss_cost(Batch(None, batch.step))
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> Objective:
         """See `Objective.sampled`."""

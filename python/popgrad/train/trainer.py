@@ -17,7 +17,7 @@ from popgrad import _core
 from popgrad.budget import DEFAULT_EPOCHS, GRADIENT_FORWARDS, Budget, Cost, Used, default_budget
 from popgrad.checks import fail, one_of, positive_int, whole_seed
 from popgrad.method import Method
-from popgrad.objective import Batch, Metered, Objective, Running, Span
+from popgrad.objective import Batch, Metered, Objective, Running, Span, Steps
 from popgrad.racing import Racing
 from popgrad.state import flatten, restored
 from popgrad.train.batches import Batches
@@ -176,33 +176,39 @@ class Trainer:
         return self
 
     def __next__(self) -> History:
-        if self._done:
-            raise StopIteration
-        if not self.history.loss:
-            self._recorder.record(self.method.recommend(self.state), self.used)
-            self.objective.running = Running()
-            return self.history
-        with closing(self._loops()) as loops:
+        with closing(self.stretch()) as loops:
             for loop in loops:
                 _core.train([loop])
-        return self._end_of_stretch()
+        if self._done:
+            raise StopIteration
+        return self.history
 
-    def _end_of_stretch(self) -> History:
-        """Record, or end the run.
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return self._done
 
-        Raises:
-            StopIteration: the run has ended and there is nothing new to record.
+    def stretch(self) -> Generator[_core.Training]:
+        """What `next` does, for a caller that runs the native loops of several trainers at once.
+
+        Yields native loops, see `popgrad.Method.loops`. At its end, the history has another record, unless `done`.
         """
+        if self._done:
+            return
+        if not self.history.loss:
+            self._record(None)
+            return
+        yield from self._loops()
         if self.objective.forwards == self.history.forwards[-1]:
             self.finish()
-            raise StopIteration
-        used = self.used
-        running = None if self._full else self.objective.running
-        self._recorder.record(self.method.recommend(self.state), used, running)
-        self.objective.running = Running()
+            return
+        self._record(None if self._full else self.objective.running)
         self.method.after_record(self.state, self.history.objective[-1])
-        self._marks.advance(used)
-        return self.history
+        self._marks.advance(self.used)
+
+    def _record(self, running: Running | None) -> None:
+        self._recorder.record(self.method.recommend(self.state), self.used, running)
+        self.objective.running = Running()
 
     def _loops(self) -> Generator[_core.Training]:
         """The steps up to the next record or the end of the run, with all pauses on the way; see `Method.loops`."""
@@ -235,10 +241,10 @@ class Trainer:
 
     def span(self) -> Span | None:
         """The next steps of gradients alone, up to the next record or pause; None if the budget allows none."""
-        if not self.affords(self.objective.gradient_cost(self.batches.at(self.step + 1))):
-            return None
         meter, batches, budget, begin = self.objective, self.batches, self.budget, self.step + 1
         used, count = batches.samples_before(begin), math.inf
+        if not self.affords(Cost(GRADIENT_FORWARDS * (batches.samples_before(begin + 1) - used), 1)):
+            return None
         if (mark := self._marks.next_total(meter.forwards)) < math.inf:
             count = batches.step_beyond(used + math.ceil((mark - meter.forwards) / GRADIENT_FORWARDS)) - begin
         if budget.forwards is not None and budget.forwards < math.inf:
@@ -357,8 +363,8 @@ class Trainer:
         self._marks.advance(self.used)
 
 
-class _Stretch:
-    """The steps up to the next record, the next pause or the end of the run, as `popgrad.objective.Steps`."""
+class _Stretch(Steps):
+    """The steps up to the next record, the next pause or the end of the run."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
