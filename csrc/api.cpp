@@ -184,7 +184,7 @@ PackedData<T> pack_any(const Batch<T>& batch, const Bfloat16Fns* bfloat16) {
 }
 
 template <class T>
-void evaluate_any(const Shape& shape, int score, const T* population, size_t popsize, const PackedData<T>& data,
+void evaluate_any(const Shape& shape, Scoring score, const T* population, size_t popsize, const PackedData<T>& data,
                   double* out) {
   const int64_t n = parameter_count(shape);
   mean_scores(shape, score, data, {.count = popsize, .images = 1, .cut = true, .room = 0}, out, [&](size_t p, T*) {
@@ -193,7 +193,7 @@ void evaluate_any(const Shape& shape, int score, const T* population, size_t pop
 }
 
 template <class T>
-void measure_any(const Shape& shape, const std::vector<int>& scores, const std::vector<const PackedData<T>*>& data,
+void measure_any(const Shape& shape, const std::vector<Scoring>& scores, const std::vector<const PackedData<T>*>& data,
                  const T* w, double* means, T* outputs) {
   std::vector<Packed<T>> views;
   for (const PackedData<T>* one : data) views.push_back(one->view);
@@ -279,7 +279,7 @@ void gradient_by_samples(const PassArgs<T>& args) {
 }
 
 template <class T>
-Seen gradient_any(const Shape& shape, int score, int metric, const T* w, const Batch<T>& batch, const Dropout& dropout,
+Seen gradient_any(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch, const Dropout& dropout,
                   T* out) {
   const int64_t n = parameter_count(shape), blocks = block_count(batch.samples);
   const double weight = total_weight(batch);
@@ -336,18 +336,18 @@ int64_t parameter_count(const Shape& shape) {
   }                                                                                                                   \
   double sum_squares(const T* x, size_t n) { return sum_squares_any(x, n); }                                          \
   PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch, nullptr); }                                      \
-  void evaluate(const Shape& shape, int score, const T* population, size_t popsize, const PackedData<T>& data,        \
+  void evaluate(const Shape& shape, Scoring score, const T* population, size_t popsize, const PackedData<T>& data,        \
                 double* out) {                                                                                        \
     evaluate_any(shape, score, population, popsize, data, out);                                                       \
   }                                                                                                                   \
-  void measure(const Shape& shape, const std::vector<int>& scores, const std::vector<const PackedData<T>*>& data,     \
+  void measure(const Shape& shape, const std::vector<Scoring>& scores, const std::vector<const PackedData<T>*>& data,     \
                const T* w, double* means, T* outputs) {                                                               \
     measure_any(shape, scores, data, w, means, outputs);                                                              \
   }                                                                                                                   \
   void forward(const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch, T* out) {              \
     forward_any(network<T>(), shape, population, popsize, batch, out);                                                \
   }                                                                                                                   \
-  Seen gradient(const Shape& shape, int score, int metric, const T* w, const Batch<T>& batch, const Dropout& dropout, \
+  Seen gradient(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch, const Dropout& dropout, \
                 T* out) {                                                                                             \
     return gradient_any(shape, score, metric, w, batch, dropout, out);                                                \
   }
