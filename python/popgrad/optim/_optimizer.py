@@ -35,8 +35,10 @@ class State:
         t: number of steps done.
         numbers: further numbers that the optimizer keeps between steps, by name.
         average: (n,) the running average of the parameters, with ``ema_decay``.
-        scales: (k, ceil(n / 256)) float32, the scale of each block of 8-bit states.
-        layers: (L, 2) int64, for each tensor its size and whether its step is adapted to its norm.
+        scales: (k, ceil(n / 256)) float32, the scale of each block of 8-bit states. Every layer begins with a block.
+        layers: (L, 4) int64, for consecutive parts of the vector: the size; whether the step is adapted to the norm of
+            the part; the index of its settings in `Groups`, or -1 if it is frozen; and the inputs of a unit if it is a
+            matrix that max_norm limits, otherwise 0. None: one part.
         kept: (L, m) float64, numbers that the method keeps per tensor.
         inner: state of the inner optimizer of a wrapper.
     """
