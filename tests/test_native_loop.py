@@ -118,6 +118,26 @@ def test_full_batches_and_other_objectives_are_measured_anew():
         assert model.loss(X, y) == history.loss[history.best]
 
 
+def test_short_spans_share_a_table(monkeypatch):
+    """Plans of many steps cost as much as those of a few; a function of the user is not called ahead of its step."""
+    asked, table = [], optim.NativeOptimizer.table
+
+    def watched(self, first, count, numbers):
+        asked.append((first, count))
+        return table(self, first, count, numbers)
+
+    monkeypatch.setattr(optim.NativeOptimizer, "table", watched)
+    _, X, y = small()
+    for optimizer in (optim.NAdam(0.01), optim.Adam(pg.schedules.Cosine(0.01, 500))):
+        assert_same(X, y, optimizer, batch_size=4, epochs=20)
+        assert asked == [(1, 1024)]
+        asked.clear()
+    steps = []
+    run(X, y, optim.SGD(lambda t: steps.append(t) or 0.1), batch_size=4, epochs=3, record_every=24)
+    assert steps == list(range(1, 16))
+    assert [first for first, _ in asked] == [1, 3, 5, 7, 9, 11, 13, 15]
+
+
 def test_a_schedule_that_fails_ends_the_run_at_its_step():
     model, X, y = small()
 

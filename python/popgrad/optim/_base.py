@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from popgrad import _core
+from popgrad import _core, schedules
 from popgrad.checks import fail, one_of
 from popgrad.columns import Column, column, first_of, head, sqrt
 from popgrad.layout import Layout
@@ -423,6 +423,11 @@ class NativeOptimizer(Looping, metaclass=Matching):
         if given is None:
             return 0.0
         return given if callable(self.gradient_noise) else sqrt(given / t**NOISE_DECAY)
+
+    @property
+    def plans_ahead(self) -> bool:
+        """See `Looping.plans_ahead`."""
+        return all(isinstance(getattr(self, name), schedules.Schedule) for name in self._schedules)
 
     def tables(self, first: int, count: int, numbers: Mapping[str, float]) -> Tables:
         """See `table`."""
