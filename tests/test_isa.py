@@ -319,7 +319,7 @@ for dtype in (np.float32, np.float64):
                 around = extras if t or rule.sums else None
                 state.average = average if around else None
                 plans = [core.StepPlan(rule, fields, around), core.StepPlan(rule, fields, around and noisy)]
-                core.step(plans, w, g, state, t)
+                core.step_groups(plans, w, g, state, t)
             scales = [] if state.scales is None else [state.scales]
             print(name, stored.__name__, digest(w, average, state.slots, state.kept, *scales))
     for name, rule in core.move_rules().items():

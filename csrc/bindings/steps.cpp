@@ -1,15 +1,11 @@
 // StepRule: name, states, sums, kept, whole, positive, fields; see StepRule in table.h. positive is None if the states
-// cannot be stored in 8 bits.
-//
+//   cannot be stored in 8 bits.
 // step_rules(): {name: StepRule}    plain_rules(): (StepRule, ...), rule k with k states and minimal arithmetic
-//
-// StepExtras(scale, clip, l2, decay, l1, mix, clip_norm, skip_nonfinite, max_norm, noise, noise_seed): options that act
-//   around a rule, see StepExtras in table.h
-//
+// StepExtras(scale, clip, l2, decay, l1, mix, clip_norm, skip_nonfinite, max_norm, noise, noise_seed):
+//   options that act around a rule; see StepExtras in table.h.
 // StepPlan(rule, fields, extras): one step; fields: {name: number}, exactly the fields of the rule
 //
 // step(plan, w, g, state, t): one update of a flat vector, in place, without the GIL. False if the extras skipped it.
-//   plan: a StepPlan, or a list of them, for the layers that name them, all of the same rule
 //   w, g: (n,) float32 or float64
 //   state: an object with these attributes, such as popgrad.optim.State
 //     slots: (states, n) of the type of w, or of uint16 or uint8 (packed, float32 only)
@@ -18,6 +14,7 @@
 //       if it takes no step, and the inputs of a unit if it is a matrix whose rows max_norm limits, or 0. None: one
 //       layer, except for rules with sums.    kept: (L, kept) float64, for rules with sums
 //   t: seeds the stochastic rounding and the noise
+// step_groups([plan, ...], w, g, state, t): the same with a plan for each number in the layers, all of the same rule
 // sum_squares(x): summed in an order that does not depend on the number of threads.
 #include <pybind11/stl.h>
 
@@ -139,7 +136,7 @@ void bind_steps(py::module_& m) {
   m.def("step_rules", &step_rules);
   m.def("plain_rules", &plain_rules);
   m.def("step", &step_one, py::arg("plan"), py::arg("w"), py::arg("g"), py::arg("state"), py::arg("t") = 0);
-  m.def("step", &step_several, py::arg("plan"), py::arg("w"), py::arg("g"), py::arg("state"), py::arg("t") = 0);
+  m.def("step_groups", &step_several, py::arg("plans"), py::arg("w"), py::arg("g"), py::arg("state"), py::arg("t") = 0);
   m.def(
       "sum_squares",
       [](const py::object& x) {

@@ -168,7 +168,7 @@ class Groups(Looping):
             self.failing(f"loss_scale must be a finite number > 0, got {loss_scale!r}")
         plans = [kind.plan(t, own, loss_scale=loss_scale) for kind, own in zip(self._kinds, numbers, strict=True)]
         try:
-            if not _core.step(plans, params, gradient, state, t):
+            if not _core.step_groups(plans, params, gradient, state, t):
                 return  # a gradient that is not finite
         except ValueError as error:
             self.failing_natively(error)
