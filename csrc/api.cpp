@@ -253,7 +253,7 @@ PackedData<T> pack_any(const Batch<T>& batch, const Bfloat16Fns* bfloat16) {
 }
 
 template <class T>
-void evaluate_any(const Shape& shape, int score, const T* population, size_t popsize, const PackedData<T>& data,
+void evaluate_any(const Shape& shape, Scoring score, const T* population, size_t popsize, const PackedData<T>& data,
                   double* out) {
   const int64_t n = parameter_count(shape);
   mean_scores(shape, score, data, {.count = popsize, .images = 1, .cut = true, .room = 0}, out, [&](size_t p, T*) {
@@ -262,7 +262,7 @@ void evaluate_any(const Shape& shape, int score, const T* population, size_t pop
 }
 
 template <class T>
-void measure_any(const Shape& shape, const std::vector<int>& scores, const std::vector<const PackedData<T>*>& data,
+void measure_any(const Shape& shape, const std::vector<Scoring>& scores, const std::vector<const PackedData<T>*>& data,
                  const T* w, double* means, T* outputs) {
   std::vector<Packed<T>> views;
   for (const PackedData<T>* one : data) views.push_back(one->view);
@@ -348,7 +348,7 @@ void gradient_by_samples(const PassArgs<T>& args) {
 }
 
 template <class T>
-Seen gradient_any(const Shape& shape, int score, int metric, const T* w, const Batch<T>& batch, const Dropout& dropout,
+Seen gradient_any(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch, const Dropout& dropout,
                   T* out) {
   const int64_t n = parameter_count(shape), blocks = block_count(batch.samples);
   const double weight = total_weight(batch);
@@ -392,31 +392,31 @@ int64_t parameter_count(const Shape& shape) {
   return n;
 }
 
-#define POPGRAD_BOTH(T)                                                                                                \
+#define POPGRAD_BOTH(T)                                                                                               \
   bool step(const StepRule& rule, const StepArgs<T>* tensors, size_t count) { return step_any(rule, tensors, count); } \
-  void move(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) { move_any(rule, args, popsize); }          \
-  void combine_rows(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {           \
-    combine_rows_any(weights, rows, center, count, n, out);                                                            \
-  }                                                                                                                    \
-  void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out) {                    \
-    spread_any(rows, count, which, wanted, n, out);                                                                    \
-  }                                                                                                                    \
-  double sum_squares(const T* x, size_t n) { return sum_squares_any(x, n); }                                           \
-  PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch, nullptr); }                                       \
-  void evaluate(const Shape& shape, int score, const T* population, size_t popsize, const PackedData<T>& data,         \
-                double* out) {                                                                                         \
-    evaluate_any(shape, score, population, popsize, data, out);                                                        \
-  }                                                                                                                    \
-  void measure(const Shape& shape, const std::vector<int>& scores, const std::vector<const PackedData<T>*>& data,      \
-               const T* w, double* means, T* outputs) {                                                                \
-    measure_any(shape, scores, data, w, means, outputs);                                                               \
-  }                                                                                                                    \
-  void forward(const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch, T* out) {               \
-    forward_any(network<T>(), shape, population, popsize, batch, out);                                                 \
-  }                                                                                                                    \
-  Seen gradient(const Shape& shape, int score, int metric, const T* w, const Batch<T>& batch, const Dropout& dropout,  \
-                T* out) {                                                                                              \
-    return gradient_any(shape, score, metric, w, batch, dropout, out);                                                 \
+  void move(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) { move_any(rule, args, popsize); }         \
+  void combine_rows(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {          \
+    combine_rows_any(weights, rows, center, count, n, out);                                                           \
+  }                                                                                                                   \
+  void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out) {                   \
+    spread_any(rows, count, which, wanted, n, out);                                                                   \
+  }                                                                                                                   \
+  double sum_squares(const T* x, size_t n) { return sum_squares_any(x, n); }                                          \
+  PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch, nullptr); }                                      \
+  void evaluate(const Shape& shape, Scoring score, const T* population, size_t popsize, const PackedData<T>& data,        \
+                double* out) {                                                                                        \
+    evaluate_any(shape, score, population, popsize, data, out);                                                       \
+  }                                                                                                                   \
+  void measure(const Shape& shape, const std::vector<Scoring>& scores, const std::vector<const PackedData<T>*>& data,     \
+               const T* w, double* means, T* outputs) {                                                               \
+    measure_any(shape, scores, data, w, means, outputs);                                                              \
+  }                                                                                                                   \
+  void forward(const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch, T* out) {              \
+    forward_any(network<T>(), shape, population, popsize, batch, out);                                                \
+  }                                                                                                                   \
+  Seen gradient(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch, const Dropout& dropout, \
+                T* out) {                                                                                             \
+    return gradient_any(shape, score, metric, w, batch, dropout, out);                                                \
   }
 POPGRAD_BOTH(float)
 POPGRAD_BOTH(double)

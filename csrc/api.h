@@ -76,16 +76,16 @@ PackedData<double> pack(const Batch<double>&);
 PackedData<float> pack_bfloat16(const Batch<float>&);
 
 // out[p] = weighted mean of the score of the network whose parameters are row p of (popsize, parameter_count).
-void evaluate(const Shape&, int score, const float* population, size_t popsize, const PackedData<float>&, double* out);
-void evaluate(const Shape&, int score, const double* population, size_t popsize, const PackedData<double>&,
+void evaluate(const Shape&, Scoring, const float* population, size_t popsize, const PackedData<float>&, double* out);
+void evaluate(const Shape&, Scoring, const double* population, size_t popsize, const PackedData<double>&,
               double* out);
 
 // The mean of several scores of one network in one pass over the samples, each with the targets and weights of its
 // data, whose inputs are the same and not bfloat16. Raw outputs are written into outputs (samples, outputs) unless it
 // is null.
-void measure(const Shape&, const std::vector<int>& scores, const std::vector<const PackedData<float>*>&, const float* w,
+void measure(const Shape&, const std::vector<Scoring>& scores, const std::vector<const PackedData<float>*>&, const float* w,
              double* means, float* outputs);
-void measure(const Shape&, const std::vector<int>& scores, const std::vector<const PackedData<double>*>&,
+void measure(const Shape&, const std::vector<Scoring>& scores, const std::vector<const PackedData<double>*>&,
              const double* w, double* means, double* outputs);
 
 // A population that is not stored: member p is center + sigma * noise(p), a pure function of (seed, stream, p).
@@ -112,8 +112,8 @@ size_t drawn_count(const std::vector<NoisePart>&, int rank);
 
 // Evaluates such a population. If it has matrices, the parts must be a weight and a bias for each layer of the network,
 // and the data must not come from pack_bfloat16.
-void evaluate(const Shape&, int score, const Perturbations<float>&, const PackedData<float>&, double* out);
-void evaluate(const Shape&, int score, const Perturbations<double>&, const PackedData<double>&, double* out);
+void evaluate(const Shape&, Scoring, const Perturbations<float>&, const PackedData<float>&, double* out);
+void evaluate(const Shape&, Scoring, const Perturbations<double>&, const PackedData<double>&, double* out);
 
 // Members [first, first + count) as rows of out.
 void rows(const Perturbations<float>&, size_t first, size_t count, float* out);
@@ -134,7 +134,7 @@ struct Seen {
 };
 // The gradient of the weighted mean loss is written to out (parameter_count). `metric` is a score that shares the
 // targets of the loss, or -1.
-Seen gradient(const Shape&, int score, int metric, const float* w, const Batch<float>&, const Dropout&, float* out);
-Seen gradient(const Shape&, int score, int metric, const double* w, const Batch<double>&, const Dropout&, double* out);
+Seen gradient(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&, const Dropout&, float* out);
+Seen gradient(const Shape&, Scoring score, Scoring metric, const double* w, const Batch<double>&, const Dropout&, double* out);
 
 }  // namespace popgrad

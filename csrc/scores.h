@@ -14,7 +14,7 @@ namespace popgrad {
 template <class T>
 struct Evaluator {
   size_t (*scratch)(const Shape&);
-  double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
+  double (*evaluate)(const Shape&, Scoring, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
 };
 template <class T>
 inline Evaluator<T> evaluator([[maybe_unused]] const Packed<T>& packed) {
@@ -33,7 +33,7 @@ struct Groups {
 // out[p] = the mean score of candidate p. parameters(group, memory) returns the parameters of each image, which may lie
 // in `memory`. The sums over the parts of the samples are added in order, whether or not they were cut.
 template <class T, class Parameters>
-void mean_scores(const Shape& shape, int score, const PackedData<T>& data, const Groups& groups, double* out,
+void mean_scores(const Shape& shape, Scoring score, const PackedData<T>& data, const Groups& groups, double* out,
                  const Parameters& parameters) {
   const int64_t blocks = block_count(data.view.samples), parts = part_count(blocks);
   const int64_t cuts = groups.cut ? parts : 1, each = parts / cuts;

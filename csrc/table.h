@@ -149,6 +149,13 @@ struct Moved {
   const T* rest;  // parameters of the later layers
 };
 
+// A score by its index in Kernels::scores, with its number, such as the delta of "huber"; most scores have none.
+struct Scoring {
+  int index;
+  double setting;
+  constexpr Scoring(int index_in, double setting_in = 0) : index(index_in), setting(setting_in) {}
+};
+
 template <class T>
 struct NetworkFns {
   // Number of elements of scratch memory, aligned to 64 bytes, for every function.
@@ -156,10 +163,10 @@ struct NetworkFns {
   // X may be null.
   void (*pack)(const Batch<T>&, int64_t block, T* X, T* y, T* weight);
   // Sum of weight * score over the blocks [first, last).
-  double (*evaluate)(const Shape&, int score, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
+  double (*evaluate)(const Shape&, Scoring, const T* w, const Packed<T>&, int64_t first, int64_t last, T* scratch);
   // The same for several scores in one pass: sums[k] for score k, with the weights and targets of data[k] and the
   // inputs of data[0]. Writes raw outputs to out (samples, outputs) unless out is null.
-  void (*measure)(const Shape&, const int* scores, const Packed<T>* data, int count, const T* w, int64_t first,
+  void (*measure)(const Shape&, const Scoring* scores, const Packed<T>* data, int count, const T* w, int64_t first,
                   int64_t last, double* sums, T* out, T* scratch);
   // The next three functions evaluate many candidates near a center w. The first layer at the center, for one block:
   void (*first_layer)(const Shape&, const T* w, const Packed<T>&, int64_t block, T* z);
@@ -167,7 +174,7 @@ struct NetworkFns {
   // inputs.
   void (*project)(const Shape&, const T* right, int64_t stride, int64_t candidates, int rank, const Packed<T>&,
                   int64_t first, int64_t last, T* out);
-  double (*evaluate_moved)(const Shape&, int score, const Moved<T>&, const Packed<T>&, int64_t first, int64_t last,
+  double (*evaluate_moved)(const Shape&, Scoring, const Moved<T>&, const Packed<T>&, int64_t first, int64_t last,
                            T* scratch);
   // C (rows, columns) += A B, where A(r, k) = A[k * a_stride + r] and B(k, j) = B[k * b_stride + j]; up to a vector
   // past the end of B's last row is read.
@@ -182,7 +189,7 @@ struct NetworkFns {
 template <class T>
 struct PassArgs {
   Shape shape;
-  int score, metric;  // the loss, and a score that is summed along with it, or -1
+  Scoring score, metric;  // the loss, and a score that is summed along with it, or -1
   const T* w;
   Batch<T> batch;
   int64_t begin, samples;  // the samples [begin, begin + samples) of the batch
@@ -258,7 +265,7 @@ struct Bfloat16Fns {
   int64_t (*words)(int64_t inputs);  // words per sample, padding included
   size_t (*scratch)(const Shape&);
   void (*pack)(const Batch<float>&, int64_t block, uint32_t* words);
-  double (*evaluate)(const Shape&, int score, const float* w, const Packed<float>&, int64_t first, int64_t last,
+  double (*evaluate)(const Shape&, Scoring, const float* w, const Packed<float>&, int64_t first, int64_t last,
                      float* scratch);
   void (*forward)(const Shape&, const float* population, int64_t popsize, int64_t n, const Batch<float>&, int64_t block,
                   float* out, float* scratch);

@@ -22,7 +22,7 @@ struct Running {
 template <class T>
 struct Training {
   Shape shape;
-  int score, metric;  // metric: a score that shares the targets of the loss, or -1
+  Scoring score, metric;  // metric: a score that shares the targets of the loss, or -1
   Batch<T> data;      // all samples
   int64_t batch_size;
   uint64_t shuffle_seed;

@@ -8,9 +8,22 @@ import numpy as np
 import pytest
 from scipy import special
 
-from popgrad.models.mlp import ACTIVATIONS, LOSSES, SCORES
+from popgrad import losses
+from popgrad.models.mlp import ACTIVATIONS
 
-NUMERIC_LOSSES = [name for name in LOSSES if not SCORES[name].labels]
+# Every loss with its default setting, and some with another one.
+LOSSES = [
+    *(kind() for kind in losses.REGISTRY.values()),
+    losses.CrossEntropy(label_smoothing=0.1),
+    losses.BinaryCrossEntropy(label_smoothing=0.3),
+    losses.Focal(gamma=0.5),
+    losses.Focal(gamma=0.0),
+    losses.BinaryFocal(gamma=0.5),
+    losses.Huber(delta=0.7),
+    losses.Quantile(tau=0.9),
+]
+
+every_loss = pytest.mark.parametrize("loss", LOSSES, ids=str)
 
 DTYPES = ("float32", "float64")
 
@@ -52,9 +65,11 @@ def hidden_and_outputs(model, params, X):
 
 
 def targets(loss, samples, outputs, rng):
-    if SCORES[loss].labels:
+    if loss.targets == "labels":
         return rng.integers(outputs, size=samples)
-    spread = 1 if loss == "binary_cross_entropy" else 4
+    if loss.targets == "counts":
+        return rng.poisson(2, (samples, outputs))
+    spread = 1 if loss.targets == "binary" else 4
     return spread * (rng.random((samples, outputs)) - 0.5) + (0.5 if spread == 1 else 0)
 
 
@@ -67,12 +82,13 @@ def problem(model, samples, seed=0, members=3):
     if model.activation == "step":  # sums without rounding, so that a unit cannot tip over
         population, X = np.round(4 * population) / 4, np.round(4 * X) / 4
         population = population.astype(model.dtype)
-    return population, X.astype(model.dtype), targets(model.loss_name, samples, model.sizes[-1], rng), weight
+    return population, X.astype(model.dtype), targets(model.criterion, samples, model.sizes[-1], rng), weight
 
 
 def metrics_of(loss):
-    fits = {"cross_entropy": ("loss", "error_rate"), "binary_cross_entropy": ("loss", "error_rate")}
-    return fits.get(loss, ("loss", "mse", "mae"))
+    if loss.targets == "counts":
+        return ("loss", "poisson_deviance")
+    return ("loss", "error_rate") if loss.has_classes else ("loss", "mse", "mae")
 
 
 def sequential(torch, model):

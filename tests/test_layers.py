@@ -22,7 +22,7 @@ SOURCE = Path(__file__).parent.parent / "csrc"
 LAYERS = [
     {"_core", "checks"},
     {"arrays", "backends", "budget", "columns", "layout", "settings", "system"},
-    {"checkpoint", "data", "labels", "metrics", "schedules", "state"},
+    {"checkpoint", "data", "labels", "losses", "metrics", "schedules", "state"},
     {"objective", "perturbations"},
     {"method", "models"},
     {"optim", "pipeline", "racing"},

@@ -13,43 +13,61 @@ from scipy import special
 import popgrad as pg
 from networks import (
     DTYPES,
-    NUMERIC_LOSSES,
+    LOSSES,
     REFERENCE,
     every_activation,
     every_dtype,
+    every_loss,
     hidden_and_outputs,
     metrics_of,
     problem,
     sequential,
 )
+from popgrad import _core, losses
 from popgrad.models.measures import METRICS, score_of
-from popgrad.models.mlp import ACTIVATIONS, LOSSES, SCORES
+from popgrad.models.mlp import ACTIVATIONS
 
 DIFFERENTIABLE = [name for name, activation in ACTIVATIONS.items() if activation.differentiable]
 
 every_differentiable = pytest.mark.parametrize("activation", DIFFERENTIABLE)
 
-every_loss = pytest.mark.parametrize("loss", LOSSES)
-
 is_weighted = pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
 
-REFERENCE_SCORES = {  # (z, y) to one value a sample
-    "cross_entropy": lambda z, y: special.logsumexp(z, axis=1) - z[np.arange(len(z)), y.astype(int)],
-    "binary_cross_entropy": lambda z, y: (np.logaddexp(z, 0) - z * y).mean(axis=1),
-    "mse": lambda z, y: ((z - y) ** 2).mean(axis=1),
-    "mae": lambda z, y: np.abs(z - y).mean(axis=1),
-    "huber": lambda z, y: special.huber(1.0, z - y).mean(axis=1),
-    "error_rate": lambda z, y: (z.argmax(axis=1) != y).astype(float),
-    "binary_error_rate": lambda z, y: ((z > 0) != (y > 0.5)).mean(axis=1),
+REFERENCE_SCORES = {  # (z, y, setting) to one value a sample
+    "cross_entropy": lambda z, y, s: -(smoothed(y, z.shape[1], s) * special.log_softmax(z, axis=1)).sum(axis=1),
+    "binary_cross_entropy": lambda z, y, s: (np.logaddexp(z, 0) - z * ((1 - s) * y + s / 2)).mean(axis=1),
+    "focal": lambda z, y, s: (smoothed(y, z.shape[1], 0) * focal(special.log_softmax(z, axis=1), s)).sum(axis=1),
+    "binary_focal": lambda z, y, s: (
+        y * focal(special.log_expit(z), s) + (1 - y) * focal(special.log_expit(-z), s)
+    ).mean(axis=1),
+    "mse": lambda z, y, s: ((z - y) ** 2).mean(axis=1),
+    "mae": lambda z, y, s: np.abs(z - y).mean(axis=1),
+    "huber": lambda z, y, s: special.huber(s, z - y).mean(axis=1),
+    "quantile": lambda z, y, s: np.maximum(s * (y - z), (s - 1) * (y - z)).mean(axis=1),
+    "poisson": lambda z, y, s: (np.exp(z) - y * z).mean(axis=1),
+    "poisson_deviance": lambda z, y, s: 2 * (special.xlogy(y, y) - y * z - y + np.exp(z)).mean(axis=1),
+    "error_rate": lambda z, y, s: (z.argmax(axis=1) != y).astype(float),
+    "binary_error_rate": lambda z, y, s: ((z > 0) != (y > 0.5)).mean(axis=1),
 }
+
+
+def smoothed(y, outputs, share):
+    return (1 - share) * np.eye(outputs)[y.astype(int)] + share / outputs
+
+
+def focal(log_p, gamma):
+    return -((-np.expm1(log_p)) ** gamma) * log_p
 
 
 def reference(model, population, X, y, metric="loss", weight=None):
     """`MLP.evaluate` as a loop."""
-    score = REFERENCE_SCORES[score_of("test", metric, model.loss_name)]
-    y = np.asarray(y) if SCORES[model.loss_name].labels else np.reshape(y, (len(X), -1))
+    score, (_, setting) = REFERENCE_SCORES[score_of("test", metric, model.criterion)], model.criterion.score
+    y = np.asarray(y) if model.criterion.targets == "labels" else np.reshape(y, (len(X), -1))
     return np.array(
-        [np.average(score(hidden_and_outputs(model, params, X)[1], y), weights=weight) for params in population]
+        [
+            np.average(score(hidden_and_outputs(model, params, X)[1], y, setting), weights=weight)
+            for params in population
+        ]
     )
 
 
@@ -59,7 +77,9 @@ def relative(a, b):
 
 def test_every_activation_and_score_has_a_reference():
     assert set(REFERENCE) == set(ACTIVATIONS)
-    assert set(REFERENCE_SCORES) == set(SCORES)
+    assert set(REFERENCE_SCORES) == set(_core.scores())
+    assert {name for name, score in _core.scores().items() if score.differentiable} == set(losses.REGISTRY)
+    assert all(kind().score[0] == name for name, kind in losses.REGISTRY.items())
 
 
 # --- Gradients ----------------------------------------------------------------------------------------------------
@@ -73,8 +93,8 @@ def smooth_case(activation, loss, margin=1e-3):
         model.params = population[0]
         before, z = hidden_and_outputs(model, model.params, X)
         distances = [np.abs(z).min() for z in before]
-        if not SCORES[loss].labels:
-            distances += [np.abs(z - y).min(), np.abs(np.abs(z - y) - 1).min()]
+        if loss.targets != "labels":
+            distances += [np.abs(z - y).min(), np.abs(np.abs(z - y) - loss.score[1]).min()]
         if min(distances) > margin:
             return model, X, y, weight
     raise AssertionError
@@ -131,7 +151,7 @@ def test_loss_and_gradient_equal_pytorch(activation, loss, dtype, weighted):
     module = sequential(torch, model)
     module.load_state_dict({name: torch.tensor(view) for name, view in model.views().items()})
     z = module(torch.tensor(X))
-    target = torch.tensor(y) if SCORES[loss].labels else torch.tensor(y.astype(dtype))
+    target = torch.tensor(y) if loss.targets == "labels" else torch.tensor(y.astype(dtype))
     each = torch_loss(torch, loss)(z, target)
     each = each if each.ndim == 1 else each.mean(dim=1)
     w = torch.tensor(weight if weighted else np.ones(len(X))).to(z.dtype)
@@ -145,9 +165,33 @@ def test_loss_and_gradient_equal_pytorch(activation, loss, dtype, weighted):
 
 
 def torch_loss(torch, loss):
-    names = {"cross_entropy": "CrossEntropyLoss", "binary_cross_entropy": "BCEWithLogitsLoss", "mse": "MSELoss"}
-    names |= {"mae": "L1Loss", "huber": "HuberLoss"}
-    return getattr(torch.nn, names[loss])(reduction="none")
+    functional, setting = torch.nn.functional, loss.score[1]
+
+    def binary_focal(z, y):  # of mixed targets: the mean of the losses of both
+        def one(target):
+            each = functional.binary_cross_entropy_with_logits(z, torch.full_like(z, target), reduction="none")
+            return (1 - torch.exp(-each)) ** setting * each
+
+        return y * one(1.0) + (1 - y) * one(0.0)
+
+    def focal(z, y):
+        each = functional.cross_entropy(z, y, reduction="none")
+        return (1 - torch.exp(-each)) ** setting * each
+
+    def smoothed(z, y):
+        return functional.binary_cross_entropy_with_logits(z, y * (1 - setting) + setting / 2, reduction="none")
+
+    return {
+        "cross_entropy": torch.nn.CrossEntropyLoss(label_smoothing=setting, reduction="none"),
+        "binary_cross_entropy": smoothed,
+        "focal": focal,
+        "binary_focal": binary_focal,
+        "mse": torch.nn.MSELoss(reduction="none"),
+        "mae": torch.nn.L1Loss(reduction="none"),
+        "huber": torch.nn.HuberLoss(delta=setting or 1.0, reduction="none"),
+        "quantile": lambda z, y: torch.maximum(setting * (y - z), (setting - 1) * (y - z)),
+        "poisson": torch.nn.PoissonNLLLoss(log_input=True, reduction="none"),
+    }[loss.name]
 
 
 @pytest.mark.parametrize("activation", ["silu", "gelu"])
@@ -191,7 +235,7 @@ def test_evaluate_knows_every_metric():
     weighted=st.booleans(),
 )
 def test_evaluate_and_forward_of_any_size(sizes, samples, members, activation, loss, dtype, weighted):
-    sizes[-1] += loss == "cross_entropy"
+    sizes[-1] += loss.targets == "labels"
     model = pg.MLP(sizes, activation=activation, loss=loss, dtype=dtype)
     population, X, y, weight = problem(model, samples, seed=samples, members=members)
     population /= 4 if activation == "step" else np.sqrt(max(sizes)).astype(dtype)
@@ -260,7 +304,7 @@ def test_population_too_large_for_float32_is_infinitely_bad():
     assert values[1] == np.inf
 
 
-@every_loss
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.targets != "counts"], ids=str)  # exp(z) is the mean
 def test_large_outputs_do_not_overflow(loss):
     model = pg.MLP([3, 3], activation="identity", loss=loss)
     population, X, y, _ = problem(model, 50)
@@ -316,7 +360,7 @@ def test_predictions_of_binary_targets(outputs):
     assert np.isfinite(model.predict_proba(X)).all()
 
 
-@pytest.mark.parametrize("loss", [loss for loss in NUMERIC_LOSSES if loss != "binary_cross_entropy"])
+@pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.targets == "numbers"], ids=str)
 def test_predictions_of_quantities(loss):
     X = np.random.default_rng(0).normal(size=(6, 4))
     one, several = pg.MLP([4, 5, 1], loss=loss), pg.MLP([4, 5, 2], loss=loss)

@@ -121,6 +121,26 @@ def test_full_batches_and_other_objectives_are_measured_anew():
         assert model.loss(X, y) == history.loss[history.best]
 
 
+def test_short_spans_share_a_table(monkeypatch):
+    """Plans of many steps cost as much as those of a few; a function of the user is not called ahead of its step."""
+    asked, table = [], optim.NativeOptimizer.table
+
+    def watched(self, first, count, numbers):
+        asked.append((first, count))
+        return table(self, first, count, numbers)
+
+    monkeypatch.setattr(optim.NativeOptimizer, "table", watched)
+    _, X, y = small()
+    for optimizer in (optim.NAdam(0.01), optim.Adam(pg.schedules.Cosine(0.01, 500))):
+        assert_same(X, y, optimizer, batch_size=4, epochs=20)
+        assert asked == [(1, 1024)]
+        asked.clear()
+    steps = []
+    run(X, y, optim.SGD(lambda t: steps.append(t) or 0.1), batch_size=4, epochs=3, record_every=24)
+    assert steps == list(range(1, 16))
+    assert [first for first, _ in asked] == [1, 3, 5, 7, 9, 11, 13, 15]
+
+
 def test_a_schedule_that_fails_ends_the_run_at_its_step():
     model, X, y = small()
 
@@ -153,6 +173,18 @@ def test_an_exception_of_a_signal_leaves_a_whole_step(interrupting):
         pass
     assert again.state.w.tobytes() == trainer.state.w.tobytes()
     assert again.objective.forwards == trainer.objective.forwards
+
+
+@pytest.mark.parametrize("record_every", [10**12, 60_000])
+def test_the_model_is_usable_after_ctrl_c(interrupting, record_every):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(4000, 30)).astype(np.float32)
+    y = (X[:, 0] > 0).astype(int) + (X[:, 1] > 1)
+    model = pg.MLP([30, 64, 3])
+    before = model.loss(X, y)
+    with interrupting(0.5), pytest.raises(KeyboardInterrupt):
+        pg.fit(model, X, y, optimizer=optim.Adam(), epochs=10**6, record_every=record_every)
+    assert model.loss(X, y) < 0.5 * before
 
 
 @pytest.fixture

@@ -100,11 +100,11 @@ def prepare(members):
     stored = np.tile(model.params, (members if {what!r} == "stored" else 1, 1))
     out = np.full(members, np.nan)
     if {what!r} == "stored":
-        return lambda: model.network.evaluate("cross_entropy", stored, packed, out), out
+        return lambda: model.network.evaluate(("cross_entropy", 0.0), stored, packed, out), out
     if "combine" in {what!r}:
         total, weights = np.full(len(model.params), np.nan, np.float32), rng.normal(size=members)
         return lambda: noise.noise.combine(weights, total), total
-    return lambda: model.network.evaluate_noise("cross_entropy", noise.noise, noise.center, packed, out), out
+    return lambda: model.network.evaluate_noise(("cross_entropy", 0.0), noise.noise, noise.center, packed, out), out
 members, seconds = 200, 0
 while seconds < 0.6:  # long enough on any machine
     members *= 2

@@ -1,4 +1,5 @@
 // A multilayer perceptron behind checked Python arguments.
+//   score: (name, setting), see Scoring in table.h
 //   X: (rows, inputs)   y: (rows, y_width), labels as whole numbers   all float32 or all float64
 #pragma once
 
@@ -6,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../api.h"
@@ -20,6 +22,8 @@ struct AnyPacked {
   std::unique_ptr<PackedData<double>> f64;
   int64_t inputs, y_width, samples;
 };
+
+using NamedScore = std::pair<std::string, double>;
 
 class Network {
  public:
@@ -56,9 +60,9 @@ class Network {
     });
   }
 
-  void evaluate(const std::string& score, const py::object& population, const AnyPacked& packed,
+  void evaluate(const NamedScore& score, const py::object& population, const AnyPacked& packed,
                 const py::object& out) const {
-    const int index = score_index(score);
+    const Scoring index = scoring(score);
     check_targets(index, packed.y_width);
     if (packed.inputs != inputs()) throw py::value_error("[_core.evaluate] packed for other inputs");
     with_type("population", population, [&](auto type) {
@@ -72,13 +76,13 @@ class Network {
     });
   }
 
-  py::list measure(const std::vector<std::string>& scores, const std::vector<const AnyPacked*>& packed,
+  py::list measure(const std::vector<NamedScore>& scores, const std::vector<const AnyPacked*>& packed,
                    const py::object& w, const py::object& outputs) const {
     if (scores.empty() || scores.size() != packed.size())
       throw py::value_error("[_core.measure] expected packed data for each score");
-    std::vector<int> indices;
+    std::vector<Scoring> indices;
     for (size_t k = 0; k < scores.size(); ++k) {
-      indices.push_back(score_index(scores[k]));
+      indices.push_back(scoring(scores[k]));
       check_targets(indices[k], packed[k]->y_width);
       if (packed[k]->inputs != inputs() || packed[k]->samples != packed[0]->samples)
         throw py::value_error("[_core.measure] packed for other inputs or samples");
@@ -100,9 +104,9 @@ class Network {
     return all;
   }
 
-  void evaluate_noise(const std::string& score, const Noise& noise, const py::object& center, const AnyPacked& packed,
+  void evaluate_noise(const NamedScore& score, const Noise& noise, const py::object& center, const AnyPacked& packed,
                       const py::object& out) const {
-    const int index = score_index(score);
+    const Scoring index = scoring(score);
     check_targets(index, packed.y_width);
     if (packed.inputs != inputs()) throw py::value_error("[_core.evaluate] packed for other inputs");
     if (noise.n() != n() || (noise.rank > 0 && !fits(noise)))
@@ -142,10 +146,10 @@ class Network {
   }
 
   // (mean loss, mean metric, sum of weights)
-  py::tuple gradient(const std::string& score, const py::object& w, const py::object& X, const py::object& y,
+  py::tuple gradient(const NamedScore& score, const py::object& w, const py::object& X, const py::object& y,
                      const py::object& weight, const py::object& rows, const py::object& out, double dropout,
-                     uint64_t seed, uint32_t step, const std::optional<std::string>& metric) const {
-    const int index = loss_index("gradient", score), second = metric_index(index, metric);
+                     uint64_t seed, uint32_t step, const std::optional<NamedScore>& metric) const {
+    const Scoring index = loss_of("gradient", score), second = metric_of(index, metric);
     const Seen seen = with_type("w", w, [&](auto type) {
       using T = decltype(type);
       const T* const parameters = input<T>("w", w, {n()});
@@ -155,7 +159,7 @@ class Network {
       const Interruptible release;
       return popgrad::gradient(shape(), index, second, parameters, batch, Dropout{dropout, seed, step}, o);
     });
-    return py::make_tuple(seen.loss, second < 0 ? std::numeric_limits<double>::quiet_NaN() : seen.metric, seen.weight);
+    return py::make_tuple(seen.loss, second.index < 0 ? std::numeric_limits<double>::quiet_NaN() : seen.metric, seen.weight);
   }
 
   // The samples, with the checks of shapes and rows.
@@ -179,25 +183,25 @@ class Network {
     return batch;
   }
 
-  // The index of a loss that has a gradient in this network.
-  int loss_index(const std::string& operation, const std::string& name) const {
-    const int index = score_index(name);
-    if (!kernels().scores[index].differentiable || !differentiable_)
+  // A loss that has a gradient in this network.
+  Scoring loss_of(const std::string& operation, const NamedScore& named) const {
+    const Scoring loss = scoring(named);
+    if (!kernels().scores[loss.index].differentiable || !differentiable_)
       throw py::value_error("[_core." + operation + "] this network or loss has no gradient");
-    return index;
+    return loss;
   }
 
-  // The index of a metric that is summed along with a loss, or -1 without one.
-  static int metric_index(int loss, const std::optional<std::string>& name) {
-    if (!name) return -1;
-    const int metric = score_index(*name);
-    if (kernels().scores[metric].labels != kernels().scores[loss].labels)
+  // A metric that is summed along with a loss, or -1 without one.
+  static Scoring metric_of(Scoring loss, const std::optional<NamedScore>& named) {
+    if (!named) return -1;
+    const Scoring metric = scoring(*named);
+    if (kernels().scores[metric.index].labels != kernels().scores[loss.index].labels)
       throw py::value_error("[_core.Network] the metric has other targets than the loss");
     return metric;
   }
 
-  void check_targets(int score, int64_t y_width) const {
-    const int64_t wanted = kernels().scores[score].labels ? 1 : outputs();
+  void check_targets(Scoring score, int64_t y_width) const {
+    const int64_t wanted = kernels().scores[score.index].labels ? 1 : outputs();
     if (y_width != wanted)
       throw py::value_error("[_core.Network] y must have " + std::to_string(wanted) + " columns, got " +
                             std::to_string(y_width));
@@ -215,10 +219,10 @@ class Network {
     throw py::value_error("[_core.Network] unknown activation " + name);
   }
 
-  static int score_index(const std::string& name) {
+  static Scoring scoring(const NamedScore& named) {
     for (int k = 0; k < kernels().score_count; ++k)
-      if (name == kernels().scores[k].name) return k;
-    throw py::value_error("[_core.Network] unknown score " + name);
+      if (named.first == kernels().scores[k].name) return {k, named.second};
+    throw py::value_error("[_core.Network] unknown score " + named.first);
   }
 
   // Whether the parts are a weight and a bias for each layer.

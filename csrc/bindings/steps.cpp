@@ -4,6 +4,7 @@
 // StepExtras(scale, clip, l2, decay, l1, mix, clip_norm, skip_nonfinite, max_norm, noise, noise_seed):
 //   options that act around a rule; see StepExtras in table.h.
 // StepPlan(rule, fields, extras): one step; fields: {name: number}, exactly the fields of the rule
+//
 // step(plan, w, g, state, t): one update of a flat vector, in place, without the GIL. False if the extras skipped it.
 //   w, g: (n,) float32 or float64
 //   state: an object with these attributes, such as popgrad.optim.State

@@ -36,7 +36,7 @@ struct Native {
 
 class AnyTraining {
  public:
-  AnyTraining(const py::object& network, const std::string& loss, const std::optional<std::string>& metric,
+  AnyTraining(const py::object& network, const NamedScore& loss, const std::optional<NamedScore>& metric,
               const py::object& X, const py::object& y, const py::object& weight, const py::object& w,
               const py::object& gradient, const py::object& state, const NamedRule& rule, int64_t batch_size,
               uint64_t shuffle_seed, double dropout, uint64_t dropout_seed)
@@ -44,7 +44,7 @@ class AnyTraining {
     for (const py::object& each : {network, X, y, weight, w, gradient, state}) alive_.append(each);
     for (const char* const name : {"slots", "average", "scales", "layers", "kept"}) alive_.append(state.attr(name));
     const Network& own = network.cast<const Network&>();
-    const int score = own.loss_index("Training", loss), second = Network::metric_index(score, metric);
+    const Scoring score = own.loss_of("Training", loss), second = Network::metric_of(score, metric);
     with_type("w", w, [&](auto type) {
       using T = decltype(type);
       const Batch<T> batch = own.batch_of<T>(X, y, weight, py::none());
@@ -144,7 +144,7 @@ py::array_t<int64_t> shuffled(uint64_t seed, uint32_t epoch, int64_t n) {
 
 void bind_training(py::module_& m) {
   py::class_<AnyTraining>(m, "Training")
-      .def(py::init<const py::object&, const std::string&, const std::optional<std::string>&, const py::object&,
+      .def(py::init<const py::object&, const NamedScore&, const std::optional<NamedScore>&, const py::object&,
                     const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
                     const NamedRule&, int64_t, uint64_t, double, uint64_t>(),
            py::arg("network"), py::arg("loss"), py::arg("metric"), py::arg("X"), py::arg("y"), py::arg("weight"),

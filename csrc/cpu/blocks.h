@@ -68,16 +68,16 @@ T sum_lanes(const T* values, int64_t lanes) {
 }
 
 template <template <class> class F, class T>
-void score(const T* z, const T* y, int outputs, int lanes, T* value, T* slope) {
+void score(const T* z, const T* y, int outputs, int lanes, T setting, T* value, T* slope) {
   // Two calls, so that each inlined copy knows at compile time whether to write slopes.
   if (slope && F<T>::differentiable)
-    F<T>::score(z, y, outputs, lanes, value, slope);
+    F<T>::score(z, y, outputs, lanes, setting, value, slope);
   else
-    F<T>::score(z, y, outputs, lanes, value, nullptr);
+    F<T>::score(z, y, outputs, lanes, setting, value, nullptr);
 }
 
 template <class T>
-using ScoreFn = void (*)(const T*, const T*, int, int, T*, T*);
+using ScoreFn = void (*)(const T*, const T*, int, int, T, T*, T*);
 
 #define X(F, name) score<F, T>,
 template <class T>
@@ -88,10 +88,11 @@ int64_t outputs_of(const Shape& shape) { return shape.layers[shape.count - 1].ou
 
 // The sum of weight * score over one block, whose raw outputs are z.
 template <class T>
-double block_sum(const Shape& shape, int score, const T* z, const Packed<T>& packed, int64_t b) {
+double block_sum(const Shape& shape, Scoring score, const T* z, const Packed<T>& packed, int64_t b) {
   const int64_t begin = b * block_samples, lanes = lanes_of(packed, b), count = samples_in(packed.samples, b);
   alignas(64) T value[block_samples];
-  score_fns<T>[score](z, packed.y + begin * packed.y_width, int(outputs_of(shape)), int(lanes), value, nullptr);
+  score_fns<T>[score.index](z, packed.y + begin * packed.y_width, int(outputs_of(shape)), int(lanes), T(score.setting),
+                            value, nullptr);
   for (int64_t s = 0; s < lanes; ++s) value[s] = s < count ? packed.weight[begin + s] * value[s] : T(0);
   return double(sum_lanes(value, lanes));
 }

@@ -188,11 +188,12 @@ class Pass {
     const T* const y = y_ + first * args_.batch.y_width;
     T* const weight = weight_ + first;
     alignas(64) T value[block_samples];
-    if (args_.metric >= 0) {
-      score_fns<T>[args_.metric](at.tape.out, y, int(outputs), int(lanes), value, nullptr);
+    if (args_.metric.index >= 0) {
+      score_fns<T>[args_.metric.index](at.tape.out, y, int(outputs), int(lanes), T(args_.metric.setting), value,
+                                       nullptr);
       args_.metrics[block] = weighted(value, weight, count, lanes);
     }
-    score_fns<T>[args_.score](at.tape.out, y, int(outputs), int(lanes), value, at.delta);
+    score_fns<T>[args_.score.index](at.tape.out, y, int(outputs), int(lanes), T(args_.score.setting), value, at.delta);
     args_.losses[block] = weighted(value, weight, count, lanes);
     for (int64_t s = 0; s < lanes; ++s) weight[s] *= T(args_.scale);
     for (int64_t o = 0; o < outputs; ++o)

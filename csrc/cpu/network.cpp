@@ -47,7 +47,7 @@ const T* outputs_of(const Shape& shape, int first, const T* w, const T* x, int64
 }
 
 template <class T>
-double evaluate(const Shape& shape, int score, const T* w, const Packed<T>& packed, int64_t first, int64_t last,
+double evaluate(const Shape& shape, Scoring score, const T* w, const Packed<T>& packed, int64_t first, int64_t last,
                 T* scratch) {
   double total = 0;
   for (int64_t b = first; b < last; ++b) {
@@ -58,7 +58,7 @@ double evaluate(const Shape& shape, int score, const T* w, const Packed<T>& pack
 }
 
 template <class T>
-void measure(const Shape& shape, const int* scores, const Packed<T>* data, int count, const T* w, int64_t first,
+void measure(const Shape& shape, const Scoring* scores, const Packed<T>* data, int count, const T* w, int64_t first,
              int64_t last, double* sums, T* out, T* scratch) {
   const int64_t outputs = outputs_of(shape);
   for (int k = 0; k < count; ++k) sums[k] = 0;
@@ -118,7 +118,7 @@ void moved_affine(const Moved<T>& moved, int64_t outputs, int64_t block, int64_t
 }
 
 template <class T>
-double evaluate_moved(const Shape& shape, int score, const Moved<T>& moved, const Packed<T>& packed, int64_t first,
+double evaluate_moved(const Shape& shape, Scoring score, const Moved<T>& moved, const Packed<T>& packed, int64_t first,
                       int64_t last, T* scratch) {
   const Dense<T> dense{shape.layers[0]};
   double total = 0;

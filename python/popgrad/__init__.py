@@ -13,7 +13,7 @@ except ImportError as error:
     print(f"popgrad: {error}", file=_sys.stderr)
     raise SystemExit(2) from None
 
-from popgrad import data, optim, schedules, search
+from popgrad import data, losses, optim, schedules, search
 from popgrad.backends import get_num_threads, set_num_threads
 from popgrad.budget import Budget
 from popgrad.checks import InputError
@@ -69,6 +69,7 @@ __all__ = [
     "fit_many",
     "get_num_threads",
     "load_pipeline",
+    "losses",
     "lr_range_test",
     "minimize",
     "optim",

@@ -196,6 +196,8 @@ class Packed:
     @property
     def samples(self) -> int: ...
 
+_NamedScore = tuple[str, float]  # and its setting
+
 class Network:
     def __init__(self, sizes: list[int], activation: str) -> None: ...
     @property
@@ -203,15 +205,15 @@ class Network:
     def pack(
         self, X: _Array, y: _Array, weight: _Array | None = None, rows: _Array | None = None, bfloat16: bool = False
     ) -> Packed: ...
-    def evaluate(self, score: str, population: _Array, packed: Packed, out: _Array) -> None: ...
+    def evaluate(self, score: _NamedScore, population: _Array, packed: Packed, out: _Array) -> None: ...
     def measure(
-        self, scores: list[str], packed: list[Packed], w: _Array, outputs: _Array | None = None
+        self, scores: list[_NamedScore], packed: list[Packed], w: _Array, outputs: _Array | None = None
     ) -> list[float]: ...
-    def evaluate_noise(self, score: str, noise: Noise, center: _Array, packed: Packed, out: _Array) -> None: ...
+    def evaluate_noise(self, score: _NamedScore, noise: Noise, center: _Array, packed: Packed, out: _Array) -> None: ...
     def forward(self, population: _Array, X: _Array, out: _Array, bfloat16: bool = False) -> None: ...
     def gradient(
         self,
-        score: str,
+        score: _NamedScore,
         w: _Array,
         X: _Array,
         y: _Array,
@@ -221,15 +223,15 @@ class Network:
         dropout: float = 0.0,
         seed: int = 0,
         step: int = 0,
-        metric: str | None = None,
+        metric: _NamedScore | None = None,
     ) -> tuple[float, float, float]: ...
 
 class Training:
     def __init__(
         self,
         network: Network,
-        loss: str,
-        metric: str | None,
+        loss: _NamedScore,
+        metric: _NamedScore | None,
         X: _Array,
         y: _Array,
         weight: _Array | None,

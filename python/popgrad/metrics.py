@@ -54,12 +54,19 @@ class Score(Measure):
     Args:
         name: name of the metric.
         score: name of the native score.
+        setting: its number, such as the delta of "huber"; 0 for scores without one.
         balanced: whether all classes that occur have equal total weight in the mean.
     """
 
     name: str = field(compare=False)
     score: str
+    setting: float = 0.0
     balanced: bool = False
+
+    @property
+    def native(self) -> tuple[str, float]:
+        """The score for the native core."""
+        return self.score, self.setting
 
 
 class OfOutputs(Measure):

@@ -33,28 +33,51 @@ double activation(const std::string& name, double z) {
   fail(__FILE__, __LINE__, "no formula in this test for the activation", name);
 }
 
-double score(const std::string& name, const std::vector<double>& z, const double* y) {
+// A number for every score that has one.
+double setting_of(const std::string& name) {
+  if (name == "cross_entropy" || name == "binary_cross_entropy") return 0.125;
+  if (name == "focal" || name == "binary_focal") return 1.5;
+  if (name == "huber") return 0.75;
+  return name == "quantile" ? 0.875 : 0;
+}
+
+double score(const std::string& name, double setting, const std::vector<double>& z, const double* y) {
   const size_t outputs = z.size();
   const auto mean = [&](auto each) {
     double sum = 0;
     for (size_t o = 0; o < outputs; ++o) sum += each(z[o], y[o]);
     return sum / double(outputs);
   };
+  const double top = *std::max_element(z.begin(), z.end());
+  double sum = 0, shifts = 0;
+  for (const double v : z) sum += std::exp(v - top), shifts += v - top;
   if (name == "cross_entropy") {
-    const double top = *std::max_element(z.begin(), z.end());
-    double sum = 0;
-    for (const double v : z) sum += std::exp(v - top);
-    return std::log(sum) + top - z[size_t(y[0])];
+    const double label = z[size_t(y[0])] - top;
+    return std::log(sum) - (1 - setting) * label - setting * shifts / double(outputs);
+  }
+  if (name == "focal") {
+    const double log_p = z[size_t(y[0])] - top - std::log(sum);
+    return -std::pow(-std::expm1(log_p), setting) * log_p;
   }
   if (name == "error_rate") return std::max_element(z.begin(), z.end()) - z.begin() == std::ptrdiff_t(y[0]) ? 0 : 1;
-  if (name == "binary_cross_entropy") return mean([](double a, double b) { return softplus(a) - a * b; });
+  if (name == "binary_cross_entropy")
+    return mean([&](double a, double b) { return softplus(a) - a * ((1 - setting) * b + setting / 2); });
+  if (name == "binary_focal")
+    return mean([&](double a, double b) {
+      return b * std::pow(sigmoid(-a), setting) * softplus(-a) + (1 - b) * std::pow(sigmoid(a), setting) * softplus(a);
+    });
   if (name == "mse") return mean([](double a, double b) { return (a - b) * (a - b); });
   if (name == "mae") return mean([](double a, double b) { return std::abs(a - b); });
   if (name == "huber")
-    return mean([](double a, double b) {
+    return mean([&](double a, double b) {
       const double d = std::abs(a - b);
-      return d < 1 ? 0.5 * d * d : d - 0.5;
+      return d < setting ? 0.5 * d * d : setting * (d - 0.5 * setting);
     });
+  if (name == "quantile")
+    return mean([&](double a, double b) { return std::max(setting * (b - a), (setting - 1) * (b - a)); });
+  if (name == "poisson") return mean([](double a, double b) { return std::exp(a) - a * b; });
+  if (name == "poisson_deviance")
+    return mean([](double a, double b) { return 2 * ((b > 0 ? b * std::log(b) : 0) - a * b - b + std::exp(a)); });
   if (name == "binary_error_rate") return mean([](double a, double b) { return (a > 0) != (b > 0.5) ? 1.0 : 0.0; });
   fail(__FILE__, __LINE__, "no formula in this test for the score", name);
 }
@@ -63,19 +86,20 @@ double score(const std::string& name, const std::vector<double>& z, const double
 struct Problem {
   std::vector<int64_t> sizes;
   std::vector<Layer> layers;
-  int activation, score;
+  int activation;
+  Scoring score;
   int64_t samples, have;  // have rows in X, of which `samples` take part
   Exact<double> X, y, weight, w;
   Exact<int64_t> rows;
   bool weighted, gathered;
   Dropout dropout;
 
-  Problem(std::vector<int64_t> layer_sizes, int activation, int score, int64_t samples, bool weighted, bool gathered,
+  Problem(std::vector<int64_t> layer_sizes, int activation, int score_index, int64_t samples, bool weighted, bool gathered,
           double rate, uint64_t seed = 1)
       : sizes(std::move(layer_sizes)),
         layers(dense_layers(sizes, activation)),
         activation(activation),
-        score(score),
+        score{score_index, setting_of(kernels().scores[score_index].name)},
         samples(samples),
         have(gathered ? samples + 5 : samples),
         X(size_t(have * sizes.front())),
@@ -88,11 +112,12 @@ struct Problem {
         dropout{rate, 99, 7} {
     Rng rng{seed * 1'000'003 + uint64_t(samples)};
     const auto number = [&rng](double low, double high) { return double(float(rng.uniform(low, high))); };
-    const std::string name = kernels().scores[score].name;
+    const std::string name = kernels().scores[score.index].name;
     for (double& v : X) v = number(-1.5, 1.5);
     for (double& v : y)
-      v = kernels().scores[score].labels ? double(rng.next() % uint64_t(sizes.back()))
+      v = kernels().scores[score.index].labels ? double(rng.next() % uint64_t(sizes.back()))
           : name.starts_with("binary")   ? double(rng.next() % 2)
+          : name.starts_with("poisson")  ? double(rng.next() % 5)
                                          : number(-2, 2);
     for (double& v : weight) v = rng.next() % 8 == 0 ? 0 : number(0.1, 2);
     if (weighted) weight[0] = 1.5;
@@ -101,7 +126,7 @@ struct Problem {
     for (double& v : w) v = number(-0.8, 0.8);
   }
 
-  int64_t y_width() const { return kernels().scores[score].labels ? 1 : sizes.back(); }
+  int64_t y_width() const { return kernels().scores[score.index].labels ? 1 : sizes.back(); }
   Shape shape() const { return {layers.data(), int(layers.size())}; }
   int64_t n() const { return parameter_count(shape()); }
   template <class T>
@@ -111,7 +136,7 @@ struct Problem {
   }
   std::string text() const {
     std::string text = std::string(kernels().name) + " " + kernels().activations[activation].name + " " +
-                       kernels().scores[score].name + " sizes";
+                       kernels().scores[score.index].name + " sizes";
     for (const int64_t size : sizes) text += " " + std::to_string(size);
     return text + " samples " + std::to_string(samples) + (weighted ? " weighted" : "") +
            (gathered ? " gathered" : "") + (dropout.rate > 0 ? " dropout" : "");
@@ -149,7 +174,7 @@ struct Problem {
       const int64_t row = gathered ? rows[size_t(i)] : i;
       const double u = weighted ? weight[size_t(row)] : 1;
       share += u;
-      total += u * ::score(kernels().scores[score].name, outputs(at, i), y.data() + row * y_width());
+      total += u * ::score(kernels().scores[score.index].name, score.setting, outputs(at, i), y.data() + row * y_width());
     }
     return total / share;
   }

@@ -158,7 +158,7 @@ struct Bfloat16Network {
     return right;
   }
 
-  static double evaluate(const Shape& shape, int score, const float* w, const Packed<float>& packed, int64_t first,
+  static double evaluate(const Shape& shape, Scoring score, const float* w, const Packed<float>& packed, int64_t first,
                          int64_t last, float* scratch) {
     const Scratch at(room(shape), scratch);
     round_weights(shape, w, at.weights);

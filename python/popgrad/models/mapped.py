@@ -13,7 +13,7 @@ from popgrad.arrays import is_mapped
 from popgrad.budget import Cost
 from popgrad.labels import Classes
 from popgrad.metrics import OfOutputs, Score, UserMetric
-from popgrad.models.objective import SCORES, NetworkObjective
+from popgrad.models.objective import NetworkObjective
 from popgrad.objective import ALL, Batch, Objective, Population, Report, Running, Seen
 from popgrad.system import memory_bytes
 
@@ -150,14 +150,14 @@ class MappedObjective(Objective):
         for places in self._cut(rows):
             weight = weights[first : first + len(places)]
             first += len(places)
-            part, plain = self.whole.subset(places), Score(measure.name, measure.score)
+            part, plain = self.whole.subset(places), Score(measure.name, measure.score, measure.setting)
             yield NetworkObjective(whole.model, part.X, part.y, weight, plain, whole.classes)
 
     def _targets(self, rows: Array | None) -> tuple[Array, Array | None]:
         """The arguments of metrics: labels (b,) int64 or numbers (b, outputs), and weights (b,) or None."""
         whole, places = self.whole, self._places(rows)
         y, weight = whole.y[places], None if whole.weight is None else whole.weight[places]
-        return (y[:, 0].astype(np.int64) if SCORES[whole.model.loss_name].labels else y), weight
+        return (y[:, 0].astype(np.int64) if whole.criterion.targets == "labels" else y), weight
 
     def _of_outputs(self, measure: OfOutputs, w: Array, rows: Array | None) -> float:
         """The value of a measure of raw outputs for one network (n,)."""

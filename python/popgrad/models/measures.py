@@ -4,20 +4,27 @@ from __future__ import annotations
 
 from popgrad import metrics
 from popgrad.checks import at_least_zero, fail, one_of
+from popgrad.losses import Loss
 from popgrad.metrics import Measure, Metric, Score, UserMetric
 
 __all__ = ["METRICS", "measure_of", "score_of"]
 
-METRICS = ("loss", "error_rate", "mse", "mae")  # computed by the native core; the others are in `popgrad.metrics`
+METRICS = (
+    "loss",
+    "error_rate",
+    "mse",
+    "mae",
+    "poisson_deviance",
+)  # computed by the native core; the others are in `popgrad.metrics`
 
 
-def measure_of(operation: str, metric: Metric, loss: str, outputs: int) -> Measure:
+def measure_of(operation: str, metric: Metric, loss: Loss, outputs: int) -> Measure:
     """The measure that computes a metric of `popgrad.MLP.evaluate`.
 
     Args:
         operation: prefix of error messages.
         metric: a name, ("quantile", level), or a function.
-        loss: name of the network's loss.
+        loss: the network's loss.
         outputs: number of outputs of the network.
 
     Raises:
@@ -31,11 +38,13 @@ def measure_of(operation: str, metric: Metric, loss: str, outputs: int) -> Measu
     assert isinstance(name, str)
     if isinstance(metric, tuple) and name != "quantile":
         fail(operation, f"only quantile accepts a level, got {metric!r}")
+    if name == "loss":
+        return Score(name, *loss.score)
     if name in METRICS:
         return Score(name, score_of(operation, name, loss))
     _check_targets(operation, name, loss, labels=name not in ("r2", "quantile"))
-    if name in ("balanced_error", "f1_macro") and loss != "cross_entropy" and outputs > 1:
-        fail(operation, f"{name} needs one label per sample; a model with loss {loss!r} has {outputs}")
+    if name in ("balanced_error", "f1_macro") and loss.targets != "labels" and outputs > 1:
+        fail(operation, f"{name} needs one label per sample; a model with loss {loss.name!r} has {outputs}")
     if name == "balanced_error":
         return Score(name, score_of(operation, "error_rate", loss), balanced=True)
     if not (at_least_zero(level) and 0 < level < 1):
@@ -43,22 +52,32 @@ def measure_of(operation: str, metric: Metric, loss: str, outputs: int) -> Measu
     return metrics.named(name, float(level))
 
 
-def score_of(operation: str, name: str, loss: str) -> str:
+def score_of(operation: str, name: str, loss: Loss) -> str:
     """The name of the native score that computes a metric.
 
     Raises:
         InputError: the metric does not fit the targets of the loss.
     """
     if name == "loss":
-        return loss
+        return loss.name
+    if name == "poisson_deviance":
+        if loss.targets != "counts":
+            fail(operation, f"{name} needs a model with loss 'poisson', got {loss.name!r}")
+        return name
     _check_targets(operation, name, loss, labels=name == "error_rate")
-    return "binary_error_rate" if name == "error_rate" and loss != "cross_entropy" else name
+    return "binary_error_rate" if name == "error_rate" and loss.targets == "binary" else name
 
 
-def _check_targets(operation: str, metric: str, loss: str, labels: bool) -> None:
+def _check_targets(operation: str, metric: str, loss: Loss, labels: bool) -> None:
     """Fail unless the loss has the targets that the metric needs: labels or numbers."""
-    if labels == ("cross_entropy" in loss):
+    if loss.targets == "counts":
+        fail(
+            operation,
+            f"{metric} compares raw outputs with targets, but a model with loss {loss.name!r} predicts exp(outputs); "
+            "use poisson_deviance or a function of raw outputs",
+        )
+    if labels == loss.has_classes:
         return
     if labels:
-        fail(operation, f"{metric} needs labels; a model with loss {loss!r} has none")
-    fail(operation, f"{metric} needs numeric targets; a model with loss {loss!r} has labels")
+        fail(operation, f"{metric} needs labels; a model with loss {loss.name!r} has none")
+    fail(operation, f"{metric} needs numeric targets; a model with loss {loss.name!r} has labels")

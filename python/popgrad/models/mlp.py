@@ -11,7 +11,6 @@ from typing import Any, Self, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, softmax
 
 from popgrad import _core, arrays, checkpoint, labels
 from popgrad.arrays import real
@@ -19,6 +18,7 @@ from popgrad.backends import Stream, aligned, move
 from popgrad.checks import fail, fraction, one_of, positive_int, whole_seed
 from popgrad.labels import Classes
 from popgrad.layout import Layout
+from popgrad.losses import REGISTRY, Loss, loss_of
 from popgrad.metrics import Measure, Metric, Score
 from popgrad.models import quantize
 from popgrad.models.base import Model
@@ -26,7 +26,7 @@ from popgrad.models.evaluation import Evaluation
 from popgrad.models.files import read_network
 from popgrad.models.mapped import in_parts
 from popgrad.models.measures import measure_of
-from popgrad.models.objective import MEMORY_LIMIT, SCORES, NetworkObjective
+from popgrad.models.objective import MEMORY_LIMIT, NetworkObjective
 from popgrad.models.validation import (
     Targets,
     cast_to,
@@ -44,7 +44,7 @@ __all__ = ["MLP"]
 Array = NDArray[Any]
 
 ACTIVATIONS = _core.activations()
-LOSSES = tuple(name for name, score in SCORES.items() if score.differentiable)
+LOSSES = tuple(REGISTRY)
 
 _DTYPES = ("float32", "float64")
 PRECISIONS = (*_DTYPES, "bfloat16")
@@ -63,11 +63,12 @@ class MLP(Model):
 
     Args:
         sizes: number of inputs, of units in each hidden layer, and of outputs; at least two numbers.
-        activation: activation of the hidden layers. The outputs are raw (logits for the two cross-entropies). In
+        activation: activation of the hidden layers. The outputs are raw (logits for losses of classes). In
             float32, "sin" is accurate up to arguments of 1e4 and meaningless from 1e7 on.
-        loss: "cross_entropy" (labels (B,) in [0, outputs)), "binary_cross_entropy" (targets in [0, 1]),
-            "mse", "mae" or "huber" (delta = 1). As in PyTorch, a loss is the mean over samples; except for
-            cross_entropy, it is also the mean over outputs.
+        loss: one of `popgrad.losses`, such as ``pg.losses.CrossEntropy(label_smoothing=0.1)``, or its name for the
+            default settings: "cross_entropy" and "focal" (labels (B,) in [0, outputs)), "binary_cross_entropy" and
+            "binary_focal" (targets in [0, 1]), "mse", "mae", "huber", "quantile", or "poisson" (counts). As in PyTorch,
+            a loss is the mean over samples; except for labels, it is also the mean over outputs.
         dropout: probability with which a training gradient drops a hidden unit, in [0, 1).
         dtype: "float32" or "float64".
         seed: seed of the initial weights and of dropout, in [0, 2^64).
@@ -83,7 +84,7 @@ class MLP(Model):
         self,
         sizes: Sequence[int],
         activation: str = "relu",
-        loss: str = "cross_entropy",
+        loss: str | Loss = "cross_entropy",
         dropout: float = 0.0,
         dtype: str = "float32",
         seed: int = 0,
@@ -98,16 +99,17 @@ class MLP(Model):
         if count >= 1 << 59:  # the number of bytes in float64 must fit in 64 bits
             fail(self, f"sizes must give fewer than 2^59 parameters, got {count:,}")
         self.activation = one_of(self, "activation", activation, ACTIVATIONS)
-        self.loss_name = one_of(self, "loss", loss, LOSSES)
+        self.criterion = loss_of(self, loss)
         self.dtype = np.dtype(one_of(self, "dtype", _name_of(dtype), _DTYPES))
         self.dropout = dropout
         fraction(self, "dropout")
         self.dropout = float(dropout)
         self.seed = whole_seed(self, seed)
         self.init = one_of(self, "init", init or default_init(activation), INITS)
-        if self.loss_name == "cross_entropy" and self.sizes[-1] < 2:
-            fail(self, "cross_entropy needs at least two outputs; for one output use loss='binary_cross_entropy'")
-        self.loss_score = Score("loss", self.loss_name)
+        if self.criterion.targets == "labels" and self.sizes[-1] < 2:
+            other = "binary_focal" if self.loss_name == "focal" else "binary_cross_entropy"
+            fail(self, f"{self.loss_name} needs at least two outputs; for one output use loss={other!r}")
+        self.loss_score = Score("loss", *self.criterion.score)
         self._classes: Classes | None = None
         self.network = _core.Network(self.sizes, activation)
         self.layout = self._make_layout()
@@ -119,7 +121,7 @@ class MLP(Model):
 
     def __repr__(self) -> str:
         return (
-            f"MLP({self.sizes}, activation={self.activation!r}, loss={self.loss_name!r}, dropout={self.dropout}, "
+            f"MLP({self.sizes}, activation={self.activation!r}, loss={self.criterion.shown}, dropout={self.dropout}, "
             f"dtype={self.dtype.name!r}, seed={self.seed}, init={self.init!r})"
         )
 
@@ -162,14 +164,19 @@ class MLP(Model):
         return ACTIVATIONS[self.activation].differentiable
 
     @property
+    def loss_name(self) -> str:
+        """The name of the loss, such as "cross_entropy"; `criterion` is the loss with its settings."""
+        return self.criterion.name
+
+    @property
     def metric_name(self) -> str:
-        """The metric in records: "error_rate" for the two cross-entropies, otherwise "mse"."""
-        return "error_rate" if "cross_entropy" in self.loss_name else "mse"
+        """The metric in records: `popgrad.losses.Loss.metric` of the loss."""
+        return self.criterion.metric
 
     @property
     def takes_classes(self) -> bool:
-        """Whether each target is one class label: cross_entropy, or binary_cross_entropy with one output."""
-        return self.loss_name == "cross_entropy" or (self.loss_name == "binary_cross_entropy" and self.sizes[-1] == 1)
+        """Whether each target is one class label: a loss on labels, or a loss on binary targets with one output."""
+        return self.criterion.targets == "labels" or (self.criterion.targets == "binary" and self.sizes[-1] == 1)
 
     @property
     def classes(self) -> Classes | None:
@@ -267,7 +274,7 @@ class MLP(Model):
         Raises:
             InputError: the metric is unknown or does not fit the model's targets.
         """
-        return measure_of(operation, metric, self.loss_name, self.sizes[-1])
+        return measure_of(operation, metric, self.criterion, self.sizes[-1])
 
     def objective(
         self,
@@ -313,7 +320,7 @@ class MLP(Model):
     ) -> NetworkObjective:
         """Like `objective`, for a measure and known classes."""
         inputs = checked_inputs(operation, X, self.sizes[0], self.dtype)
-        asked = Targets(self.loss_name, SCORES[self.loss_name].labels, self.sizes[-1], self.takes_classes, classes)
+        asked = Targets(self.criterion, self.sizes[-1], self.takes_classes, classes)
         targets = checked_targets(operation, y, len(inputs), asked, self.dtype)
         weight = checked_weights(operation, sample_weight, len(inputs), self.dtype)
         return NetworkObjective(self, inputs, targets, weight, measure, classes)
@@ -332,29 +339,25 @@ class MLP(Model):
         return out
 
     def predict_proba(self, X: ArrayLike) -> Array:
-        """Class probabilities, (B, outputs): the softmax for cross_entropy, sigmoids for binary_cross_entropy.
+        """Class probabilities, (B, outputs): the softmax for labels, sigmoids for binary targets.
 
-        The columns are in the order of the labels, or of `classes`. With one output and binary_cross_entropy, the
+        The columns are in the order of the labels, or of `classes`. With one output and binary targets, the
         column is the probability of label 1, or of ``classes[1]``. Small probabilities keep their relative precision.
         """
         z = self.forward(X)
-        if self.loss_name == "cross_entropy":
-            return cast(Array, softmax(z, axis=1))
-        if self.loss_name == "binary_cross_entropy":
-            return cast(Array, expit(z))
-        fail("MLP.predict_proba", f"a model with loss {self.loss_name!r} does not predict probabilities; use predict")
+        if not self.criterion.has_classes:
+            fail(
+                "MLP.predict_proba", f"a model with loss {self.loss_name!r} does not predict probabilities; use predict"
+            )
+        return self.criterion.probabilities(z)
 
     def predict(self, X: ArrayLike) -> Array:
-        """Labels for cross_entropy, 0 or 1 for binary_cross_entropy, otherwise the outputs.
+        """Labels for losses on labels, 0 or 1 for binary targets, means (exp) for poisson, otherwise the outputs.
 
         Labels are members of `classes` if the model has classes, otherwise int64. Returns shape (B,) for one output
-        and (B, outputs) otherwise; cross_entropy always returns (B,).
+        and (B, outputs) otherwise; a loss on labels always returns (B,).
         """
-        z = self.forward(X)
-        if self.loss_name == "cross_entropy":
-            z = z.argmax(axis=1)
-        elif self.loss_name == "binary_cross_entropy":
-            z = (z > 0).astype(np.int64)
+        z = self.criterion.predictions(self.forward(X))
         z = z[:, 0] if z.ndim == 2 and z.shape[1] == 1 else z
         return z if self.classes is None else np.array(self.classes)[z]
 
@@ -395,7 +398,7 @@ class MLP(Model):
         metric                        definition (all metrics use the sample weights)
         ============================  ==========================================================================
         "loss"                        the model's loss
-        "error_rate"                  share of wrong labels
+        "error_rate"                  share of wrong labels; the mean over outputs for binary targets
         "balanced_error"              1 - mean recall over the classes that occur in y
         "f1_macro"                    1 - mean F1 over the classes that occur in y or among the predictions
         "auc"                         1 - area under the ROC curve; ties count half. Several classes: the mean of
@@ -404,13 +407,14 @@ class MLP(Model):
         "mse", "mae"                  mean squared error, mean absolute error
         "r2"                          1 - R2, averaged over outputs; for a constant target 1, or 0 if all
                                       predictions equal the target
+        "poisson_deviance"            mean Poisson deviance of counts, for the loss poisson alone
         "quantile", ("quantile", q)   pinball loss at level q in (0, 1), default 0.5
         ============================  ==========================================================================
 
         error_rate, balanced_error, f1_macro and auc need labels; balanced_error and f1_macro need one label per
-        sample. mse, mae, r2 and quantile need numeric targets. The native core computes loss, error_rate,
-        balanced_error, mse and mae. The other metrics are computed from raw outputs, in chunks of candidates, and
-        take about twice as long.
+        sample. mse, mae, r2 and quantile need numeric targets, which the raw outputs predict. The native core computes
+        loss, error_rate, balanced_error, mse, mae and poisson_deviance. The other metrics are computed from raw
+        outputs, in chunks of candidates, and take about twice as long.
 
         A user-defined metric is called as ``metric(outputs, y)``, or ``metric(outputs, y, sample_weight)`` if there
         are weights, with c candidates at a time. The raw outputs (c, B, outputs) have the model's dtype, may hold
@@ -490,8 +494,8 @@ class MLP(Model):
 
     def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """The contents of the file that `save` writes: (tensors by name, JSON values)."""
-        values = (self.activation, self.loss_name, self.dropout, self.dtype.name, self.seed, self.init)
-        settings = {"sizes": self.sizes, **dict(zip(_SETTINGS, values, strict=True))}
+        values = (self.activation, self.criterion.to_json(), self.dropout, self.dtype.name, self.seed, self.init)
+        settings: dict[str, Any] = {"sizes": self.sizes, **dict(zip(_SETTINGS, values, strict=True))}
         if self.classes is not None:
             settings["classes"] = list(self.classes)
         if self.layout.frozen:

@@ -13,11 +13,13 @@ from popgrad import _core, metrics
 from popgrad.budget import Cost
 from popgrad.checks import fail
 from popgrad.labels import Classes
+from popgrad.losses import REGISTRY
 from popgrad.metrics import Measure, OfOutputs, Score, UserMetric
 from popgrad.objective import ALL, Batch, Objective, Population, Report, Seen, Span
 from popgrad.perturbations import Perturbations
 
 if TYPE_CHECKING:
+    from popgrad.losses import Loss
     from popgrad.models.mlp import MLP
 
 __all__ = ["NetworkObjective"]
@@ -26,7 +28,6 @@ Array = NDArray[Any]
 Floats = NDArray[np.float64]
 Evaluator = Callable[[Population], Floats]
 
-SCORES = _core.scores()
 MEMORY_LIMIT = 64 << 20  # bytes for the buffers of an evaluation
 
 
@@ -40,11 +41,21 @@ class NetworkObjective(Objective):
         weight: (B,) or None. All arrays have the model's dtype and must not change while the objective is in use.
         measure: measure that `values` returns.
         classes: original labels of the class indices in y, or None.
+        criterion: the loss; None for that of the model.
     """
 
     def __init__(
-        self, model: MLP, X: Array, y: Array, weight: Array | None, measure: Measure, classes: Classes | None = None
+        self,
+        model: MLP,
+        X: Array,
+        y: Array,
+        weight: Array | None,
+        measure: Measure,
+        classes: Classes | None = None,
+        criterion: Loss | None = None,
     ) -> None:
+        self.criterion = model.criterion if criterion is None else criterion
+        self._loss_score = Score("loss", *self.criterion.score)
         self.model, self.X, self.y, self.weight, self.measure, self.classes = model, X, y, weight, measure, classes
         self.layout, self.dtype, self.samples = model.layout, model.dtype, len(X)
         self.name, self.metric_name = measure.name, model.metric_name
@@ -56,7 +67,11 @@ class NetworkObjective(Objective):
     def subset(self, rows: Array) -> NetworkObjective:
         """The same objective on a copy of the samples with indices `rows` (b,)."""
         weight = None if self.weight is None else self.weight[rows]
-        return NetworkObjective(self.model, self.X[rows], self.y[rows], weight, self.measure, self.classes)
+        return self._with(self.X[rows], self.y[rows], weight)
+
+    def _with(self, X: Array, y: Array, weight: Array | None) -> NetworkObjective:
+        """The same objective with other samples."""
+        return NetworkObjective(self.model, X, y, weight, self.measure, self.classes, self.criterion)
 
     def with_model(self, model: MLP) -> NetworkObjective:
         """See `Objective.with_model`."""
@@ -76,8 +91,9 @@ class NetworkObjective(Objective):
                 f"activation {model.activation!r} has no gradient. Train the model with a search (popgrad.search), "
                 "or choose another activation."
             )
-        if operation == "sampled" and model.loss_name not in _DRAWS:
-            return f"targets can be sampled for {', '.join(_DRAWS)}, but not for the loss {model.loss_name!r}"
+        if operation == "sampled" and self.criterion.unsmoothed is None:
+            known = ", ".join(name for name, kind in REGISTRY.items() if kind().unsmoothed is not None)
+            return f"targets can be sampled for {known}, but not for the loss {model.loss_name!r}"
         return super().lacks(operation)
 
     def check(self, operation: str, rows: Array | None = None, w: Array | None = None) -> None:
@@ -114,8 +130,7 @@ class NetworkObjective(Objective):
         """The arguments of metrics: labels (b,) int64 or numbers (b, outputs), and weights (b,) or None."""
         y, weight = (values if rows is None or values is None else values[rows] for values in (self.y, self.weight))
         assert y is not None
-        labels = SCORES[self.model.loss_name].labels
-        return (y[:, 0].astype(np.int64) if labels else y), weight
+        return (y[:, 0].astype(np.int64) if self.criterion.targets == "labels" else y), weight
 
     # --- Values -----------------------------------------------------------------------------------------------------
 
@@ -146,7 +161,7 @@ class NetworkObjective(Objective):
         if isinstance(measure, OfOutputs):
             return self._of_outputs(measure, rows, memory_limit, bfloat16)
         assert isinstance(measure, Score)
-        network, score = self.model.network, measure.score
+        network, score = self.model.network, measure.native
         packed = self._pack(measure.balanced, rows, bfloat16)
 
         def evaluate(population: Population) -> Floats:
@@ -197,7 +212,7 @@ class NetworkObjective(Objective):
 
     def report(self, w: Array, value: bool = True) -> Report:
         """See `Objective.report`; computes all values in one pass over the samples."""
-        wanted = [self.model.loss_score, self.model.measure("fit", self.metric_name)]
+        wanted = [self._loss_score, self.model.measure("fit", self.metric_name)]
         wanted += [self.measure] * value
         scores: list[Score] = []
         for measure in wanted:
@@ -207,7 +222,7 @@ class NetworkObjective(Objective):
         if any(isinstance(measure, OfOutputs) for measure in wanted):
             outputs = np.empty((self.samples, self.model.sizes[-1]), self.dtype)
         packed = [self._pack(score.balanced, None, False) for score in scores]
-        means = self.model.network.measure([score.score for score in scores], packed, w, outputs)
+        means = self.model.network.measure([score.native for score in scores], packed, w, outputs)
         found = [means[scores.index(m)] if isinstance(m, Score) else self._of(m, outputs) for m in wanted]
         return Report(*(x if math.isfinite(x) else math.inf for x in found), *[math.nan] * (not value))
 
@@ -229,26 +244,28 @@ class NetworkObjective(Objective):
         """See `Objective.seen_gradient`."""
         return Seen(*self._gradient(w, batch, out, self._running_metric))
 
-    def _gradient(self, w: Array, batch: Batch, out: Array, metric: str | None) -> tuple[float, float, float]:
+    def _gradient(
+        self, w: Array, batch: Batch, out: Array, metric: tuple[str, float] | None
+    ) -> tuple[float, float, float]:
         model = self.model
         dropout = 0.0 if batch.step == 0 else model.dropout
-        network, loss, step = model.network, model.loss_name, batch.step
+        network, loss, step = model.network, self.criterion.score, batch.step
         return network.gradient(
             loss, w, self.X, self.y, self.weight, batch.rows, out, dropout, model.seed, step, metric
         )
 
     @property
-    def _running_metric(self) -> str | None:
+    def _running_metric(self) -> tuple[str, float] | None:
         """The score that computes the metric along with a gradient."""
         measure = self.model.measure("fit", self.metric_name)
-        return measure.score if isinstance(measure, Score) and not measure.balanced else None
+        return measure.native if isinstance(measure, Score) and not measure.balanced else None
 
     def training(self, w: Array, gradient: Array, state: Any, rule: _core.StepRule, span: Span) -> _core.Training:
         """See `Objective.training`."""
         model = self.model
         return _core.Training(
             model.network,
-            model.loss_name,
+            self.criterion.score,
             self._running_metric,
             self.X,
             self.y,
@@ -267,7 +284,7 @@ class NetworkObjective(Objective):
         """See `Objective.loss`: a forward pass, except with dropout, whose masks only a gradient draws."""
         if self._drops(batch):
             return super().loss(w, batch)
-        return float(self.evaluator(self.model.loss_score, batch.rows)(w[None])[0])
+        return float(self.evaluator(self._loss_score, batch.rows)(w[None])[0])
 
     def loss_cost(self, batch: Batch) -> Cost:
         """See `Objective.loss_cost`."""
@@ -279,8 +296,8 @@ class NetworkObjective(Objective):
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> NetworkObjective:
         """An objective on the samples of a batch, with targets sampled from the network's predictions.
 
-        The distribution is the one whose negative log-likelihood is the loss: categorical, Bernoulli, or normal (for
-        the mean squared error over K outputs, with variance K / 2).
+        The distribution is the one whose negative log-likelihood is the loss: categorical, Bernoulli, Poisson, or
+        normal (for the mean squared error over K outputs, with variance K / 2). Sampled labels are not smoothed.
 
         Args:
             w: (n,) of the model's dtype.
@@ -290,20 +307,14 @@ class NetworkObjective(Objective):
         Raises:
             InputError: the loss is not a negative log-likelihood.
         """
-        model, loss = self.model, self.model.loss_name
+        model, loss = self.model, self.criterion.unsmoothed
+        if loss is None:
+            fail("MLP", str(self.lacks("sampled")))
         part = self if batch.rows is None else self.subset(batch.rows)
         outputs = np.empty((part.samples, model.sizes[-1]), model.dtype)
         model.network.forward(w[None], part.X, outputs[None])
-        if loss == "cross_entropy":
-            noise = random.gumbel(size=outputs.shape)
-            y: Array = (outputs + noise).argmax(axis=1)[:, None]
-        elif loss == "binary_cross_entropy":
-            y = random.logistic(size=outputs.shape) < outputs
-        elif loss == "mse":
-            y = outputs + random.normal(0, np.sqrt(outputs.shape[1] / 2), outputs.shape)
-        else:
-            fail("MLP", str(self.lacks("sampled")))
-        return NetworkObjective(model, part.X, np.ascontiguousarray(y, model.dtype), part.weight, self.measure)
+        y = np.ascontiguousarray(loss.sampled(outputs, random), model.dtype)
+        return NetworkObjective(model, part.X, y, part.weight, self.measure, criterion=loss)
 
     # --- What went wrong --------------------------------------------------------------------------------------------
 
@@ -348,18 +359,15 @@ class NetworkObjective(Objective):
     def constant_loss(self) -> float:
         """The loss of the best constant output: the mean target, or the logits of the mean target."""
         model, weight = self.model, self.weight
-        y = np.eye(model.sizes[-1])[self.y[:, 0].astype(np.int64)] if SCORES[model.loss_name].labels else self.y
+        labels = self.criterion.targets == "labels"
+        y = np.eye(model.sizes[-1])[self.y[:, 0].astype(np.int64)] if labels else self.y
         mean = np.average(y.astype(np.float64), axis=0, weights=weight)
-        if "cross_entropy" in model.loss_name:
-            least = float(np.finfo(model.dtype).tiny)
-            mean = np.log(np.maximum(mean, least)) - (
-                np.log(np.maximum(1 - mean, least)) if model.loss_name.startswith("binary") else 0.0
-            )
+        mean = self.criterion.constant(mean, float(np.finfo(model.dtype).tiny))
         # A network of biases alone, since only the outputs matter.
         network = _core.Network([1, model.sizes[-1]], "identity")
         params = np.concatenate([np.zeros_like(mean), mean]).astype(model.dtype)
         packed = network.pack(np.zeros((self.samples, 1), model.dtype), self.y, weight)
-        return network.measure([model.loss_score.score], [packed], params)[0]
+        return network.measure([self._loss_score.native], [packed], params)[0]
 
     def constant_outputs(self, w: Array) -> bool:
         """Whether a network (n,) has the same outputs for at least 99 % of the samples, although the inputs differ."""
@@ -368,9 +376,6 @@ class NetworkObjective(Objective):
         z = np.empty((1, self.samples, self.model.sizes[-1]), self.model.dtype)
         self.model.network.forward(w[None], self.X, z)
         return bool((z[0] == np.median(z[0], axis=0)).all(axis=1).mean() >= 0.99)
-
-
-_DRAWS = ("cross_entropy", "binary_cross_entropy", "mse")  # losses that are negative log-likelihoods
 
 
 def _read_only(array: Array) -> Array:

@@ -11,6 +11,7 @@ from popgrad import arrays, labels
 from popgrad.arrays import real
 from popgrad.checks import fail
 from popgrad.labels import Classes
+from popgrad.losses import Loss
 from popgrad.perturbations import Perturbations
 from popgrad.system import memory_bytes
 
@@ -28,15 +29,13 @@ class Targets(NamedTuple):
     """The targets that a loss requires.
 
     Attributes:
-        loss: name of the loss.
-        are_labels: whether each target is one whole number in [0, outputs).
+        loss: the loss.
         outputs: number of outputs of the network.
         takes_classes: whether the targets may be original labels of classes.
         classes: the original labels, or None.
     """
 
-    loss: str
-    are_labels: bool
+    loss: Loss
     outputs: int
     takes_classes: bool
     classes: Classes | None
@@ -96,7 +95,7 @@ def checked_targets(operation: str, y: ArrayLike, samples: int, targets: Targets
     if classes is not None:
         y = labels.encode(operation, y, classes)
     y = real(operation, "y", y, f"; {_ENCODE}" if targets.takes_classes else "")
-    if targets.are_labels:
+    if targets.loss.targets == "labels":
         return cast_to(_labels(operation, y, samples, outputs), dtype)
     return _numbers(operation, y, samples, targets, dtype)
 
@@ -120,8 +119,11 @@ def _numbers(operation: str, y: Array, samples: int, targets: Targets, dtype: DT
     row = _first_not_finite(y)
     if row is not None:
         fail(operation, f"y holds NaN, infinity or a value too large for {dtype} (first in row {row})")
-    if targets.loss == "binary_cross_entropy" and ((y < 0) | (y > 1)).any():
-        fail(operation, f"targets of binary_cross_entropy must be in [0, 1], got {y.min()} to {y.max()}")
+    if targets.loss.targets == "binary" and ((y < 0) | (y > 1)).any():
+        fail(operation, f"targets of {targets.loss.name} must be in [0, 1], got {y.min()} to {y.max()}")
+    if targets.loss.targets == "counts" and (y < 0).any():
+        row = int(np.argmax((y < 0).any(axis=1)))
+        fail(operation, f"targets of {targets.loss.name} must be counts >= 0, got {y[row].min()} in row {row}")
     return y
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from popgrad import _core
+from popgrad import _core, schedules
 from popgrad.checks import fail, one_of
 from popgrad.columns import Column, column, first_of, head, sqrt
 from popgrad.layout import Layout
@@ -417,6 +417,11 @@ class NativeOptimizer(Looping, metaclass=Matching):
         eta = now["gradient_noise"]
         noise = 0.0 if eta is None else sqrt(eta / t**_NOISE_DECAY)
         return scale, clip, l2, decay, l1, mix, norm, self.skip_nonfinite, largest, noise, self.noise_seed
+
+    @property
+    def plans_ahead(self) -> bool:
+        """See `Looping.plans_ahead`."""
+        return all(isinstance(getattr(self, name), schedules.Schedule) for name in self._schedules)
 
     def tables(self, first: int, count: int, numbers: Mapping[str, float]) -> Tables:
         """See `table`."""

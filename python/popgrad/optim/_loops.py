@@ -14,6 +14,7 @@ from popgrad.optim._optimizer import Array, Descent, Optimizer
 __all__ = ["Looping", "Tables"]
 
 _MOST_STEPS = 4096  # in a table of plans
+_LEAST_STEPS = 1024  # a table costs as much as some steps of a small network, so that short spans share one
 
 
 class Tables(NamedTuple):
@@ -28,6 +29,15 @@ class Tables(NamedTuple):
     plans: list[tuple[Array, Array | None]]
     numbers: dict[str, Array]
 
+    def after(self, taken: int, numbers: Mapping[str, float]) -> Tables | None:
+        """The plans after the first ones; None if none is left, or if the numbers are not those after these steps."""
+        if not 0 < taken < len(self.plans[0][0]):
+            return None
+        if any(values[taken - 1] != numbers[name] for name, values in self.numbers.items()):
+            return None
+        plans = [(fields[taken:], None if extras is None else extras[taken:]) for fields, extras in self.plans]
+        return Tables(plans, {name: values[taken:] for name, values in self.numbers.items()})
+
 
 class Looping(Optimizer):
     """An optimizer of which a native loop takes many steps."""
@@ -39,6 +49,11 @@ class Looping(Optimizer):
     @abstractmethod
     def native_rule(self) -> _core.StepRule:
         """The native rule that computes the steps."""
+
+    @property
+    @abstractmethod
+    def plans_ahead(self) -> bool:
+        """Whether the plans of all steps are known in advance, since no schedule is a function of the user."""
 
     @abstractmethod
     def tables(self, first: int, count: int, numbers: Mapping[str, float]) -> Tables:
@@ -53,7 +68,7 @@ class Looping(Optimizer):
             return
         inner = state.optimizer
         while (span := batches.span()) is not None:
-            tables = self.tables(inner.t + 1, min(span.steps, _MOST_STEPS), inner.numbers)
+            tables = self._next_tables(state, span.steps)
             loop = self._loop(objective, span, state)
             loop.begin(tables.plans, inner.t + 1, span.first, span.steps, span.seconds)
             try:
@@ -67,6 +82,18 @@ class Looping(Optimizer):
                 batches.took(loop.steps)
         # What is left must be taken one by one.
         yield from super().loops(objective, batches, state)
+
+    def _next_tables(self, state: Descent, steps: int) -> Tables:
+        """The plans of the next steps, which may be fewer or more than `steps`."""
+        inner = state.optimizer
+        if state.tables is not None:
+            first, known = cast(tuple[int, Tables], state.tables)
+            if (left := known.after(inner.t + 1 - first, inner.numbers)) is not None:
+                return left
+        count = max(steps, _LEAST_STEPS) if self.plans_ahead else steps
+        tables = self.tables(inner.t + 1, min(count, _MOST_STEPS), inner.numbers)
+        state.tables = (inner.t + 1, tables) if self.plans_ahead else None
+        return tables
 
     def _loop(self, objective: Objective, span: Span, state: Descent) -> _core.Training:
         """The native loop for these batches; the same one as before, if it is for the same ones."""

@@ -107,6 +107,7 @@ class Descent:
         gradient: (n,) buffer for the gradient; not part of the state.
         loop: the native loop of the last steps, with the objective and the batches that it is for; not part of the
             state.
+        tables: plans of steps that are known in advance, and the number of the first one; not part of the state.
     """
 
     w: Array
@@ -115,13 +116,14 @@ class Descent:
     failed: bool = False
     gradient: Array = field(init=False, repr=False, metadata={"state": False})
     loop: tuple[Any, ...] = field(init=False, default=(), repr=False, metadata={"state": False})
+    tables: Any = field(init=False, default=None, repr=False, metadata={"state": False})
     _inside: Descent | None = field(init=False, default=None, repr=False, metadata={"state": False})
 
     def __post_init__(self) -> None:
         self.gradient = aligned(len(self.w), self.w.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "loop": (), "_inside": None}
+        return {**vars(self), "loop": (), "tables": None, "_inside": None}
 
     def inside(self) -> Descent:
         """The state for the inner optimizer of a wrapper; the arrays are shared."""

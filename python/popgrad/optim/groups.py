@@ -175,6 +175,11 @@ class Groups(Looping):
         state.t = t
         state.numbers = self._joined(numbers)
 
+    @property
+    def plans_ahead(self) -> bool:
+        """See `Looping.plans_ahead`."""
+        return all(kind.plans_ahead for kind in self._kinds)
+
     def tables(self, first: int, count: int, numbers: Mapping[str, float]) -> Tables:
         """See `NativeOptimizer.table`, for each group."""
         found = []
