@@ -131,6 +131,9 @@ def fit(
         progress: whether to show a progress bar on standard error, for runs longer than half a second. None: if
             standard error is a terminal.
 
+    Ctrl-C raises ``KeyboardInterrupt`` after a whole step. The model then has the best recorded parameters, or the
+    latest ones if there is no record of training yet.
+
     Returns:
         The history; its first record is the untrained model.
 
@@ -323,5 +326,9 @@ def _run(trainer: Trainer, model: Model, train: Objective, hooks: Hooks, bar: Ba
             if bar is not None:
                 bar.record()
         model.params = trainer.history.best_params
+    except KeyboardInterrupt:
+        recorded = len(trainer.history.loss) > 1
+        model.params = trainer.history.best_params if recorded else trainer.method.recommend(trainer.state)
+        raise
     finally:
         hooks.train_end()
