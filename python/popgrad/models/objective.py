@@ -272,7 +272,7 @@ class NetworkObjective(Objective):
         model = self.model
         data = self.X, self.y, self.weight, batch.rows
         random = model.input_noise, self.mixup, model.seed, batch.step
-        return model.network.gradient(self.criterion.score, w, *data, out, *random, metric)
+        return model.network.gradient(self._loss_score.native, w, *data, out, *random, metric)
 
     @property
     def _running_metric(self) -> tuple[str, float] | None:
@@ -285,7 +285,7 @@ class NetworkObjective(Objective):
         model = self.model
         return _core.Training(
             model.network,
-            self.criterion.score,
+            self._loss_score.native,
             self._running_metric,
             self.X,
             self.y,
