@@ -59,8 +59,10 @@ void spread(const double* rows, size_t count, const int64_t* which, size_t wante
 double sum_squares(const float* x, size_t n);
 double sum_squares(const double* x, size_t n);
 
-// Fully connected layers of these sizes, inputs first, with the activation between them.
-std::vector<Layer> dense_layers(const std::vector<int64_t>& sizes, int activation);
+// Fully connected layers of these sizes, inputs first, with the activation between them, and the dropout of each hidden
+// layer.
+std::vector<Layer> dense_layers(const std::vector<int64_t>& sizes, int activation,
+                                const std::vector<double>& dropout = {});
 int64_t parameter_count(const Shape&);
 
 // A batch in the layout of the population kernels, made once and evaluated many times.
@@ -77,14 +79,13 @@ PackedData<float> pack_bfloat16(const Batch<float>&);
 
 // out[p] = weighted mean of the score of the network whose parameters are row p of (popsize, parameter_count).
 void evaluate(const Shape&, Scoring, const float* population, size_t popsize, const PackedData<float>&, double* out);
-void evaluate(const Shape&, Scoring, const double* population, size_t popsize, const PackedData<double>&,
-              double* out);
+void evaluate(const Shape&, Scoring, const double* population, size_t popsize, const PackedData<double>&, double* out);
 
 // The mean of several scores of one network in one pass over the samples, each with the targets and weights of its
 // data, whose inputs are the same and not bfloat16. Raw outputs are written into outputs (samples, outputs) unless it
 // is null.
-void measure(const Shape&, const std::vector<Scoring>& scores, const std::vector<const PackedData<float>*>&, const float* w,
-             double* means, float* outputs);
+void measure(const Shape&, const std::vector<Scoring>& scores, const std::vector<const PackedData<float>*>&,
+             const float* w, double* means, float* outputs);
 void measure(const Shape&, const std::vector<Scoring>& scores, const std::vector<const PackedData<double>*>&,
              const double* w, double* means, double* outputs);
 
@@ -134,7 +135,9 @@ struct Seen {
 };
 // The gradient of the weighted mean loss is written to out (parameter_count). `metric` is a score that shares the
 // targets of the loss, or -1.
-Seen gradient(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&, const Dropout&, float* out);
-Seen gradient(const Shape&, Scoring score, Scoring metric, const double* w, const Batch<double>&, const Dropout&, double* out);
+Seen gradient(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&, const Randomness&,
+              float* out);
+Seen gradient(const Shape&, Scoring score, Scoring metric, const double* w, const Batch<double>&, const Randomness&,
+              double* out);
 
 }  // namespace popgrad

@@ -57,10 +57,10 @@ void take_plans(Training<T>& training, const StepTable& table, int64_t row) {
 // One batch; false if the run ends.
 template <class T>
 bool train_batch(Training<T>& training, const StepTable& table, int64_t number, Running& running) {
-  training.dropout.step = uint32_t(number);
+  training.random.step = uint32_t(number);
   const Batch<T> batch = batch_of(training, number);
   const Seen seen =
-      gradient(training.shape, training.score, training.metric, training.w, batch, training.dropout, training.gradient);
+      gradient(training.shape, training.score, training.metric, training.w, batch, training.random, training.gradient);
   ++running.steps;
   running.loss += seen.loss * seen.weight;
   running.metric += seen.metric * seen.weight;

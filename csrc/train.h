@@ -23,10 +23,10 @@ template <class T>
 struct Training {
   Shape shape;
   Scoring score, metric;  // metric: a score that shares the targets of the loss, or -1
-  Batch<T> data;      // all samples
+  Batch<T> data;          // all samples
   int64_t batch_size;
   uint64_t shuffle_seed;
-  Dropout dropout;
+  Randomness random;
   T* w;
   T* gradient;  // memory for it
   const StepRule* rule;
