@@ -301,3 +301,12 @@ def test_several_numbers_per_sample(loss):
     predicted = model.predict(X)
     assert predicted.shape == (300, 2)
     assert np.corrcoef(predicted.ravel(), (np.exp(z) if loss.targets == "counts" else z).ravel())[0, 1] > 0.95
+
+
+def test_many_networks_have_one_loss():
+    models = [pg.MLP([4, 3], loss=loss) for loss in ("cross_entropy", losses.CrossEntropy(label_smoothing=0.1))]
+    _, X, y, _ = problem(models[0], 20)
+    with pytest.raises(
+        pg.InputError, match=r"\[fit_many\] models must have one loss, got 'cross_entropy' and CrossEnt"
+    ):
+        pg.fit_many(models, X, y, optimizer=pg.optim.Adam(), epochs=1)
