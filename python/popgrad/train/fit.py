@@ -113,9 +113,9 @@ def fit(
             ``pg.Racing(keep=0.5)``. The best candidate of a generation is evaluated on all samples. The budget counts
             the forwards that were computed.
         record: the training loss and metric in a record of a gradient method. "running": the means over the steps since
-            the last record, each at the parameters before the step and with dropout, as they come for free with the
-            gradients. "full": values of the recorded parameters on all training samples, in an extra pass. Records are
-            always full in a search, with full batches, and if the objective is another metric.
+            the last record, each at the parameters before the step and with dropout, input noise and mixup, as they
+            come for free with the gradients. "full": values of the recorded parameters on all training samples, in an
+            extra pass. Records are always full in a search, with full batches, and if the objective is another metric.
         resume: a checkpoint, a folder with checkpoints, the `History` of an earlier run with the same model and method,
             or the result of `Trainer.state_dict`. With a checkpoint or a folder, whose newest complete checkpoint
             counts, pass the arguments of the earlier run; only the budget, the epochs, ``record_every``, callbacks and
