@@ -229,9 +229,8 @@ void forward_any(const Fns& fns, const Shape& shape, const T* population, size_t
 
 // Threads share every layer. Long batches are processed in pieces.
 template <class T>
-void gradient_by_layers(PassArgs<T> args) {
+void gradient_by_layers(const GradientFns<T>& fns, PassArgs<T> args) {
   constexpr int64_t most = 8 * block_samples;
-  const GradientFns<T>& fns = gradients<T>();
   const int64_t samples = args.batch.samples;
   const size_t need = fns.scratch(args.shape);
   T* const memory = scratch<T, 1>(fns.memory(args.shape, std::min(samples, most), args.batch.y_width));
@@ -248,8 +247,7 @@ void gradient_by_layers(PassArgs<T> args) {
 
 // The batch is cut into parts, at most sixteen. Each part has its own gradient, and these are added in order.
 template <class T>
-void gradient_by_samples(const PassArgs<T>& args) {
-  const GradientFns<T>& fns = gradients<T>();
+void gradient_by_samples(const GradientFns<T>& fns, const PassArgs<T>& args) {
   const int64_t n = parameter_count(args.shape), samples = args.batch.samples, blocks = block_count(samples);
   const int64_t part_blocks = std::max<int64_t>(4, (blocks + 15) / 16);
   const int64_t parts = (blocks + part_blocks - 1) / part_blocks, length = part_blocks * block_samples;
@@ -279,8 +277,8 @@ void gradient_by_samples(const PassArgs<T>& args) {
 }
 
 template <class T>
-Seen gradient_any(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch, const Dropout& dropout,
-                  T* out) {
+Seen gradient_any(const GradientFns<T>& fns, const Shape& shape, Scoring score, Scoring metric, const T* w,
+                  const Batch<T>& batch, const Dropout& dropout, T* out) {
   const int64_t n = parameter_count(shape), blocks = block_count(batch.samples);
   const double weight = total_weight(batch);
   double few[2 * 16] = {};
@@ -290,9 +288,9 @@ Seen gradient_any(const Shape& shape, Scoring score, Scoring metric, const T* w,
                          dropout, out,   false,  sums, sums + blocks};
   // Small networks would spend their time waiting between the stages, and the parts of large ones adding gradients.
   if (n >= 1 << 12 && (blocks < 8 || n > 1 << 16))
-    gradient_by_layers(args);
+    gradient_by_layers(fns, args);
   else
-    gradient_by_samples(args);
+    gradient_by_samples(fns, args);
   Seen seen{0, 0, weight};
   for (int64_t b = 0; b < blocks; ++b) seen.loss += sums[b], seen.metric += sums[blocks + b];
   seen.loss /= weight, seen.metric /= weight;
@@ -336,20 +334,20 @@ int64_t parameter_count(const Shape& shape) {
   }                                                                                                                   \
   double sum_squares(const T* x, size_t n) { return sum_squares_any(x, n); }                                          \
   PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch, nullptr); }                                      \
-  void evaluate(const Shape& shape, Scoring score, const T* population, size_t popsize, const PackedData<T>& data,        \
+  void evaluate(const Shape& shape, Scoring score, const T* population, size_t popsize, const PackedData<T>& data,    \
                 double* out) {                                                                                        \
     evaluate_any(shape, score, population, popsize, data, out);                                                       \
   }                                                                                                                   \
-  void measure(const Shape& shape, const std::vector<Scoring>& scores, const std::vector<const PackedData<T>*>& data,     \
+  void measure(const Shape& shape, const std::vector<Scoring>& scores, const std::vector<const PackedData<T>*>& data, \
                const T* w, double* means, T* outputs) {                                                               \
     measure_any(shape, scores, data, w, means, outputs);                                                              \
   }                                                                                                                   \
   void forward(const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch, T* out) {              \
     forward_any(network<T>(), shape, population, popsize, batch, out);                                                \
   }                                                                                                                   \
-  Seen gradient(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch, const Dropout& dropout, \
-                T* out) {                                                                                             \
-    return gradient_any(shape, score, metric, w, batch, dropout, out);                                                \
+  Seen gradient(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch,                 \
+                const Dropout& dropout, T* out) {                                                                     \
+    return gradient_any(gradients<T>(), shape, score, metric, w, batch, dropout, out);                                \
   }
 POPGRAD_BOTH(float)
 POPGRAD_BOTH(double)
@@ -363,6 +361,10 @@ PackedData<float> pack_bfloat16(const Batch<float>& batch) { return pack_any(bat
 void forward_bfloat16(const Shape& shape, const float* population, size_t popsize, const Batch<float>& batch,
                       float* out) {
   forward_any(*bfloat16_kernels(), shape, population, popsize, batch, out);
+}
+Seen gradient_bfloat16(const Shape& shape, Scoring score, Scoring metric, const float* w, const Batch<float>& batch,
+                       const Dropout& dropout, float* out) {
+  return gradient_any(*bfloat16_kernels()->gradient, shape, score, metric, w, batch, dropout, out);
 }
 
 }  // namespace popgrad

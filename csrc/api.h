@@ -60,14 +60,13 @@ PackedData<float> pack_bfloat16(const Batch<float>&);
 
 // out[p] = weighted mean of the score of the network whose parameters are row p of (popsize, parameter_count).
 void evaluate(const Shape&, Scoring, const float* population, size_t popsize, const PackedData<float>&, double* out);
-void evaluate(const Shape&, Scoring, const double* population, size_t popsize, const PackedData<double>&,
-              double* out);
+void evaluate(const Shape&, Scoring, const double* population, size_t popsize, const PackedData<double>&, double* out);
 
 // The mean of several scores of one network in one pass over the samples, each with the targets and weights of its
 // data, whose inputs are the same and not bfloat16. Raw outputs are written into outputs (samples, outputs) unless it
 // is null.
-void measure(const Shape&, const std::vector<Scoring>& scores, const std::vector<const PackedData<float>*>&, const float* w,
-             double* means, float* outputs);
+void measure(const Shape&, const std::vector<Scoring>& scores, const std::vector<const PackedData<float>*>&,
+             const float* w, double* means, float* outputs);
 void measure(const Shape&, const std::vector<Scoring>& scores, const std::vector<const PackedData<double>*>&,
              const double* w, double* means, double* outputs);
 
@@ -117,7 +116,12 @@ struct Seen {
 };
 // The gradient of the weighted mean loss is written to out (parameter_count). `metric` is a score that shares the
 // targets of the loss, or -1.
-Seen gradient(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&, const Dropout&, float* out);
-Seen gradient(const Shape&, Scoring score, Scoring metric, const double* w, const Batch<double>&, const Dropout&, double* out);
+Seen gradient(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&, const Dropout&,
+              float* out);
+Seen gradient(const Shape&, Scoring score, Scoring metric, const double* w, const Batch<double>&, const Dropout&,
+              double* out);
+// Its products are of bfloat16 numbers. Needs bfloat16_kernels().
+Seen gradient_bfloat16(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&, const Dropout&,
+                       float* out);
 
 }  // namespace popgrad
