@@ -75,8 +75,6 @@ def main():
         delays = sorted(delay_of(sizes, batch) for _ in range(options.times))
         middle, most = 1e3 * statistics.median(delays), 1e3 * delays[-1]
         print(f"{name}: Ctrl-C takes {middle:.0f} ms (median), {most:.0f} ms (most)")
-            f"{name}: Ctrl-C takes {1e3 * statistics.median(delays):.0f} ms (median), {1e3 * delays[-1]:.0f} ms (most)"
-        )
     pg.set_num_threads(1)
     for name, (sizes, batch) in NETWORKS.items():
         ratios = []

@@ -64,12 +64,13 @@ class Pieces {
 };
 
 template <class T>
-void sweep(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {
+void sweep(const StepRule& rule, const StepArgs<T>* tensors, size_t count) {
   const Pieces<T> pieces(tensors, count);
   const double operations = 2 + rule.states;
   if (rule.sums == 0) {
-    pieces.parallel(operations,
-                    [&](size_t k, size_t begin, size_t end, size_t) { fn<T>(rule)(fields, tensors[k], begin, end); });
+    pieces.parallel(operations, [&](size_t k, size_t begin, size_t end, size_t) {
+      fn<T>(rule)(tensors[k].fields, tensors[k], begin, end);
+    });
     return;
   }
   struct Fields {
@@ -77,7 +78,7 @@ void sweep(const StepRule& rule, const double* fields, const StepArgs<T>* tensor
   };
   std::vector<Fields> own(count);
   for (size_t k = 0; k < count; ++k) {
-    std::copy_n(fields, most_fields, own[k].value);
+    std::copy_n(tensors[k].fields, most_fields, own[k].value);
     std::copy_n(tensors[k].kept, rule.kept, own[k].value);
   }
   std::vector<double> parts(pieces.count() * most_sums);
@@ -110,22 +111,90 @@ double sum_squares_any(const T* x, size_t n) {
   return total;
 }
 
+bool only_in_the_sweep(const StepExtras& extras) {
+  return !extras.skip_nonfinite && std::isinf(extras.clip_norm) && std::isinf(extras.max_norm) && extras.noise == 0;
+}
+
+// Copies of tensors and their extras, for a step that changes extras.
 template <class T>
-bool step_any(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {
-  const StepExtras* const extras = count ? tensors[0].extras : nullptr;
-  if (!extras || (!extras->skip_nonfinite && std::isinf(extras->clip_norm))) {
-    sweep(rule, fields, tensors, count);
+struct Copies {
+  std::vector<StepArgs<T>> tensors;
+  std::vector<StepExtras> extras;
+
+  Copies(const StepArgs<T>* from, size_t count) : tensors(from, from + count), extras(count) {
+    constexpr StepExtras nothing{.scale = 1, .clip = INFINITY, .l2 = 0, .decay = 0, .l1 = 0, .mix = 0};
+    for (size_t k = 0; k < count; ++k) {
+      extras[k] = from[k].extras ? *from[k].extras : nothing;
+      tensors[k].extras = &extras[k];
+    }
+  }
+};
+
+// Scales the gradients down to a common norm; false if the step must be skipped.
+template <class T>
+bool clip_norm(Copies<T>& own) {
+  const StepExtras& common = own.extras[0];
+  if (!common.skip_nonfinite && std::isinf(common.clip_norm)) return true;
+  double squares = 0;
+  for (const StepArgs<T>& tensor : own.tensors) squares += sum_squares_any(tensor.g, tensor.n);
+  const double norm = std::sqrt(squares) * std::abs(common.scale), largest = common.clip_norm;
+  if (common.skip_nonfinite && !std::isfinite(norm)) return false;
+  if (norm > largest)
+    for (StepExtras& extras : own.extras) extras.scale *= largest / norm;
+  return true;
+}
+
+// Lets tensors with noise step along a copy of their gradient, scaled, clipped and with the noise added.
+template <class T>
+void add_noise(Copies<T>& own) {
+  size_t needed = 0;
+  for (const StepArgs<T>& tensor : own.tensors)
+    if (tensor.extras->noise != 0) needed += tensor.n;
+  if (needed == 0) return;
+  T* memory = scratch<T, 1>(needed);
+  for (size_t k = 0; k < own.tensors.size(); ++k) {
+    StepArgs<T>& tensor = own.tensors[k];
+    StepExtras& extras = own.extras[k];
+    if (extras.noise == 0) continue;
+    parallel_range(tensor.n, 20, [&](size_t begin, size_t end) {
+      of_type<T>(kernels().noise_f32, kernels().noise_f64)
+          ->disturb(extras.noise_seed, uint32_t(Stream::GRADIENT), tensor.noise, tensor.offset + begin, end - begin,
+                    tensor.g + begin, T(extras.scale), T(extras.clip), T(extras.noise), memory + begin);
+    });
+    tensor.g = memory;
+    extras.scale = 1, extras.clip = INFINITY;
+    memory += tensor.n;
+  }
+}
+
+template <class T>
+void limit_rows(const StepArgs<T>& matrix) {
+  const size_t rows = matrix.n / matrix.columns, together = std::max<size_t>(1, piece / matrix.columns);
+  parallel(int64_t((rows + together - 1) / together), 4.0 * double(matrix.n), [&](int64_t item) {
+    const size_t begin = size_t(item) * together;
+    row_fns<T>().limit(matrix.w, matrix.columns, matrix.extras->max_norm, matrix.average, T(matrix.extras->mix), begin,
+                       std::min(rows, begin + together));
+  });
+}
+
+template <class T>
+bool step_any(const StepRule& rule, const StepArgs<T>* tensors, size_t count) {
+  if (std::all_of(tensors, tensors + count,
+                  [](const StepArgs<T>& tensor) { return !tensor.extras || only_in_the_sweep(*tensor.extras); })) {
+    sweep(rule, tensors, count);
     return true;
   }
-  double squares = 0;
-  for (size_t k = 0; k < count; ++k) squares += sum_squares_any(tensors[k].g, tensors[k].n);
-  const double norm = std::sqrt(squares) * std::abs(extras->scale);
-  if (extras->skip_nonfinite && !std::isfinite(norm)) return false;
-  StepExtras clipped = *extras;
-  if (norm > clipped.clip_norm) clipped.scale *= clipped.clip_norm / norm;
-  std::vector<StepArgs<T>> own(tensors, tensors + count);
-  for (StepArgs<T>& tensor : own) tensor.extras = &clipped;
-  sweep(rule, fields, own.data(), count);
+  Copies<T> own(tensors, count);
+  if (!clip_norm(own)) return false;
+  add_noise(own);
+  std::vector<StepArgs<T>> limited;
+  for (StepArgs<T>& tensor : own.tensors) {
+    if (tensor.columns == 0 || std::isinf(tensor.extras->max_norm)) continue;
+    limited.push_back(tensor);
+    tensor.average = nullptr;  // which waits for the limit
+  }
+  sweep(rule, own.tensors.data(), count);
+  for (const StepArgs<T>& tensor : limited) limit_rows(tensor);
   return true;
 }
 
@@ -322,9 +391,7 @@ int64_t parameter_count(const Shape& shape) {
 }
 
 #define POPGRAD_BOTH(T)                                                                                               \
-  bool step(const StepRule& rule, const double* fields, const StepArgs<T>* tensors, size_t count) {                   \
-    return step_any(rule, fields, tensors, count);                                                                    \
-  }                                                                                                                   \
+  bool step(const StepRule& rule, const StepArgs<T>* tensors, size_t count) { return step_any(rule, tensors, count); } \
   void move(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) { move_any(rule, args, popsize); }         \
   void combine_rows(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {          \
     combine_rows_any(weights, rows, center, count, n, out);                                                           \

@@ -18,11 +18,28 @@ const Kernels& kernels();
 const Bfloat16Fns* bfloat16_kernels();
 const char* bfloat16_name();
 
-// One update of every tensor of a list. `fields` holds most_fields numbers; the rule names the first ones. A rule's
-// first `kept` fields come from StepArgs::kept and go back there. All tensors have the same extras. False if nothing
-// was changed, because the gradient is not finite and the extras say to skip it.
-bool step(const StepRule&, const double* fields, const StepArgs<float>* tensors, size_t count);
-bool step(const StepRule&, const double* fields, const StepArgs<double>* tensors, size_t count);
+// One update of every tensor of a list. A rule's first `kept` fields come from StepArgs::kept and go back there.
+// clip_norm and skip_nonfinite are the same in all extras, and act on the norm of all gradients together. False if
+// nothing was changed, because the gradient is not finite and the extras say to skip it.
+bool step(const StepRule&, const StepArgs<float>* tensors, size_t count);
+bool step(const StepRule&, const StepArgs<double>* tensors, size_t count);
+
+// What a step does to the tensors that follow one plan: the fields of the rule (most_fields numbers), and extras or
+// null.
+struct Plan {
+  const double* fields;
+  const StepExtras* extras;
+};
+
+// Gives each tensor its plan of step t, which also seeds the random numbers.
+template <class T>
+void set_plans(StepArgs<T>* tensors, size_t count, const Plan* plans, uint32_t t) {
+  for (size_t k = 0; k < count; ++k) {
+    tensors[k].fields = plans[tensors[k].plan].fields;
+    tensors[k].extras = plans[tensors[k].plan].extras;
+    tensors[k].noise = t * 0x85EBCA6Bu;
+  }
+}
 
 // out = a permutation of 0 .. n - 1 as a function of the seed and the epoch, for n <= 2^32.
 void shuffle(uint64_t seed, uint32_t epoch, int64_t n, int64_t* out);

@@ -10,10 +10,14 @@ namespace popgrad {
 // Options that act around a rule in its sweep, in this order: g *= scale; g is clipped to [-clip, clip]; g += l2 * w;
 // w -= decay * w; the rule; w moves toward zero by l1, but not past zero; the average of the weights, if there is one,
 // moves toward w by the share mix. Before the sweep, popgrad::step scales gradients down whose norm, times |scale|, is
-// above clip_norm, and takes no step if the norm is not finite and skip_nonfinite is set.
+// above clip_norm, and takes no step if the norm is not finite and skip_nonfinite is set; normal numbers times `noise`
+// are added after the clipping. After the sweep, rows of matrices are scaled down to the norm max_norm; the average
+// then follows.
 struct StepExtras {
   double scale, clip, l2, decay, l1, mix, clip_norm = __builtin_inf();
   bool skip_nonfinite = false;
+  double max_norm = __builtin_inf(), noise = 0;
+  uint64_t noise_seed = 0;
 };
 
 inline constexpr int most_states = 4;
@@ -32,10 +36,14 @@ struct StepArgs {
   T* average;                  // of the weights, or null
   double* kept;                // the numbers that the rule keeps per tensor
   size_t n;
+  const double* fields;      // most_fields numbers; the rule names the first ones
   const StepExtras* extras;  // or null
   Packing packing;
   bool adapt;      // false: a rule with sums gets zeros in place of the sums
   uint32_t noise;  // seeds the stochastic rounding, together with the element's index
+  int plan;        // which of the plans of a step gives fields and extras
+  size_t offset;   // index of the first element in the flat vector, for noise of the gradient
+  size_t columns;  // inputs of a unit in a matrix (units, inputs), whose rows max_norm limits; 0 for other tensors
 };
 
 template <class T>
@@ -228,6 +236,9 @@ struct RowFns {
   // out[k][i] = mean over the other rows e of |rows[e][i] - rows[which[k]][i]|.
   void (*spread)(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out, size_t begin,
                  size_t end);
+  // Scales the rows [begin, end) of a matrix down to the norm `largest`. An average of the matrix, unless it is null,
+  // then moves toward it by the share mix.
+  void (*limit)(T* matrix, size_t columns, double largest, T* average, T mix, size_t begin, size_t end);
 };
 
 // The noise of candidates that are not stored (kernels/random.h), with the same bits on every instruction set.
@@ -242,6 +253,9 @@ struct NoiseFns {
   // out[i] = sum over members of weights[p] * noise, in order; members of weight zero are not drawn.
   void (*combine)(uint64_t seed, uint32_t stream, const double* weights, size_t popsize, size_t begin, size_t end,
                   T* out);
+  // out = g * scale, clipped to [-clip, clip], + sigma * noise, for n coordinates from coordinate `first` of the noise.
+  void (*disturb)(uint64_t seed, uint32_t stream, uint32_t member, size_t first, size_t n, const T* g, T scale, T clip,
+                  T sigma, T* out);
 };
 
 // Evaluation and gradients with bfloat16 products summed in float, for processors with such instructions. Weights, inputs and hidden

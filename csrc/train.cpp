@@ -46,6 +46,21 @@ Seen gradient_of(const Training<T>& t, const Batch<T>& batch) {
   return gradient(t.shape, t.score, t.metric, t.w, batch, t.dropout, t.gradient);
 }
 
+// Gives every tensor its plan from this row of the table.
+template <class T>
+void take_plans(Training<T>& training, const StepTable& table, int64_t row) {
+  const size_t count = table.plans.size();
+  training.fields.resize(count * most_fields);
+  training.plans.resize(count);
+  for (size_t p = 0; p < count; ++p) {
+    const PlanTable& plan = table.plans[p];
+    double* const fields = training.fields.data() + p * most_fields;
+    std::copy_n(plan.fields + row * table.width, table.width, fields);
+    training.plans[p] = {fields, plan.extras ? plan.extras + row : nullptr};
+  }
+  set_plans(training.tensors, training.tensor_count, training.plans.data(), table.first + uint32_t(row));
+}
+
 // One batch; false if the run ends.
 template <class T>
 bool train_batch(Training<T>& training, const StepTable& table, int64_t number, Running& running) {
@@ -61,13 +76,8 @@ bool train_batch(Training<T>& training, const StepTable& table, int64_t number, 
     return false;
   }
   const Whole whole;
-  double fields[most_fields] = {};
-  std::copy_n(table.fields + running.taken * table.width, table.width, fields);
-  for (size_t k = 0; k < training.tensor_count; ++k) {
-    training.tensors[k].noise = (table.first + uint32_t(running.taken)) * 0x85EBCA6Bu;
-    training.tensors[k].extras = table.extras ? table.extras + running.taken : nullptr;
-  }
-  running.taken += step(*training.rule, fields, training.tensors, training.tensor_count);
+  take_plans(training, table, running.taken);
+  running.taken += step(*training.rule, training.tensors, training.tensor_count);
   return true;
 }
 

@@ -34,17 +34,24 @@ struct Training {
   StepArgs<T>* tensors;  // of w, with the gradient
   size_t tensor_count;
 
+  std::vector<double> fields{};  // of the plans of the step, most_fields each
+  std::vector<Plan> plans{};
   std::vector<int64_t> order{};  // of the samples in this epoch
   int64_t epoch = -1;
 };
 
-// The plans of consecutive steps: for each, the fields of the rule, and extras or nothing.
-struct StepTable {
-  const double* fields;  // (count, fields)
-  int width;
+// One plan in consecutive steps: for each, the fields of the rule, and extras or nothing.
+struct PlanTable {
+  const double* fields;      // (count, fields)
   const StepExtras* extras;  // (count), or null
+};
+
+// All plans of consecutive steps.
+struct StepTable {
+  std::vector<PlanTable> plans;
+  int width;  // number of fields
   int64_t count;
-  uint32_t first;  // the number of the first one, counted by the optimizer from 1
+  uint32_t first;  // the number of the first step, counted by the optimizer from 1
 };
 
 // Which batches to use: those of steps first, first + 1, ... (counted from 1; see Batches in train/batches.py), `count`

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -131,6 +132,29 @@ def test_ctrl_c_keeps_what_was_trained(tmp_path):
     assert "Test, with the best parameters" in shown
     assert "Traceback" not in errors
     assert pg.MLP.load(tmp_path / "model.safetensors").sizes[-1] == 10
+
+
+def test_fit_continues_from_its_checkpoints(tmp_path):
+    arguments = ["fit", "iris", "--checkpoint", "saved", "--log", "log.jsonl", "--save", "iris.safetensors"]
+    run(*arguments, "--epochs", "5", folder=tmp_path)
+    run(*arguments, "--epochs", "9", folder=tmp_path)
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    run("fit", "iris", "--epochs", "9", "--log", "log.jsonl", "--save", "iris.safetensors", folder=alone)
+    model, other = (pg.MLP.load(folder / "iris.safetensors") for folder in (tmp_path, alone))
+    assert model.params.tobytes() == other.params.tobytes()
+    losses, expected = (
+        [json.loads(line)["loss"] for line in (folder / "log.jsonl").read_text().splitlines()]
+        for folder in (tmp_path, alone)
+    )
+    assert losses == expected
+    text = run(*arguments, "--lr", "0.1", folder=tmp_path, code=2)
+    assert "is of a method with other settings" in one_line(text)
+
+
+def test_fit_stops_early(tmp_path):
+    text = run("fit", "iris", "--lr", "0.1", "--patience", "3", folder=tmp_path)
+    assert "has not improved in 3 records" in one_line(text)
 
 
 def test_version(tmp_path):

@@ -74,7 +74,7 @@ def undisturbed(tmp_path_factory):
 
 def test_every_registered_method_is_an_entrant():
     methods = {type(entrant.method) for entrant in ENTRANTS.values()}
-    wrappers = {optim.Lookahead, optim.Polyak, optim.SAM, optim.Hypergradient, optim.SPS, optim.LineSearch}
+    wrappers = {getattr(optim, name) for name in optim.wrappers.__all__ + optim.rates.__all__}
     assert methods == set(optim.REGISTRY.values()) | set(search.REGISTRY.values()) | wrappers
     # The batch size decides which of the three gradient descents it is.
     assert [ENTRANTS[name].batch_size for name in ("gd", "sgd", "minibatch")] == [None, 1, 32]

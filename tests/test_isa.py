@@ -300,8 +300,9 @@ def digest(*arrays):
     return hashlib.sha256(b"".join(a.tobytes() for a in arrays)).hexdigest()
 
 n = 50_003
-layers = np.array([[20_000, 1], [3, 0], [30_000, 1]])
-extras = core.StepExtras(scale=0.9, clip=2.0, l2=0.01, decay=0.99, l1=0.001, mix=0.1)
+layers = np.array([[20_000, 1, 0, 100], [3, 0, 1, 0], [30_000, 1, 0, 0]])
+extras = core.StepExtras(scale=0.9, clip=2.0, l2=0.01, decay=0.99, l1=0.001, mix=0.1, max_norm=3.0, noise_seed=2**40)
+noisy = core.StepExtras(scale=0.9, mix=0.2, noise=0.3, noise_seed=2**40)
 for dtype in (np.float32, np.float64):
     random = np.random.default_rng(1)
     for name, rule in core.step_rules().items():
@@ -312,12 +313,13 @@ for dtype in (np.float32, np.float64):
             state = SimpleNamespace(slots=np.zeros((rule.states, n), stored), average=average, scales=None,
                                     layers=layers, kept=np.full((3, rule.kept), 0.5))
             if stored == np.uint8:
-                state.scales = np.zeros((rule.states, -(-n // 256)), np.float32)
+                state.scales = np.zeros((rule.states, sum(-(-size // 256) for size in layers[:, 0])), np.float32)
             for t in range(3):
                 g = random.normal(size=n).astype(dtype)
                 around = extras if t or rule.sums else None
                 state.average = average if around else None
-                core.step(core.StepPlan(rule, fields, around), w, g, state, t)
+                plans = [core.StepPlan(rule, fields, around), core.StepPlan(rule, fields, around and noisy)]
+                core.step_groups(plans, w, g, state, t)
             scales = [] if state.scales is None else [state.scales]
             print(name, stored.__name__, digest(w, average, state.slots, state.kept, *scales))
     for name, rule in core.move_rules().items():

@@ -118,6 +118,26 @@ def test_full_batches_and_other_objectives_are_measured_anew():
         assert model.loss(X, y) == history.loss[history.best]
 
 
+def test_short_spans_share_a_table(monkeypatch):
+    """Plans of many steps cost as much as those of a few; a function of the user is not called ahead of its step."""
+    asked, table = [], optim.NativeOptimizer.table
+
+    def watched(self, first, count, numbers):
+        asked.append((first, count))
+        return table(self, first, count, numbers)
+
+    monkeypatch.setattr(optim.NativeOptimizer, "table", watched)
+    _, X, y = small()
+    for optimizer in (optim.NAdam(0.01), optim.Adam(pg.schedules.Cosine(0.01, 500))):
+        assert_same(X, y, optimizer, batch_size=4, epochs=20)
+        assert asked == [(1, 1024)]
+        asked.clear()
+    steps = []
+    run(X, y, optim.SGD(lambda t: steps.append(t) or 0.1), batch_size=4, epochs=3, record_every=24)
+    assert steps == list(range(1, 16))
+    assert [first for first, _ in asked] == [1, 3, 5, 7, 9, 11, 13, 15]
+
+
 def test_a_schedule_that_fails_ends_the_run_at_its_step():
     model, X, y = small()
 
@@ -200,3 +220,51 @@ def test_other_threads_of_python_run_meanwhile():
         stop.set()
         thread.join()
     assert counted[0] > 100
+
+
+WRAPPED = {
+    "lookahead": optim.Lookahead(optim.Adam(0.05), steps=4),
+    "every step": optim.Lookahead(optim.Adam(0.05), steps=1),
+    "mean": optim.Polyak(optim.Momentum(0.1), begin=5, every=3),
+    "mean of all": optim.Polyak(optim.Momentum(0.1), begin=7),
+    "nested": optim.Lookahead(optim.Polyak(optim.Adam(0.05, clip_norm=0.5), begin=3, every=4), steps=6),
+    "groups": optim.Polyak(optim.Groups({"0.*": {"learning_rate": 0.1}}, optim.AdamW(0.05)), every=5),
+    "without": optim.SAM(optim.SGD(0.1)),
+    "curvature": optim.Lookahead(optim.SophiaG()),
+}
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_wrappers_interrupt_the_native_loop(name):
+    _, X, y = small()
+    for options in ({"epochs": 7}, {"budget": pg.Budget(forwards=1500.0), "record_every": 100}):
+        assert_same(X, y, WRAPPED[name], batch_size=7, **options)
+
+
+def test_wrappers_take_most_steps_natively(monkeypatch):
+    """Between two updates of the wrapper, no step is taken from Python."""
+    taken = []
+    monkeypatch.setattr(optim.Adam, "step", lambda *args, **kwargs: taken.append(1))
+    model, X, y = small()
+    pg.fit(model, X, y, optimizer=optim.Lookahead(optim.Adam(), steps=2), epochs=5, batch_size=5)
+    assert not taken
+    pg.fit(model, X, y, optimizer=optim.Polyak(optim.Adam(), begin=18), epochs=5, batch_size=5)
+    assert len(taken) == 1  # step 20; the span before it ends with 19, the first one averaged
+
+
+def test_a_failed_step_ends_a_wrapped_run():
+    model, X, y = small()
+    for optimizer in (optim.Lookahead(optim.SGD(3e38)), optim.Polyak(optim.SGD(3e38), every=3)):
+        history = pg.fit(model, X, y, optimizer=optimizer, epochs=50, batch_size=5)
+        assert "no longer finite" in history.reason
+        assert np.isfinite(model.params).all()
+
+
+def test_skipped_steps_do_not_count_for_wrappers():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(30, 2)), rng.normal(size=30)
+    X[3], y[3] = 1e19, 1e19
+    inner = optim.Adam(0.01, skip_nonfinite=True)
+    for optimizer in (optim.Lookahead(inner, steps=4), optim.Polyak(inner, every=4)):
+        _, _, numbers = assert_same(X, y, optimizer, model=pg.MLP([2, 1], loss="mae"), batch_size=5, epochs=5)
+        assert 0 < numbers["method.optimizer.t"] <= numbers["run.step"]

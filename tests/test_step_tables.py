@@ -37,7 +37,7 @@ def assert_table_is_the_plans(optimizer, first, count, numbers):
         else:
             extras = plan.extras
             expected = [extras.scale, extras.clip, extras.l2, extras.decay, extras.l1, extras.mix]
-            expected += [extras.clip_norm, extras.skip_nonfinite]
+            expected += [extras.clip_norm, extras.skip_nonfinite, extras.max_norm, extras.noise, extras.noise_seed]
             assert table.extras[i].tolist() == expected, first + i
         assert {name: values[i] for name, values in table.numbers.items()} == numbers, first + i
 
@@ -72,6 +72,9 @@ def test_a_table_holds_the_options(kind, mode):
             clip_norm=3.0,
             skip_nonfinite=True,
             ema_decay=0.9,
+            max_norm=2.0 if kind.allows_max_norm else None,
+            gradient_noise=0.3 if rate is cooling else cooling,
+            noise_seed=(1 << 53) - 1,
         )
         assert_table_is_the_plans(optimizer, 1, 5, dict(optimizer.first_numbers))
         assert_table_is_the_plans(optimizer, 77, 5, dict(optimizer.first_numbers))

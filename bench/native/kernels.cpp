@@ -47,8 +47,9 @@ void step_with(benchmark::State& state, const StepRule& rule, Packing packing) {
   double fields[most_fields];
   for (double& field : fields) field = 1;
   fields[0] = 1e-6;
+  args.fields = fields;
   for (auto _ : state) {
-    step(rule, fields, &args, 1);
+    step(rule, &args, 1);
     ++args.noise;
     benchmark::DoNotOptimize(w.data());
     benchmark::ClobberMemory();

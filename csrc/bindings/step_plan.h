@@ -46,6 +46,7 @@ struct StepPlan {
 
   const StepRule& rule() const { return *named.rule; }
   const StepExtras* around() const { return has_extras ? &extras : nullptr; }
+  Plan view() const { return {field, around()}; }
 
  private:
   static const StepExtras& checked(const py::object& around) {

@@ -237,12 +237,13 @@ class TensorBatch {
       for (int s = 0; s < states_; ++s) args.state[s] = row.state[s];
       args.kept = kept.data() + k * size_t(kept_);
       for (int j = 0; j < kept_; ++j) args.kept[j] = row.number[numbers_ + j].read();
+      args.fields = plan.field;
       args.extras = plan.around();
     }
     {
       const Released release;
       const Borrowing threads;  // PyTorch's backward pass has just used them
-      popgrad::step(plan.rule(), plan.field, tensors.data(), tensors.size());
+      popgrad::step(plan.rule(), tensors.data(), tensors.size());
     }
     for (size_t k = 0; k < tensors.size(); ++k)
       for (int j = 0; j < kept_; ++j) rows_[k].number[numbers_ + j].write(tensors[k].kept[j]);

@@ -1,10 +1,10 @@
 // Training(network, loss, metric, X, y, weight, w, gradient, state, rule, batch_size, shuffle_seed, dropout,
 // dropout_seed, bfloat16): a network, its samples and the state of its optimizer, for many steps in one call. It keeps
 // references to all of them; w, the gradient and the arrays of the state change in place.
-//   begin(fields, extras, t, step, count, seconds): sets what the next call of train() does: `count` batches from that
-//   of
-//     `step` on, for at most so many seconds, with the plans of the optimizer's steps t, t + 1, ...
-//     fields: (plans, fields of the rule) float64    extras: (plans, arguments of StepExtras) float64, or None
+//   begin(plans, t, step, count, seconds): sets what the next call of train() does: `count` batches from that of `step`
+//     on, for at most so many seconds, with the plans of the optimizer's steps t, t + 1, ...
+//     plans: for each plan that the layers of the state name, (fields, extras), all with the same number of steps
+//       fields: (steps, fields of the rule) float64    extras: (steps, arguments of StepExtras) float64, or None
 //   steps, taken, loss, metric, weight, failed: what that call did, see Running in train.h
 // train([Training, ...]): runs them, without the GIL. Ctrl-C ends it between two steps.
 // shuffled(seed, epoch, n): the order of the samples of an epoch, (n,) int64
@@ -23,7 +23,7 @@ namespace popgrad::bindings {
 
 namespace {
 
-constexpr py::ssize_t extras_width = 8;
+constexpr py::ssize_t extras_width = 11;
 
 template <class T>
 struct Native {
@@ -73,25 +73,29 @@ class AnyTraining {
     });
   }
 
-  void begin(const py::object& fields, const py::object& extras, uint32_t t, int64_t step, int64_t count,
+  void begin(const std::vector<std::pair<py::object, py::object>>& plans, uint32_t t, int64_t step, int64_t count,
              double seconds) {
-    const py::ssize_t plans = length("fields", fields), width = length("fields", fields, 1);
-    table_ = {input<double>("fields", fields, {plans, width}), int(width), nullptr, plans, t};
-    const auto needed = words(rule_.fields);
-    if (width != needed) refuse("fields", std::to_string(needed) + " columns", std::to_string(width));
+    if (plans.empty()) throw py::value_error("[_core.Training] needs a plan");
+    const py::ssize_t steps = length("fields", plans[0].first), width = words(rule_.fields);
+    table_ = {{}, int(width), steps, t};
     extras_.clear();
-    if (const double* row = optional_input<double>("extras", extras, {plans, extras_width}))
-      for (py::ssize_t k = 0; k < plans; ++k, row += extras_width)
-        extras_.push_back({row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] != 0});
-    table_.extras = extras_.empty() ? nullptr : extras_.data();
+    extras_.reserve(plans.size() * size_t(steps));  // the tables point into it
+    for (const auto& [fields, extras] : plans) {
+      const StepExtras* const first = extras_.data() + extras_.size();
+      if (const double* row = optional_input<double>("extras", extras, {steps, extras_width}))
+        for (py::ssize_t k = 0; k < steps; ++k, row += extras_width) extras_.push_back(extras_of(row));
+      table_.plans.push_back({input<double>("fields", fields, {steps, width}), extras.is_none() ? nullptr : first});
+    }
+    std::vector<Plan> first;
+    for (const PlanTable& plan : table_.plans) first.push_back({nullptr, plan.extras});
+    std::visit([&](auto& native) { native->arrays.prepare(t, first.data(), first.size()); }, native_);
     if (step < 1) throw py::value_error("[_core.Training] step must be >= 1");
     using Clock = std::chrono::steady_clock;
     constexpr double longest = 1e9;  // seconds, within the clock's range
     const auto limit = std::chrono::duration<double>(seconds < longest ? seconds : longest);
     span_ = {step, count, Clock::now() + std::chrono::duration_cast<Clock::duration>(limit)};
     running = {};
-    fields_ = fields;
-    std::visit([&](auto& native) { native->arrays.prepare(t, table_.extras); }, native_);
+    plans_ = plans;
   }
 
   template <class T>
@@ -104,6 +108,9 @@ class AnyTraining {
   Running running;
 
  private:
+  static StepExtras extras_of(const double* row) {
+    return {row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7] != 0, row[8], row[9], uint64_t(row[10])};
+  }
   static py::ssize_t words(const char* text) {
     py::ssize_t count = *text != 0;
     for (; *text; ++text) count += *text == ' ';
@@ -113,7 +120,7 @@ class AnyTraining {
   const StepRule& rule_;
   py::list alive_;
   std::variant<std::unique_ptr<Native<float>>, std::unique_ptr<Native<double>>> native_;
-  py::object fields_;
+  std::vector<std::pair<py::object, py::object>> plans_;  // keeps the fields alive
   std::vector<StepExtras> extras_;
   StepTable table_{};
   Span span_{};
@@ -145,8 +152,8 @@ void bind_training(py::module_& m) {
            py::arg("network"), py::arg("loss"), py::arg("metric"), py::arg("X"), py::arg("y"), py::arg("weight"),
            py::arg("w"), py::arg("gradient"), py::arg("state"), py::arg("rule"), py::arg("batch_size"),
            py::arg("shuffle_seed"), py::arg("dropout"), py::arg("dropout_seed"), py::arg("bfloat16"))
-      .def("begin", &AnyTraining::begin, py::arg("fields"), py::arg("extras"), py::arg("t"), py::arg("step"),
-           py::arg("count"), py::arg("seconds"))
+      .def("begin", &AnyTraining::begin, py::arg("plans"), py::arg("t"), py::arg("step"), py::arg("count"),
+           py::arg("seconds"))
       .def_property_readonly("steps", [](const AnyTraining& t) { return t.running.steps; })
       .def_property_readonly("taken", [](const AnyTraining& t) { return t.running.taken; })
       .def_property_readonly("loss", [](const AnyTraining& t) { return t.running.loss; })

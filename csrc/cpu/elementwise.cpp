@@ -291,6 +291,21 @@ void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, si
   }
 }
 
+template <class T>
+[[gnu::noinline]] void scale_all(T* x, T factor, size_t n) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; ++i) x[i] *= factor;
+}
+
+template <class T>
+void limit(T* matrix, size_t columns, double largest, T* mean, T mix, size_t begin, size_t end) {
+  for (size_t row = begin; row < end; ++row) {
+    const double norm = sqrt(sum_squares(matrix, row * columns, (row + 1) * columns));
+    if (norm > largest) scale_all(matrix + row * columns, T(largest / norm), columns);
+  }
+  if (mean) average(mean + begin * columns, matrix + begin * columns, mix, (end - begin) * columns);
+}
+
 }  // namespace
 
 #define X(Rule) entry<Rule>(#Rule),
@@ -306,7 +321,7 @@ extern constinit const StepRule plain_rules[most_states + 1] = {
 extern constinit const MoveRule move_rules[move_count] = {MOVE_RULES(X)};
 #undef X
 
-extern constinit const RowFns<float> rows_f32 = {sum_squares<float>, combine<float>, spread<float>};
-extern constinit const RowFns<double> rows_f64 = {sum_squares<double>, combine<double>, spread<double>};
+extern constinit const RowFns<float> rows_f32 = {sum_squares<float>, combine<float>, spread<float>, limit<float>};
+extern constinit const RowFns<double> rows_f64 = {sum_squares<double>, combine<double>, spread<double>, limit<double>};
 
 }  // namespace popgrad::POPGRAD_TARGET

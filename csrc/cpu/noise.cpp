@@ -134,6 +134,27 @@ void combine(uint64_t seed, uint32_t stream, const double* weights, size_t popsi
   }
 }
 
+template <class T>
+[[gnu::noinline]] void disturb_part(const T* g, T scale, T clip, T sigma, const T* noise, size_t n, T* out) {
+#pragma GCC ivdep
+  for (size_t i = 0; i < n; ++i) {
+    const T x = g[i] * scale;
+    out[i] = (x > clip ? clip : x < -clip ? -clip : x) + sigma * noise[i];
+  }
+}
+
+template <class T>
+void disturb(uint64_t seed, uint32_t stream, uint32_t member, size_t first, size_t n, const T* g, T scale, T clip,
+             T sigma, T* out) {
+  alignas(64) T z[noise_piece];
+  while (n > 0) {
+    const size_t skipped = first % noise_piece, left = noise_piece - skipped, count = n < left ? n : left;
+    draw_piece(seed, stream, member, uint32_t(first / noise_piece), z);
+    disturb_part(g, scale, clip, sigma, z + skipped, count, out);
+    first += count, n -= count, g += count, out += count;
+  }
+}
+
 // The numbers of 64 places at a time, because drawing them is a vector operation and exchanging is not.
 struct Places {
   alignas(64) uint32_t low[noise_lanes], high[noise_lanes];
@@ -161,7 +182,9 @@ void shuffle(uint64_t seed, uint32_t stream, uint32_t generation, int64_t n, int
   }
 }
 
-extern constinit const NoiseFns<float> noise_f32 = {draw<float>, expand<float>, perturb<float>, combine<float>};
-extern constinit const NoiseFns<double> noise_f64 = {draw<double>, expand<double>, perturb<double>, combine<double>};
+extern constinit const NoiseFns<float> noise_f32 = {draw<float>, expand<float>, perturb<float>, combine<float>,
+                                                    disturb<float>};
+extern constinit const NoiseFns<double> noise_f64 = {draw<double>, expand<double>, perturb<double>, combine<double>,
+                                                     disturb<double>};
 
 }  // namespace popgrad::POPGRAD_TARGET

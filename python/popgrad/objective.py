@@ -409,6 +409,8 @@ class Around(Objective):
 class Metered(Around):
     """An objective that counts the cost of all calls; only this class charges a budget.
 
+    Its gradients are zero in frozen tensors.
+
     Attributes:
         forwards, evaluations: cost so far, in the units of `popgrad.Budget`.
         nonfinite: number of losses and values so far that were NaN or infinite.
@@ -435,6 +437,7 @@ class Metered(Around):
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
         """The gradient of the inner objective, with its cost counted."""
         loss = self.inner.gradient(w, batch, out)
+        self.layout.clear_frozen(out)
         self._charge(self.inner.gradient_cost(batch))
         self._meter.nonfinite += not math.isfinite(loss)
         return loss
@@ -442,6 +445,7 @@ class Metered(Around):
     def seen_gradient(self, w: Array, batch: Batch, out: Array) -> Seen:
         """The gradient of the inner objective and what it saw, with its cost counted."""
         seen = self.inner.seen_gradient(w, batch, out)
+        self.layout.clear_frozen(out)
         self._charge(self.inner.gradient_cost(batch))
         self._meter.nonfinite += not math.isfinite(seen.loss)
         return seen

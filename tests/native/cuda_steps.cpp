@@ -88,13 +88,14 @@ void compare_steps(int index, const std::vector<size_t>& lengths, const StepExtr
   std::vector<std::unique_ptr<DeviceTensor<T>>> device;
   for (size_t k = 0; k < host.size(); ++k) {
     args.push_back(host[k].args(extras, extras && k % 2));
+    args.back().fields = fields.data();
     args.back().adapt = k % 3 != 1;
     device.push_back(std::make_unique<DeviceTensor<T>>(host[k]));
     there.push_back(device.back()->args(args.back()));
   }
   cuda::Tensors<T> list(there.data(), there.size());
   for (int t = 0; t < 3; ++t) {
-    step(rule, fields.data(), args.data(), args.size());
+    step(rule, args.data(), args.size());
     list.step(index, fields.data(), extras);
   }
   check_cuda(cudaDeviceSynchronize(), rule.name);

@@ -91,6 +91,7 @@ void check_lists(int index, Packing packing) {
     std::vector<StepArgs<T>> args;
     for (size_t k = 0; k < problems.size(); ++k) {
       args.push_back(problems[k].args(k % 2 ? &around : nullptr, k % 4 == 1));
+      args.back().fields = fields.data();
       args.back().noise = uint32_t(k);
       args.back().adapt = k % 5 != 2;
     }
@@ -101,10 +102,10 @@ void check_lists(int index, Packing packing) {
   const std::vector<StepArgs<T>> same_args = args_of(same);
   set_thread_count(1);
   if (rule.whole)
-    step(rule, fields.data(), want_args.data(), want_args.size());
+    step(rule, want_args.data(), want_args.size());
   else
     for (size_t k = 0; k < start.size(); ++k) {
-      step(rule, fields.data(), &want_args[k], 1);
+      step(rule, &want_args[k], 1);
       if (start[k].w.size() > 1000) continue;
       Exact<double> own(fields);
       run_rule<T>(rule, own.data(), same_args[k], 0, start[k].w.size());
@@ -114,10 +115,10 @@ void check_lists(int index, Packing packing) {
     set_thread_count(threads);
     std::vector<Tensor<T>> got(start);
     const std::vector<StepArgs<T>> args = args_of(got);
-    step(rule, fields.data(), args.data(), args.size());
+    step(rule, args.data(), args.size());
     for (size_t k = 0; k < start.size(); ++k) check_same(want[k], got[k], rule.name, "list");
   }
-  step(rule, fields.data(), static_cast<const StepArgs<T>*>(nullptr), 0);
+  step(rule, static_cast<const StepArgs<T>*>(nullptr), 0);
 }
 
 // The sums of a rule over all tensors are those of its parts.
@@ -138,8 +139,11 @@ void check_whole(int index) {
   }
   rule.settle(own.data(), sums.data());
   std::vector<StepArgs<double>> args;
-  for (Tensor<double>& part : parts) args.push_back(part.args());
-  step(rule, fields.data(), args.data(), args.size());
+  for (Tensor<double>& part : parts) {
+    args.push_back(part.args());
+    args.back().fields = fields.data();
+  }
+  step(rule, args.data(), args.size());
   for (const Tensor<double>& part : parts)
     for (int k = 0; k < rule.kept; ++k) CHECK(same_bits(part.kept[size_t(k)], own[size_t(k)]), rule.name, k);
 }

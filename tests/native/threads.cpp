@@ -55,8 +55,8 @@ std::vector<float> long_step() {
   for (size_t i = 0; i < g.size(); ++i) g[i] = float(i % 97);
   const double fields[most_fields] = {0.1};
   StepArgs<float> args{};
-  args.w = w.data(), args.g = g.data(), args.n = w.size();
-  step(rule, fields, &args, 1);
+  args.w = w.data(), args.g = g.data(), args.n = w.size(), args.fields = fields;
+  step(rule, &args, 1);
   return w;
 }
 

@@ -103,6 +103,17 @@ def fit(
         Path | None,
         typer.Option(help="Output file for popgrad predict: model and preprocessing (safetensors)."),
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for a checkpoint every minute. The same command continues a run that was stopped or killed."
+        ),
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="File for a line of JSON after every record.")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(min=1, help="End after this many records without a better objective.", rich_help_panel=TRAINING),
+    ] = None,
 ) -> None:
     """Train one network on data, and report its loss and metric on held-out rows."""
     import popgrad as pg
@@ -133,6 +144,9 @@ def fit(
     model = _model(table, parts, sizes(hidden or "32"), activation or "relu", seed)
     model.measure("fit", objective)
     _introduce(dataset, table, parts, model, entrant, split)
+    watchers: list[pg.Callback] = [] if patience is None else [pg.EarlyStopping(patience)]
+    if log is not None:
+        watchers.append(pg.JSONLog(log))
 
     def train(callback: Callable[[Model, History], None]) -> History:
         return pg.fit(
@@ -144,8 +158,10 @@ def fit(
             validation=(parts.X_val, parts.y_val),
             objective=objective,
             select="metric" if select == "metric" and objective == "loss" else None,
-            callbacks=[callback],
+            callbacks=[callback, *watchers],
             seed=seed,
+            checkpoint=None if checkpoint is None else pg.Checkpoint(checkpoint),
+            resume=checkpoint,
         )
 
     history, interrupted = _watched(train, model)

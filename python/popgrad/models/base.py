@@ -70,6 +70,28 @@ class Model(ABC):
         """
         fail(type(self).__name__, "does not define reseed; pass one model per seed")
 
+    def freeze(self, *patterns: str) -> None:
+        """Freeze tensors: gradient methods do not change them, and their gradients count as absent.
+
+        A frozen tensor takes no step, no weight decay and no part in norms such as that of ``clip_norm``. Searches
+        refuse a model with frozen tensors.
+
+        Args:
+            patterns: names of tensors such as "0.weight", or patterns such as "0.*" (see `fnmatch`).
+
+        Raises:
+            InputError: there is no pattern, or a pattern matches no tensor.
+        """
+        self.layout = self.layout.freeze(*patterns, operation=f"{type(self).__name__}.freeze")
+
+    def unfreeze(self, *patterns: str) -> None:
+        """Make frozen tensors trainable again: those that match one of the patterns, or all without a pattern.
+
+        Raises:
+            InputError: a pattern matches no tensor.
+        """
+        self.layout = self.layout.unfreeze(*patterns, operation=f"{type(self).__name__}.unfreeze")
+
     def begin_training(self, objective: Objective) -> None:
         """Store properties that the objective found in the samples, such as class labels; by default, do nothing.
 

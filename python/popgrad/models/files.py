@@ -24,12 +24,14 @@ class Stored(NamedTuple):
         settings: other constructor arguments, by name.
         classes: original labels of the classes, or None.
         tensors: weight and bias of each layer, in order.
+        frozen: names of the tensors that are not trainable.
     """
 
     sizes: list[int]
     settings: dict[str, Any]
     classes: list[Any] | None
     tensors: list[Array]
+    frozen: list[str]
 
 
 def read_network(path: str | os.PathLike[str], given: Mapping[str, Any], known: tuple[str, ...]) -> Stored:
@@ -49,16 +51,19 @@ def read_network(path: str | os.PathLike[str], given: Mapping[str, Any], known: 
     weights, biases = [arrays[name] for name in names[0::2]], [arrays[name] for name in names[1::2]]
     sizes = _sizes(where, weights, biases)
     saved = numbers.get("MLP", {})
-    if not isinstance(saved, dict) or not saved.keys() <= {"sizes", "classes", *known}:
+    if not isinstance(saved, dict) or not saved.keys() <= {"sizes", "classes", "frozen", *known}:
         fail("MLP.load", f"{where!r} holds settings that this version does not know: {saved!r}")
     settings = {"dtype": weights[0].dtype.name, **saved, **given}
     settings.pop("sizes", None)
     classes = settings.pop("classes", None)
     if not isinstance(classes, (list, type(None))):
         fail("MLP.load", f"{where!r} holds classes that are not a list: {classes!r}")
+    frozen = settings.pop("frozen", [])
+    if not isinstance(frozen, list) or not all(isinstance(name, str) for name in frozen):
+        fail("MLP.load", f"{where!r} holds frozen tensors that are not a list of names: {frozen!r}")
     for name in settings:
         one_of("MLP.load", "setting", name, known)
-    return Stored(sizes, settings, classes, [arrays[name] for name in names])
+    return Stored(sizes, settings, classes, [arrays[name] for name in names], frozen)
 
 
 def _place(where: str, name: str) -> tuple[int, bool]:

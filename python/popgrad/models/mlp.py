@@ -498,6 +498,8 @@ class MLP(Model):
         settings: dict[str, Any] = {"sizes": self.sizes, **dict(zip(_SETTINGS, values, strict=True))}
         if self.classes is not None:
             settings["classes"] = list(self.classes)
+        if self.layout.frozen:
+            settings["frozen"] = list(self.layout.frozen)
         return self.views(), {"MLP": settings}
 
     @classmethod
@@ -515,6 +517,8 @@ class MLP(Model):
         stored = read_network(path, settings, _SETTINGS)
         model = cls(stored.sizes, **stored.settings)
         model.classes = stored.classes
+        if stored.frozen:
+            model.freeze(*stored.frozen)
         for view, tensor in zip(model.views().values(), stored.tensors, strict=True):
             view[:] = tensor
         return model

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields, replace
-from typing import Any, ClassVar, Literal, NamedTuple, NoReturn, cast
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from popgrad import _core
-from popgrad.backends import aligned
-from popgrad.checks import InputError, fail, one_of
-from popgrad.columns import Column, column, first_of, head
-from popgrad.layout import Layout, checked_layout
-from popgrad.objective import Batch, Objective, Span, Steps
-from popgrad.optim._optimizer import Descent, Optimizer, State
+from popgrad import _core, schedules
+from popgrad.checks import fail, one_of
+from popgrad.columns import Column, column, first_of, head, sqrt
+from popgrad.layout import Layout
+from popgrad.optim._layers import first_state
+from popgrad.optim._loops import Looping, Tables
+from popgrad.optim._optimizer import Optimizer, State
 from popgrad.optim._presets import Library, Matching, Presets, TorchNames, preset_of
 from popgrad.schedules import Reacting, at
 from popgrad.settings import check_settings, hyper, settings_of
@@ -28,8 +28,7 @@ Array = NDArray[Any]
 Schedule = Callable[[int], float]
 
 RULES = _core.step_rules()
-_MOST_STEPS = 4096  # in a table of plans
-_LEAST_FOR_BYTES = 4096  # 8-bit states save no memory worth having in smaller vectors
+NOISE_DECAY = 0.55  # of the variance of gradient noise, Neelakantan et al.
 
 
 class StepTable(NamedTuple):
@@ -64,11 +63,11 @@ def _set_once(obj: object, **values: Any) -> None:
 
 
 @dataclass(frozen=True)
-class NativeOptimizer(Optimizer, metaclass=Matching):
+class NativeOptimizer(Looping, metaclass=Matching):
     """An optimizer whose step is a rule of the native core. Subclasses hold the hyper-parameters and name the rule.
 
     All optimizers accept the following keyword arguments. The norm for clip_norm and skip_nonfinite takes an extra pass
-    over the gradient; the other options take none.
+    over the gradient, and so do max_norm over the weights and gradient_noise; the other options take none.
 
     Args:
         weight_decay: lambda >= 0, applied as ``weight_decay_mode`` defines. Decoupled decay requires
@@ -83,6 +82,13 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             follows the update and makes weights exactly zero.
         clip_value: > 0; clip each entry of the gradient to [-clip_value, clip_value].
         clip_norm: > 0; scale the gradient down to this Euclidean norm if its norm is larger. Applied before clip_value.
+        max_norm: > 0; after the step, scale the incoming weights of each unit, a row of a weight matrix (outputs,
+            inputs), down to this Euclidean norm if their norm is larger (Srivastava et al., JMLR 15 (2014), section
+            5.1). Biases are not limited. Needs a layout.
+        gradient_noise: eta >= 0; add normal noise of variance ``eta / t ** 0.55`` to the gradient at step t = 1, 2, ...
+            (Neelakantan et al. 2015, arXiv:1511.06807, who count from 0), after clipping. A schedule gives the
+            standard deviation at step t instead.
+        noise_seed: seed of gradient_noise, in [0, 2^53]. The noise is a function of seed, step and position.
         skip_nonfinite: skip the step, including the state, if the gradient holds NaN or infinity.
         ema_decay: in [0, 1); keep the running average ``a = ema_decay a + (1 - ema_decay) w`` of the parameters,
             starting with the parameters after the first step. `solution` returns the average.
@@ -113,6 +119,9 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     l1: float | Schedule = hyper(0.0, at_least=0, schedule=True)
     clip_value: float | Schedule | None = hyper(None, above=0, optional=True, schedule=True)
     clip_norm: float | Schedule | None = hyper(None, above=0, optional=True, schedule=True)
+    max_norm: float | None = hyper(None, above=0, optional=True)
+    gradient_noise: float | Schedule | None = hyper(None, at_least=0, optional=True, schedule=True)
+    noise_seed: int = hyper(0, at_least=0, at_most=1 << 53, whole=True)
     skip_nonfinite: bool = False
     ema_decay: float | Schedule | None = hyper(None, at_least=0, below=1, optional=True, schedule=True)
     state_dtype: Literal["bfloat16", "8bit"] | None = hyper(None, choices=("bfloat16", "8bit"), optional=True)
@@ -132,10 +141,12 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
     first_sweep_bytes: ClassVar[int] = 0
     # Arguments for each library in ``matches``.
     presets: ClassVar[Presets] = {}
-    # Whether a step needs only the gradient of its batch, so that a native loop can take many steps.
-    is_plain: ClassVar[bool] = True
     # Names of arguments and states in `popgrad.torch`; None: `popgrad.torch` generates no class for the method.
     torch_names: ClassVar[TorchNames | None] = TorchNames()
+    # Settings that `Groups` cannot make differ between tensors.
+    undivided: ClassVar[tuple[str, ...]] = ()
+    # Whether the parameters are what the gradient is computed at and what is kept, so that max_norm can limit them.
+    allows_max_norm: ClassVar[bool] = True
 
     # Cached, since they would dominate a step of a small network: whether no option acts around the rule, the values of
     # the settings that may be schedules but are none, the limits of those that are, all values if none is, and the last
@@ -151,6 +162,8 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         check_settings(self)
         self._check_decay()
         self._check_state_dtype()
+        if self.max_norm is not None and not self.allows_max_norm:
+            fail(self, "averages its parameters itself: max_norm must be None")
         settings = {name: each for name, each in settings_of(type(self)).items() if each.schedule}
         schedules = {name: each.limits for name, each in settings.items() if callable(getattr(self, name))}
         fixed = {name: getattr(self, name) for name in settings if name not in schedules}
@@ -160,7 +173,8 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             self._check_shrinkage(1, values)
         decays = self.decay_mode != "own" and self.weight_decay != 0
         around = (self.l1, self.clip_value, self.clip_norm, self.skip_nonfinite, self.ema_decay is not None, decays)
-        _set_once(self, _bare=not any(around), _constants=values, _given=(math.nan, {}))
+        bare = not any((*around, self.max_norm, self.gradient_noise))
+        _set_once(self, _bare=bare, _constants=values, _given=(math.nan, {}))
 
     def _check_decay(self) -> None:
         if self.weight_decay_mode is not None:
@@ -320,30 +334,7 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
 
     def init(self, params: Array, layout: Layout | None = None) -> State:
         """See `Optimizer.init`."""
-        where = f"{type(self).__name__}.init"
-        if not isinstance(params, np.ndarray) or params.ndim != 1 or params.dtype not in (np.float32, np.float64):
-            got = f"{params.dtype} {params.shape}" if isinstance(params, np.ndarray) else type(params).__name__
-            fail(where, f"params must be a float32 or float64 array (n,), got {got}")
-        if self.state_dtype is not None and params.dtype != np.float32:
-            fail(where, f"state_dtype={self.state_dtype!r} needs float32 parameters, got {params.dtype}")
-        n, k, stored = len(params), len(self.state_names), params.dtype
-        bytes_ = self.state_dtype == "8bit" and n >= _LEAST_FOR_BYTES
-        if self.state_dtype == "bfloat16":
-            stored = np.dtype(np.uint16)
-        elif bytes_:
-            stored = np.dtype(np.uint8)
-        state = State(aligned((k, n), stored), 0, dict(self.first_numbers))
-        if bytes_:
-            state.scales = aligned((k, -(-n // 256)), np.float32)
-        if self.ema_decay is not None:
-            state.average = aligned(n, params.dtype)
-        tensors = checked_layout(where, layout, n).tensors
-        if self.native_rule.sums:
-            whole = layout is None  # without a layout, the vector counts as one matrix
-            adapted = [(tensor.size, whole or self.adapts(len(tensor.shape))) for tensor in tensors]
-            state.layers = np.array(adapted, np.int64)
-            state.kept = np.tile(np.array(self.first_kept(), np.float64), (len(tensors), 1))
-        return state
+        return first_state(f"{type(self).__name__}.init", [self], params, layout)
 
     @abstractmethod
     def _fields(self, t: Any, now: Mapping[str, Any], numbers: dict[str, Any]) -> dict[str, Any]:
@@ -423,41 +414,25 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
             decay, l1 = decay * (t > 1), l1 * (t > 1)
         keep, clip, norm = now["ema_decay"], now["clip_value"], now["clip_norm"]
         mix = 0.0 if keep is None else (1 - keep) * (t > 1) + (t == 1)
-        clip, norm = (math.inf if limit is None else limit for limit in (clip, norm))
-        return scale, clip, l2, decay, l1, mix, norm, self.skip_nonfinite
+        clip, norm, largest = (math.inf if limit is None else limit for limit in (clip, norm, self.max_norm))
+        noise = self._noise(t, now["gradient_noise"])
+        return scale, clip, l2, decay, l1, mix, norm, self.skip_nonfinite, largest, noise, self.noise_seed
 
-    def loops(
-        self, objective: Objective, batches: Iterable[Batch] | Steps, state: Descent
-    ) -> Generator[_core.Training]:
-        """See `popgrad.Method.loops`: spans of steps, as many as a table of plans holds."""
-        if not self.is_plain or not isinstance(batches, Steps) or objective.lacks("training") is not None:
-            yield from super().loops(objective, batches, state)
-            return
-        inner = state.optimizer
-        while (span := batches.span()) is not None:
-            table = self.table(inner.t + 1, min(span.steps, _MOST_STEPS), inner.numbers)
-            loop = self._loop(objective, span, state)
-            loop.begin(table.fields, table.extras, inner.t + 1, span.first, span.steps, span.seconds)
-            try:
-                yield loop
-            finally:
-                if (taken := loop.taken) > 0:
-                    inner.t += taken
-                    inner.numbers = {name: float(values[taken - 1]) for name, values in table.numbers.items()}
-                state.failed = loop.failed
-                objective.trained(loop, span)
-                batches.took(loop.steps)
-        # What is left must be taken one by one.
-        yield from super().loops(objective, batches, state)
+    def _noise(self, t: Any, given: Any) -> Any:
+        """The standard deviation of the noise of the gradient at step t."""
+        if given is None:
+            return 0.0
+        return given if callable(self.gradient_noise) else sqrt(given / t**NOISE_DECAY)
 
-    def _loop(self, objective: Objective, span: Span, state: Descent) -> _core.Training:
-        """The native loop for these batches; the same one as before, if it is for the same ones."""
-        for_objects, for_batches = (objective, state.optimizer), (span.batch_size, span.seed)
-        known = state.loop[:2] and all(a is b for a, b in zip(state.loop, for_objects, strict=False))
-        if not (known and state.loop[2:4] == for_batches):
-            loop = objective.training(state.w, state.gradient, state.optimizer, self.native_rule, span)
-            state.loop = (*for_objects, *for_batches, loop)
-        return cast(_core.Training, state.loop[-1])
+    @property
+    def plans_ahead(self) -> bool:
+        """See `Looping.plans_ahead`."""
+        return all(isinstance(getattr(self, name), schedules.Schedule) for name in self._schedules)
+
+    def tables(self, first: int, count: int, numbers: Mapping[str, float]) -> Tables:
+        """See `table`."""
+        table = self.table(first, count, numbers)
+        return Tables([(table.fields, table.extras)], table.numbers)
 
     def step(
         self,
@@ -471,23 +446,17 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         """See `Optimizer.step`; `learning_rate` overrides the learning rate of the optimizer in this step."""
         numbers, t = dict(state.numbers), state.t + 1
         if numbers.keys() != self.first_numbers.keys() or (state.average is None) != (self.ema_decay is None):
-            self._fail("state must come from this optimizer's init")
+            self.failing("state must come from this optimizer's init")
         if loss_scale != 1 and not (loss_scale > 0 and math.isfinite(loss_scale)):
-            self._fail(f"loss_scale must be a finite number > 0, got {loss_scale!r}")
+            self.failing(f"loss_scale must be a finite number > 0, got {loss_scale!r}")
         plan = self.plan(t, numbers, learning_rate=learning_rate, loss_scale=loss_scale)
         try:
             if not _core.step(plan, params, gradient, state, t):
                 return  # a gradient that is not finite
         except ValueError as error:
-            self._fail_natively(error)
+            self.failing_natively(error)
         state.t = t
         state.numbers = numbers
-
-    def _fail(self, message: str) -> NoReturn:
-        fail(f"{type(self).__name__}.step", message)
-
-    def _fail_natively(self, error: ValueError) -> NoReturn:
-        raise InputError(str(error).replace("_core", f"{type(self).__name__}.step", 1)) from None
 
     def solution(self, params: Array, state: State) -> Array:
         """See `Optimizer.solution`."""
@@ -498,4 +467,5 @@ class NativeOptimizer(Optimizer, metaclass=Matching):
         """See `Optimizer.bytes_per_parameter`."""
         width = {None: 4.0, "bfloat16": 2.0, "8bit": 1 + 4 / 256}[self.state_dtype]
         total = 12 + 2 * width * len(self.state_names) + 8 * (self.ema_decay is not None)
-        return total + self.first_sweep_bytes + 4 * (self.clip_norm is not None or self.skip_nonfinite)
+        total += 4 * (self.clip_norm is not None or self.skip_nonfinite) + 8 * (self.gradient_noise is not None)
+        return total + self.first_sweep_bytes + 12 * (self.max_norm is not None)

@@ -35,8 +35,10 @@ class State:
         t: number of steps done.
         numbers: further numbers that the optimizer keeps between steps, by name.
         average: (n,) the running average of the parameters, with ``ema_decay``.
-        scales: (k, ceil(n / 256)) float32, the scale of each block of 8-bit states.
-        layers: (L, 2) int64, for each tensor its size and whether its step is adapted to its norm.
+        scales: (k, ceil(n / 256)) float32, the scale of each block of 8-bit states. Every layer begins with a block.
+        layers: (L, 4) int64, for consecutive parts of the vector: the size; whether the step is adapted to the norm of
+            the part; the index of its settings in `Groups`, or -1 if it is frozen; and the inputs of a unit if it is a
+            matrix that max_norm limits, otherwise 0. None: one part.
         kept: (L, m) float64, numbers that the method keeps per tensor.
         inner: state of the inner optimizer of a wrapper.
     """
@@ -105,6 +107,7 @@ class Descent:
         gradient: (n,) buffer for the gradient; not part of the state.
         loop: the native loop of the last steps, with the objective and the batches that it is for; not part of the
             state.
+        tables: plans of steps that are known in advance, and the number of the first one; not part of the state.
     """
 
     w: Array
@@ -113,13 +116,14 @@ class Descent:
     failed: bool = False
     gradient: Array = field(init=False, repr=False, metadata={"state": False})
     loop: tuple[Any, ...] = field(init=False, default=(), repr=False, metadata={"state": False})
+    tables: Any = field(init=False, default=None, repr=False, metadata={"state": False})
     _inside: Descent | None = field(init=False, default=None, repr=False, metadata={"state": False})
 
     def __post_init__(self) -> None:
         self.gradient = aligned(len(self.w), self.w.dtype)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "loop": (), "_inside": None}
+        return {**vars(self), "loop": (), "tables": None, "_inside": None}
 
     def inside(self) -> Descent:
         """The state for the inner optimizer of a wrapper; the arrays are shared."""

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
 from popgrad.columns import sqrt
+from popgrad.layout import Layout
 from popgrad.optim._base import NativeOptimizer, Schedule
+from popgrad.optim._layers import resting
 from popgrad.optim._optimizer import Array, State
 from popgrad.optim._presets import Presets, TorchNames
 from popgrad.settings import hyper
@@ -308,6 +310,7 @@ class DoG(NativeOptimizer):
     epsilon: float | Schedule = hyper(1e-8, above=0, schedule=True)
     averaging: float = hyper(8.0, at_least=0)
     rule = "Dog"
+    allows_max_norm = False
     torch_names = TorchNames(  # the names in the authors' code
         {"reps_rel": "start", "eps": "epsilon", "weight_decay": "weight_decay", "averaging": "averaging"},
         states={"start": "init_buffer", "average": "av"},
@@ -329,6 +332,13 @@ class DoG(NativeOptimizer):
             "mix": (1 + self.averaging) / (t + self.averaging),
             "first": 1.0 * (t == 1),
         }
+
+    def init(self, params: Array, layout: Layout | None = None) -> State:
+        """See `Optimizer.init`; the average of frozen tensors is their value."""
+        state = super().init(params, layout)
+        for part in resting(state):
+            state.slots[1, part] = params[part]
+        return state
 
     def solution(self, params: Array, state: State) -> Array:
         """The average of the parameters."""

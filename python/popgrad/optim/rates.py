@@ -136,7 +136,7 @@ class Hypergradient(Rated):
     def init(self, params: Array, layout: Layout | None = None) -> State:
         """See `Optimizer.init`."""
         state = super().init(params, layout)
-        state.layers, state.kept = np.array([[len(params), 1]], np.int64), np.zeros((1, 1))
+        state.layers, state.kept = np.array([[len(params), 1, 0, 0]], np.int64), np.zeros((1, 1))
         return state
 
     def step(self, params: Array, gradient: Array, state: State, *, loss_scale: float = 1.0) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from popgrad.columns import running_maximum, running_sum, sqrt, where
 from popgrad.optim._base import NativeOptimizer, Schedule
+from popgrad.optim._layers import resting
 from popgrad.optim._optimizer import Array, State
 from popgrad.optim._presets import Presets, TorchNames
 from popgrad.settings import hyper
@@ -22,6 +23,8 @@ class _ScheduleFree(NativeOptimizer):
 
     beta: float
     power: float
+    allows_max_norm = False
+    undivided = ("beta",)  # `solution` needs it
     first_numbers: ClassVar[Mapping[str, float]] = {"weight_sum": 0.0, "largest_rate": 0.0}
 
     def _values(self, t: Any, numbers: Mapping[str, float], **given: Any) -> dict[str, Any]:
@@ -46,6 +49,8 @@ class _ScheduleFree(NativeOptimizer):
             return super().solution(params, state)
         z: Array = state.slots[0] if state.slots.dtype == params.dtype else _widened(state.slots[0])
         x: Array = params + params.dtype.type(1 - 1 / self.beta) * (z - params)
+        for part in resting(state):
+            x[part] = params[part]
         return x
 
     def restart(self, params: Array, state: State, target: Array) -> None:

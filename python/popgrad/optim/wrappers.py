@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import final
 
@@ -13,7 +14,7 @@ from popgrad.backends import aligned
 from popgrad.budget import Cost
 from popgrad.checks import fail
 from popgrad.layout import Layout
-from popgrad.objective import Around, Batch, Objective
+from popgrad.objective import Around, Batch, Objective, Span, Steps
 from popgrad.optim._base import RULES
 from popgrad.optim._optimizer import Array, Descent, Optimizer, State
 from popgrad.settings import check_settings, hyper
@@ -57,6 +58,24 @@ class Wrapper(Optimizer):
         state.failed = inner.failed
         self._add(state.w, state.optimizer, inner.optimizer)
 
+    def loops(
+        self, objective: Objective, batches: Iterable[Batch] | Steps, state: Descent
+    ) -> Generator[_core.Training]:
+        """See `popgrad.Method.loops`: those of the inner optimizer, up to each update of the wrapper."""
+        if isinstance(batches, Steps) and objective.lacks("training") is None:
+            yield from self.inner.loops(objective, _Between(self, batches, state), state.inside())
+        yield from super().loops(objective, batches, state)
+
+    def settle(self, state: Descent) -> None:
+        """Follow the inner optimizer after a native loop."""
+        inner = state.inside()
+        state.failed = inner.failed
+        self._add(state.w, state.optimizer, inner.optimizer)
+
+    def steps_ahead(self, t: int) -> int:
+        """How many steps after step t the next update of the wrapper follows; 0 if it takes part in every gradient."""
+        return 0
+
     def cost(self, objective: Objective, batch: Batch, state: Descent) -> Cost:
         """The cost of the inner optimizer."""
         return self.inner.cost(objective, batch, state.inside())
@@ -85,6 +104,27 @@ class Wrapper(Optimizer):
         return state.inner
 
 
+class _Between(Steps):
+    """The steps that an inner optimizer takes in native loops: up to the next update of its wrapper, and on from it."""
+
+    def __init__(self, wrapper: Wrapper, batches: Steps, state: Descent) -> None:
+        self._wrapper, self._batches, self._state = wrapper, batches, state
+
+    def __iter__(self) -> Iterator[Batch]:
+        return iter(())  # the wrapper takes them
+
+    def span(self) -> Span | None:
+        """The next steps, at most up to the next update."""
+        most = self._wrapper.steps_ahead(self._state.optimizer.t)
+        span = self._batches.span() if most > 1 else None
+        return None if span is None else span._replace(steps=min(span.steps, most))
+
+    def took(self, steps: int) -> None:
+        """Report how many steps of the last span were taken; update the wrapper."""
+        self._wrapper.settle(self._state)
+        self._batches.took(steps)
+
+
 @final
 @dataclass(frozen=True)
 class Lookahead(Wrapper):
@@ -108,6 +148,10 @@ class Lookahead(Wrapper):
     steps: int = hyper(5, at_least=1, whole=True)
     alpha: float = hyper(0.5, above=0, at_most=1)
 
+    def steps_ahead(self, t: int) -> int:
+        """See `Wrapper.steps_ahead`."""
+        return self.steps - t % self.steps
+
     def _after(self, params: Array, state: State) -> None:
         if state.t % self.steps == 0:
             _core.step(_core.StepPlan(RULES["Lookback"], {"alpha": self.alpha}), params, params, state)
@@ -126,41 +170,58 @@ class Lookahead(Wrapper):
 @final
 @dataclass(frozen=True)
 class Polyak(Wrapper):
-    r"""The mean of the parameters over all steps after ``begin``; the steps of the inner optimizer do not change.
+    r"""The mean of the parameters over every k-th step after ``begin``; the inner steps do not change.
 
-    .. math:: \bar w_t = \bar w_{t-1} + (w_t - \bar w_{t-1}) / (t - \mathrm{begin})
+    .. math:: \bar w \leftarrow \bar w + (w_t - \bar w) / n
+              \quad\text{at the steps } t = \mathrm{begin} + n \cdot \mathrm{every}, \; n = 1, 2, \ldots
+
+    With ``every`` = 1, this is Polyak-Ruppert averaging. Stochastic weight averaging (SWA) takes the mean once an
+    epoch, or once a cycle of the learning rate, near the end of a run with a constant or cyclic learning rate::
+
+        epoch = pg.schedules.steps_of(1, len(X), 32)
+        swa = pg.optim.Polyak(pg.optim.SGD(0.05), begin=75 * epoch, every=epoch)
+        cyclic = pg.optim.Polyak(pg.optim.SGD(pg.schedules.CosineRestarts(0.1, epoch)), every=epoch)
 
     For an exponential moving average, use ``ema_decay``, which any optimizer accepts.
 
     Args:
         inner: any optimizer of `popgrad.optim`.
         begin: steps before averaging begins, a whole number >= 0.
+        every: steps from one set of parameters in the mean to the next, a whole number >= 1.
 
     State: ``slots[0]`` is the mean (n,). `solution` returns the mean, or the solution of the inner optimizer before
-    averaging begins.
+    the step ``begin`` + ``every``.
 
     Raises:
         InputError: an argument is out of range.
 
-    Reference: Polyak & Juditsky, SIAM J. Control Optim. 30 (1992); Ruppert, Cornell TR 781 (1988).
+    Reference: Polyak & Juditsky, SIAM J. Control Optim. 30 (1992); Ruppert, Cornell TR 781 (1988). SWA: Izmailov et
+    al., UAI 2018, arXiv:1803.05407, Algorithm 1.
     """
 
     begin: int = hyper(0, at_least=0, whole=True)
+    every: int = hyper(1, at_least=1, whole=True)
+
+    def steps_ahead(self, t: int) -> int:
+        """See `Wrapper.steps_ahead`."""
+        return self.every - (t - self.begin) % self.every if t > self.begin else self.begin - t + self.every
 
     def _after(self, params: Array, state: State) -> None:
-        if state.t > self.begin:
+        count, rest = divmod(state.t - self.begin, self.every)
+        if count > 0 and rest == 0:
             # The rule ignores the gradient and does not change w.
-            plan = _core.StepPlan(RULES["Average"], {"mix": 1 / (state.t - self.begin)})
+            plan = _core.StepPlan(RULES["Average"], {"mix": 1 / count})
             _core.step(plan, params, params, state)
 
     def solution(self, params: Array, state: State) -> Array:
-        """The mean, or the solution of the inner optimizer before averaging begins."""
-        return state.slots[0] if state.t > self.begin else self.inner.solution(params, self._inner(state))
+        """The mean, or the solution of the inner optimizer before there is one."""
+        begun = state.t >= self.begin + self.every
+        return state.slots[0] if begun else self.inner.solution(params, self._inner(state))
 
     @property
     def bytes_per_parameter(self) -> float:
-        """The bytes of the inner optimizer and of the mean."""
-        return self.inner.bytes_per_parameter + 16
+        """The bytes of the inner optimizer and of the mean, averaged over ``every`` steps."""
+        return self.inner.bytes_per_parameter + 16 / self.every
 
 
 @final

@@ -72,6 +72,12 @@ class Search(Method):
 
     def prepare(self, objective: Objective, w: Array, seed: int) -> Run:
         """See `popgrad.Method.prepare`."""
+        if objective.layout.frozen:
+            fail(
+                type(self).__name__,
+                f"a search changes all parameters, but {', '.join(objective.layout.frozen)} are frozen: call "
+                "model.unfreeze, or train with a gradient method (popgrad.optim)",
+            )
         return Run(self, w, seed, layout=objective.layout)
 
     def cost(self, objective: Objective, batch: Batch, state: Run) -> Cost:

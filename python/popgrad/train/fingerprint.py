@@ -117,7 +117,7 @@ def _hash(array: NDArray[Any]) -> str:
 
 
 def _tensors(layout: Layout) -> list[str]:
-    return [f"{tensor.name} {tuple(tensor.shape)}" for tensor in layout.tensors]
+    return [f"{each.name} {tuple(each.shape)}{'' if each.trainable else ' frozen'}" for each in layout.tensors]
 
 
 def _text(value: object) -> str:
