@@ -224,6 +224,7 @@ class Network:
         seed: int = 0,
         step: int = 0,
         metric: _NamedScore | None = None,
+        bfloat16: bool = False,
     ) -> tuple[float, float, float]: ...
 
 class Training:
@@ -243,6 +244,7 @@ class Training:
         shuffle_seed: int,
         dropout: float,
         dropout_seed: int,
+        bfloat16: bool,
     ) -> None: ...
     def begin(
         self, plans: list[tuple[_Array, _Array | None]], t: int, step: int, count: int, seconds: float

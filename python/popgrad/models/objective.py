@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from popgrad.checks import fail
 from popgrad.labels import Classes
 from popgrad.losses import REGISTRY
 from popgrad.metrics import Measure, OfOutputs, Score, UserMetric
+from popgrad.models.validation import checked_precision
 from popgrad.objective import ALL, Batch, Objective, Population, Report, Seen, Span
 from popgrad.perturbations import Perturbations
 
@@ -56,6 +58,7 @@ class NetworkObjective(Objective):
     ) -> None:
         self.criterion = model.criterion if criterion is None else criterion
         self._loss_score = Score("loss", *self.criterion.score)
+        self.bfloat16 = False  # whether gradients multiply bfloat16 numbers
         self.model, self.X, self.y, self.weight, self.measure, self.classes = model, X, y, weight, measure, classes
         self.layout, self.dtype, self.samples = model.layout, model.dtype, len(X)
         self.name, self.metric_name = measure.name, model.metric_name
@@ -64,18 +67,29 @@ class NetworkObjective(Objective):
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_packed": {}}
 
+    def _changed(self, **changes: Any) -> NetworkObjective:
+        """A copy with other attributes."""
+        again = copy.copy(self)
+        vars(again).update(changes, _packed={})
+        again.samples = len(again.X)
+        return again
+
     def subset(self, rows: Array) -> NetworkObjective:
         """The same objective on a copy of the samples with indices `rows` (b,)."""
         weight = None if self.weight is None else self.weight[rows]
-        return self._with(self.X[rows], self.y[rows], weight)
-
-    def _with(self, X: Array, y: Array, weight: Array | None) -> NetworkObjective:
-        """The same objective with other samples."""
-        return NetworkObjective(self.model, X, y, weight, self.measure, self.classes, self.criterion)
+        return self._changed(X=self.X[rows], y=self.y[rows], weight=weight)
 
     def with_model(self, model: MLP) -> NetworkObjective:
         """See `Objective.with_model`."""
-        return NetworkObjective(model, self.X, self.y, self.weight, self.measure, self.classes)
+        return self._changed(model=model)
+
+    def in_precision(self, precision: str) -> NetworkObjective:
+        """See `Objective.in_precision`; `loss` and `values` stay in the model's dtype."""
+        bfloat16 = checked_precision("fit", precision, self.dtype) == "bfloat16"
+        if bfloat16 and _core.bfloat16() is None:
+            why = f"the instruction set in use, {_core.isa()}, has no bfloat16 products"
+            fail("fit", f"precision='bfloat16': {why}; omit precision, and the gradients are in float32")
+        return self._changed(bfloat16=bfloat16)
 
     def strata(self) -> Array | None:
         """Labels (B,) int64, or None if the targets are numbers, such as probabilities in binary_cross_entropy."""
@@ -251,7 +265,7 @@ class NetworkObjective(Objective):
         dropout = 0.0 if batch.step == 0 else model.dropout
         network, loss, step = model.network, self.criterion.score, batch.step
         return network.gradient(
-            loss, w, self.X, self.y, self.weight, batch.rows, out, dropout, model.seed, step, metric
+            loss, w, self.X, self.y, self.weight, batch.rows, out, dropout, model.seed, step, metric, self.bfloat16
         )
 
     @property
@@ -278,6 +292,7 @@ class NetworkObjective(Objective):
             span.seed,
             model.dropout,
             model.seed,
+            self.bfloat16,
         )
 
     def loss(self, w: Array, batch: Batch) -> float:
@@ -314,7 +329,8 @@ class NetworkObjective(Objective):
         outputs = np.empty((part.samples, model.sizes[-1]), model.dtype)
         model.network.forward(w[None], part.X, outputs[None])
         y = np.ascontiguousarray(loss.sampled(outputs, random), model.dtype)
-        return NetworkObjective(model, part.X, y, part.weight, self.measure, criterion=loss)
+        drawn = NetworkObjective(model, part.X, y, part.weight, self.measure, criterion=loss)
+        return drawn._changed(bfloat16=self.bfloat16)
 
     # --- What went wrong --------------------------------------------------------------------------------------------
 

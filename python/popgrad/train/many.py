@@ -25,7 +25,7 @@ from popgrad.models import Model
 from popgrad.objective import Objective
 from popgrad.train.fit import Validation, checked_kinds, divided
 from popgrad.train.records import History
-from popgrad.train.trainer import Trainer
+from popgrad.train.trainer import Precision, Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,6 +125,7 @@ def fit_many(
     select: Literal["loss", "metric"] | None = None,
     record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
     record: Literal["running", "full"] = "running",
+    precision: Precision | None = None,
 ) -> FittedModels:
     """Train K networks of one shape at once, for ensembles and sweeps; threads share the networks.
 
@@ -140,9 +141,10 @@ def fit_many(
         models: K models of one shape, which are trained in place; or one model, which is copied and does not change.
             There are then as many runs as combinations of settings and seeds: every optimizer or grid point with
             every seed. If `seeds` are several, each copy is initialized with its seed, as by ``MLP(..., seed=seed)``.
-        X, y, epochs, batch_size, validation, budget, sample_weight, objective, select, record_every, record: see
-            `popgrad.fit`; for all runs. A validation share is held out anew for each seed, so that each seed needs a
-            copy of the samples; separate validation samples as (X, y) need none.
+        X, y, epochs, batch_size, validation, budget, sample_weight, objective, select: see `popgrad.fit`; for all
+            runs. A validation share is held out anew for each seed, so that each seed needs a copy of the samples;
+            separate validation samples as (X, y) need none.
+        record_every, record, precision: see `popgrad.fit`; for all runs.
         optimizer: the method of all runs.
         optimizers: one method per model; or, with one model, methods to combine with the seeds.
         grid: values for settings of `optimizer`, by name; all combinations are trained. With one model only.
@@ -174,6 +176,7 @@ def fit_many(
             select=select,
             record_every=record_every,
             record=record,
+            precision=precision,
         )
         trainers.append(trainer)
     before = [run.model.params.copy() for run in planned]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast, final
 
@@ -205,6 +206,7 @@ class StreamObjective(Objective):
         self._model, self._stream, self._metric = model, stream, metric
         self._step = self._epoch = self._number = self._seen = 0
         self._items: Iterator[Any] | None = None
+        self._precision: str | None = None
         self._current = self._batch(Batch(None, 1))
         first = self._current
         self.layout, self.dtype, self.samples = first.layout, first.dtype, stream.samples
@@ -264,6 +266,7 @@ class StreamObjective(Objective):
 
     def _checked(self, where: str, X: Any, y: Any, weight: Any = None) -> Objective:
         found = self._model.objective(X, y, weight, metric=self._metric, operation=where)
+        found = found if self._precision is None else found.in_precision(self._precision)
         labels = getattr(found, "classes", None)
         if labels != self.classes:
             fail(where, f"the labels are not 0 to K - 1: set model.classes before the training, such as to {labels}")
@@ -319,6 +322,12 @@ class StreamObjective(Objective):
     ) -> Objective:
         """See `Objective.with_samples`."""
         return self._current.with_samples(X, y, sample_weight, operation=operation)
+
+    def in_precision(self, precision: str) -> StreamObjective:
+        """See `Objective.in_precision`."""
+        again = copy.copy(self)
+        again._precision, again._current = precision, self._current.in_precision(precision)
+        return again
 
     def lacks(self, operation: str) -> str | None:
         """See `Objective.lacks`."""
