@@ -12,7 +12,7 @@ import pytest
 import popgrad as pg
 from fitting import bits, small
 from networks import every_activation, every_loss, problem
-from popgrad import _core, optim, search
+from popgrad import _core, losses, optim, search
 from popgrad.objective import ALL, Batch
 
 here = pytest.mark.skipif(_core.bfloat16() is None, reason=f"{_core.isa()} has no products of bfloat16")
@@ -94,10 +94,11 @@ def test_every_activation_and_loss(activation, loss):
         model = pg.MLP([13, 21, 18, 3], activation, loss=loss)
         population, X, y, weight = problem(model, samples)
         w = population[0] / 3
+        if isinstance(loss, (losses.MeanAbsolute, losses.Quantile)):
+            y = y + 10  # an output that changes sides would change its whole slope
         objective = model.objective(X, y, weight)
         for rows in (None, np.array([4, 1, 1])):
-            # Few samples may nearly cancel one another, and a unit of a kinked function may change sides.
-            assert difference(objective, w, Batch(rows, 0)) <= 5e-2
+            assert difference(objective, w, Batch(rows, 0)) <= 2e-2
         full, half = (gradient(objective, w, precision)[0] for precision in ("float32", "bfloat16"))
         assert half == pytest.approx(full, rel=3e-2, abs=3e-2)
 
@@ -229,7 +230,7 @@ def test_a_checkpoint_of_another_precision_is_refused(tmp_path):
 
 
 class Bowl(pg.Objective):
-    layout = pg.Layout([("w", (3,))])
+    layout = pg.Layout({"w": (3,)})
 
     def values(self, population, batch=ALL):
         return (population**2).sum(axis=1)
