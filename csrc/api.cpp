@@ -302,7 +302,8 @@ void gradient_by_layers(const GradientFns<T>& fns, PassArgs<T> args) {
   constexpr int64_t most = 8 * block_samples;
   const int64_t samples = args.batch.samples;
   const size_t need = fns.scratch(args.shape);
-  T* const memory = scratch<T, 1>(fns.memory(args.shape, std::min(samples, most), args.batch.y_width));
+  T* const memory =
+      scratch<T, 1>(fns.memory(args.shape, std::min(samples, most), args.batch.y_width, args.mixup.partners));
   const double operations = 2.0 * double(parameter_count(args.shape)) / args.shape.count;
   for (; args.begin < samples; args.begin += most) {
     args.samples = std::min(samples - args.begin, most);
@@ -320,7 +321,7 @@ void gradient_by_samples(const GradientFns<T>& fns, const PassArgs<T>& args) {
   const int64_t n = parameter_count(args.shape), samples = args.batch.samples, blocks = block_count(samples);
   const int64_t part_blocks = std::max<int64_t>(4, (blocks + 15) / 16);
   const int64_t parts = (blocks + part_blocks - 1) / part_blocks, length = part_blocks * block_samples;
-  const size_t memory = padded(fns.memory(args.shape, block_samples, args.batch.y_width));
+  const size_t memory = padded(fns.memory(args.shape, block_samples, args.batch.y_width, args.mixup.partners));
   const size_t need = memory + fns.scratch(args.shape);
   T* const own = scratch<T, 1>(size_t(n) * size_t(parts - 1));
   // Long parts are processed in pieces, so that a signal can end the call.
@@ -345,16 +346,27 @@ void gradient_by_samples(const GradientFns<T>& fns, const PassArgs<T>& args) {
     });
 }
 
+// The partners of a batch and their share.
+Mixup mixup_of(const Randomness& random, int64_t samples, std::vector<int64_t>& partners) {
+  if (random.step == 0 || !(random.mixup > 0)) return {nullptr, 1};
+  constexpr uint32_t stream = uint32_t(Stream::MIXUP);
+  partners.resize(size_t(samples));
+  kernels().shuffle(random.seed, stream, random.step, samples, partners.data());
+  return {partners.data(), kernels().beta(random.seed, stream, random.step, random.mixup)};
+}
+
 template <class T>
 Seen gradient_any(const GradientFns<T>& fns, const Shape& shape, Scoring score, Scoring metric, const T* w,
-                  const Batch<T>& batch, const Dropout& dropout, T* out) {
+                  const Batch<T>& batch, const Randomness& random, T* out) {
   const int64_t n = parameter_count(shape), blocks = block_count(batch.samples);
   const double weight = total_weight(batch);
   double few[2 * 16] = {};
   std::vector<double> many(blocks > 16 ? size_t(2 * blocks) : 0);
   double* const sums = blocks > 16 ? many.data() : few;
-  const PassArgs<T> args{shape,   score, metric, w,    batch,        0, batch.samples, 1 / weight,
-                         dropout, out,   false,  sums, sums + blocks};
+  std::vector<int64_t> partners;
+  const Mixup mixup = mixup_of(random, batch.samples, partners);
+  const PassArgs<T> args{shape,      score,  metric, w,   batch, 0,    batch.samples,
+                         1 / weight, random, mixup,  out, false, sums, sums + blocks};
   // Small networks would spend their time waiting between the stages, and the parts of large ones adding gradients.
   if (n >= 1 << 12 && (blocks < 8 || n > 1 << 16))
     gradient_by_layers(fns, args);
@@ -377,10 +389,11 @@ const Kernels& kernels() { return *picked().kernels; }
 const Bfloat16Fns* bfloat16_kernels() { return picked().bfloat16; }
 const char* bfloat16_name() { return picked().bfloat16 ? picked().name : nullptr; }
 
-std::vector<Layer> dense_layers(const std::vector<int64_t>& sizes, int activation) {
+std::vector<Layer> dense_layers(const std::vector<int64_t>& sizes, int activation, const std::vector<double>& dropout) {
   std::vector<Layer> layers;
   for (size_t l = 0; l + 1 < sizes.size(); ++l)
-    layers.push_back({sizes[l], sizes[l + 1], l + 2 < sizes.size() ? activation : no_activation});
+    layers.push_back({sizes[l], sizes[l + 1], l + 2 < sizes.size() ? activation : no_activation,
+                      l < dropout.size() ? dropout[l] : 0});
   return layers;
 }
 
@@ -390,31 +403,31 @@ int64_t parameter_count(const Shape& shape) {
   return n;
 }
 
-#define POPGRAD_BOTH(T)                                                                                               \
+#define POPGRAD_BOTH(T)                                                                                                \
   bool step(const StepRule& rule, const StepArgs<T>* tensors, size_t count) { return step_any(rule, tensors, count); } \
-  void move(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) { move_any(rule, args, popsize); }         \
-  void combine_rows(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {          \
-    combine_rows_any(weights, rows, center, count, n, out);                                                           \
-  }                                                                                                                   \
-  void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out) {                   \
-    spread_any(rows, count, which, wanted, n, out);                                                                   \
-  }                                                                                                                   \
-  double sum_squares(const T* x, size_t n) { return sum_squares_any(x, n); }                                          \
-  PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch, nullptr); }                                      \
-  void evaluate(const Shape& shape, Scoring score, const T* population, size_t popsize, const PackedData<T>& data,    \
-                double* out) {                                                                                        \
-    evaluate_any(shape, score, population, popsize, data, out);                                                       \
-  }                                                                                                                   \
-  void measure(const Shape& shape, const std::vector<Scoring>& scores, const std::vector<const PackedData<T>*>& data, \
-               const T* w, double* means, T* outputs) {                                                               \
-    measure_any(shape, scores, data, w, means, outputs);                                                              \
-  }                                                                                                                   \
-  void forward(const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch, T* out) {              \
-    forward_any(network<T>(), shape, population, popsize, batch, out);                                                \
-  }                                                                                                                   \
-  Seen gradient(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch,                 \
-                const Dropout& dropout, T* out) {                                                                     \
-    return gradient_any(gradients<T>(), shape, score, metric, w, batch, dropout, out);                                \
+  void move(const MoveRule& rule, const MoveArgs<T>& args, size_t popsize) { move_any(rule, args, popsize); }          \
+  void combine_rows(const double* weights, const T* rows, const T* center, size_t count, size_t n, T* out) {           \
+    combine_rows_any(weights, rows, center, count, n, out);                                                            \
+  }                                                                                                                    \
+  void spread(const T* rows, size_t count, const int64_t* which, size_t wanted, size_t n, T* out) {                    \
+    spread_any(rows, count, which, wanted, n, out);                                                                    \
+  }                                                                                                                    \
+  double sum_squares(const T* x, size_t n) { return sum_squares_any(x, n); }                                           \
+  PackedData<T> pack(const Batch<T>& batch) { return pack_any(batch, nullptr); }                                       \
+  void evaluate(const Shape& shape, Scoring score, const T* population, size_t popsize, const PackedData<T>& data,     \
+                double* out) {                                                                                         \
+    evaluate_any(shape, score, population, popsize, data, out);                                                        \
+  }                                                                                                                    \
+  void measure(const Shape& shape, const std::vector<Scoring>& scores, const std::vector<const PackedData<T>*>& data,  \
+               const T* w, double* means, T* outputs) {                                                                \
+    measure_any(shape, scores, data, w, means, outputs);                                                               \
+  }                                                                                                                    \
+  void forward(const Shape& shape, const T* population, size_t popsize, const Batch<T>& batch, T* out) {               \
+    forward_any(network<T>(), shape, population, popsize, batch, out);                                                 \
+  }                                                                                                                    \
+  Seen gradient(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch,                  \
+                const Randomness& random, T* out) {                                                                    \
+    return gradient_any(gradients<T>(), shape, score, metric, w, batch, random, out);                                  \
   }
 POPGRAD_BOTH(float)
 POPGRAD_BOTH(double)
@@ -430,8 +443,8 @@ void forward_bfloat16(const Shape& shape, const float* population, size_t popsiz
   forward_any(*bfloat16_kernels(), shape, population, popsize, batch, out);
 }
 Seen gradient_bfloat16(const Shape& shape, Scoring score, Scoring metric, const float* w, const Batch<float>& batch,
-                       const Dropout& dropout, float* out) {
-  return gradient_any(*bfloat16_kernels()->gradient, shape, score, metric, w, batch, dropout, out);
+                       const Randomness& random, float* out) {
+  return gradient_any(*bfloat16_kernels()->gradient, shape, score, metric, w, batch, random, out);
 }
 
 }  // namespace popgrad

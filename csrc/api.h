@@ -59,8 +59,10 @@ void spread(const double* rows, size_t count, const int64_t* which, size_t wante
 double sum_squares(const float* x, size_t n);
 double sum_squares(const double* x, size_t n);
 
-// Fully connected layers of these sizes, inputs first, with the activation between them.
-std::vector<Layer> dense_layers(const std::vector<int64_t>& sizes, int activation);
+// Fully connected layers of these sizes, inputs first, with the activation between them, and the dropout of each hidden
+// layer.
+std::vector<Layer> dense_layers(const std::vector<int64_t>& sizes, int activation,
+                                const std::vector<double>& dropout = {});
 int64_t parameter_count(const Shape&);
 
 // A batch in the layout of the population kernels, made once and evaluated many times.
@@ -133,12 +135,12 @@ struct Seen {
 };
 // The gradient of the weighted mean loss is written to out (parameter_count). `metric` is a score that shares the
 // targets of the loss, or -1.
-Seen gradient(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&, const Dropout&,
+Seen gradient(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&, const Randomness&,
               float* out);
-Seen gradient(const Shape&, Scoring score, Scoring metric, const double* w, const Batch<double>&, const Dropout&,
+Seen gradient(const Shape&, Scoring score, Scoring metric, const double* w, const Batch<double>&, const Randomness&,
               double* out);
 // Its products are of bfloat16 numbers. Needs bfloat16_kernels().
-Seen gradient_bfloat16(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&, const Dropout&,
-                       float* out);
+Seen gradient_bfloat16(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&,
+                       const Randomness&, float* out);
 
 }  // namespace popgrad

@@ -17,6 +17,8 @@
   X(RACE, 9)              /* the order of samples in a race; drawn by NumPy's Philox */              \
   X(BOUNDS, 10)           /* candidates that a reflection does not bring back within their bounds */ \
   X(BOOTSTRAP, 11)        /* samples drawn with replacement; drawn by NumPy's Philox */              \
+  X(NOISE, 13)            /* noise on the inputs of training gradients */                            \
+  X(MIXUP, 14)            /* the partners of a batch, and how much of them is mixed in */            \
   X(GRADIENT, 16)         /* noise that is added to gradients */                                     \
   X(DROPOUT, 0xD0000000u) /* the masks of the first layer; those of layer l are in DROPOUT + l */
 

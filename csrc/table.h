@@ -98,7 +98,8 @@ struct MoveRule {
 // One layer of a network: activation(W x + b).
 struct Layer {
   int64_t inputs, outputs;
-  int activation;  // index into Kernels::activations, or no_activation
+  int activation;      // index into Kernels::activations, or no_activation
+  double dropout = 0;  // probability with which a training gradient drops an output
 };
 inline constexpr int no_activation = -1;
 
@@ -118,10 +119,18 @@ struct Batch {
   int64_t samples, inputs, y_width;
 };
 
-struct Dropout {
-  double rate;
+// What a training gradient draws, besides the dropout of layers, as a function of (seed, step): nothing at step 0.
+struct Randomness {
+  double noise;  // standard deviation of the normal numbers that are added to the inputs
+  double mixup;  // the parameter of the Beta distribution of mixup, or 0
   uint64_t seed;
   uint32_t step;
+};
+
+// Every sample of a batch is mixed with its partner, and so are their losses.
+struct Mixup {
+  const int64_t* partners;  // places in the batch, or null
+  double share;             // of the sample; the partner has the rest
 };
 
 // Samples for evaluating a population, packed in blocks of block_samples, one sample per lane: input i of a block is at
@@ -194,7 +203,8 @@ struct PassArgs {
   Batch<T> batch;
   int64_t begin, samples;  // the samples [begin, begin + samples) of the batch
   double scale;
-  Dropout dropout;
+  Randomness random;
+  Mixup mixup;
   T* gradient;
   bool add;                  // to what `gradient` holds
   double *losses, *metrics;  // sums of weight * score, one per block
@@ -204,7 +214,7 @@ struct PassArgs {
 template <class T>
 struct GradientFns {
   // Elements of memory for a pass, aligned to 64 bytes, and of scratch memory for an item.
-  size_t (*memory)(const Shape&, int64_t samples, int64_t y_width);
+  size_t (*memory)(const Shape&, int64_t samples, int64_t y_width, bool mixed);
   size_t (*scratch)(const Shape&);
   int (*stages)(const Shape&);
   int64_t (*items)(const Shape&, int64_t samples, int stage);
@@ -226,6 +236,10 @@ struct Score {
 // out = a permutation of 0 .. n - 1, as a function of the seed, the stream and the generation. Durstenfeld 1964; place
 // i draws 64 bits, so n may be up to 2^32.
 using ShuffleFn = void (*)(uint64_t seed, uint32_t stream, uint32_t generation, int64_t n, int64_t* out);
+
+// A number from the Beta distribution with both parameters `alpha`, as a function of the seed, the stream and the
+// generation.
+using BetaFn = double (*)(uint64_t seed, uint32_t stream, uint32_t generation, double alpha);
 
 template <class T>
 struct RowFns {
@@ -296,6 +310,7 @@ struct Kernels {
   const NoiseFns<float>* noise_f32;
   const NoiseFns<double>* noise_f64;
   ShuffleFn shuffle;
+  BetaFn beta;
 };
 
 }  // namespace popgrad

@@ -42,8 +42,8 @@ Batch<T> batch_of(Training<T>& training, int64_t step) {
 template <class T>
 Seen gradient_of(const Training<T>& t, const Batch<T>& batch) {
   if constexpr (sizeof(T) == sizeof(float))
-    if (t.bfloat16) return gradient_bfloat16(t.shape, t.score, t.metric, t.w, batch, t.dropout, t.gradient);
-  return gradient(t.shape, t.score, t.metric, t.w, batch, t.dropout, t.gradient);
+    if (t.bfloat16) return gradient_bfloat16(t.shape, t.score, t.metric, t.w, batch, t.random, t.gradient);
+  return gradient(t.shape, t.score, t.metric, t.w, batch, t.random, t.gradient);
 }
 
 // Gives every tensor its plan from this row of the table.
@@ -64,7 +64,7 @@ void take_plans(Training<T>& training, const StepTable& table, int64_t row) {
 // One batch; false if the run ends.
 template <class T>
 bool train_batch(Training<T>& training, const StepTable& table, int64_t number, Running& running) {
-  training.dropout.step = uint32_t(number);
+  training.random.step = uint32_t(number);
   const Batch<T> batch = batch_of(training, number);
   const Seen seen = gradient_of(training, batch);
   ++running.steps;

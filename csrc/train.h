@@ -27,7 +27,7 @@ struct Training {
   bool bfloat16;          // see gradient_bfloat16; only for float
   int64_t batch_size;
   uint64_t shuffle_seed;
-  Dropout dropout;
+  Randomness random;
   T* w;
   T* gradient;  // memory for it
   const StepRule* rule;

@@ -101,7 +101,7 @@ def sequential(torch, model):
 
     unit = Unit if callable(kind) else getattr(torch.nn, kind)
     modules = []
-    for inputs, outputs in itertools.pairwise(model.sizes):
+    for (inputs, outputs), rate in itertools.zip_longest(itertools.pairwise(model.sizes), model.dropout_rates):
         modules += [torch.nn.Linear(inputs, outputs), unit()]
-        modules += [torch.nn.Dropout(model.dropout)] if model.dropout else []
-    return torch.nn.Sequential(*modules[: -2 if model.dropout else -1]).to(getattr(torch, model.dtype.name)).eval()
+        modules += [torch.nn.Dropout(rate)] if rate else []
+    return torch.nn.Sequential(*modules[:-1]).to(getattr(torch, model.dtype.name)).eval()

@@ -175,7 +175,7 @@ def test_a_record_is_one_pass_over_the_samples(loss, objective, record, monkeypa
             return getattr(self.network, name)
 
         def measure(self, scores, packed, w, outputs):
-            measured.append((packed[0].samples, sorted(scores)))
+            measured.append((packed[0].samples, sorted(name for name, _ in scores)))
             return self.network.measure(scores, packed, w, outputs)
 
     def watched(data, measure, *rest):

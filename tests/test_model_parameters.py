@@ -205,7 +205,7 @@ def test_results_do_not_depend_on_the_number_of_threads(dtype, loss, threads):
             model.forward(X),
             model.evaluate(population, X, y, sample_weight=weight),
             *(model.evaluate(population[k::3], X, y, sample_weight=weight) for k in range(3)),
-            model.evaluate(population, X, y, metric=metrics_of(loss)[1]),
+            model.evaluate(population, X, y, metric=metrics_of(model.criterion)[1]),
             *model.gradient(X, y, weight),
             loss_of_step,
             out.copy(),

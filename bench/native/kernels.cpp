@@ -131,7 +131,7 @@ void gradient_digits(benchmark::State& state) {
   std::vector<float> out(w.size());
   for (auto _ : state) {
     benchmark::DoNotOptimize(
-        gradient(digits.shape, digits.score, -1, w.data(), digits.batch, Dropout{0, 0, 0}, out.data()).loss);
+        gradient(digits.shape, digits.score, -1, w.data(), digits.batch, Randomness{0, 0, 0, 0}, out.data()).loss);
     benchmark::ClobberMemory();
   }
   // Forward, weight gradient of both layers, and the way back through the second.

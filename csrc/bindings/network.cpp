@@ -1,4 +1,4 @@
-// Network(sizes, activation): forward, gradient and population sums of a multilayer perceptron; see network.h.
+// Network(sizes, activation, dropout): forward, gradient and population sums of a multilayer perceptron; see network.h.
 // activations(): {name: Activation}; scores(): {name: Score}
 #include "network.h"
 
@@ -33,12 +33,12 @@ void bind_network(py::module_& m) {
   m.def("scores", [] { return by_name(kernels().scores, kernels().score_count); });
   py::class_<AnyPacked>(m, "Packed").def_readonly("samples", &AnyPacked::samples);
   py::class_<Network>(m, "Network")
-      .def(py::init([](const py::sequence& sizes, const std::string& activation) {
+      .def(py::init([](const py::sequence& sizes, const std::string& activation, const std::vector<double>& dropout) {
              std::vector<int64_t> values;
              for (const py::handle size : sizes) values.push_back(size.cast<int64_t>());
-             return Network(values, activation);
+             return Network(values, activation, dropout);
            }),
-           py::arg("sizes"), py::arg("activation"))
+           py::arg("sizes"), py::arg("activation"), py::arg("dropout") = std::vector<double>())
       .def_property_readonly("n", &Network::n)
       .def("pack", &Network::pack, py::arg("X"), py::arg("y"), py::arg("weight") = py::none(),
            py::arg("rows") = py::none(), py::arg("bfloat16") = false)
@@ -50,8 +50,8 @@ void bind_network(py::module_& m) {
       .def("forward", &Network::forward, py::arg("population"), py::arg("X"), py::arg("out"),
            py::arg("bfloat16") = false)
       .def("gradient", &Network::gradient, py::arg("score"), py::arg("w"), py::arg("X"), py::arg("y"),
-           py::arg("weight"), py::arg("rows"), py::arg("out"), py::arg("dropout") = 0.0, py::arg("seed") = 0,
-           py::arg("step") = 0, py::arg("metric") = py::none(), py::arg("bfloat16") = false);
+           py::arg("weight"), py::arg("rows"), py::arg("out"), py::arg("noise") = 0.0, py::arg("mixup") = 0.0,
+           py::arg("seed") = 0, py::arg("step") = 0, py::arg("metric") = py::none(), py::arg("bfloat16") = false);
 }
 
 }  // namespace popgrad::bindings

@@ -27,12 +27,16 @@ using NamedScore = std::pair<std::string, double>;
 
 class Network {
  public:
-  Network(const std::vector<int64_t>& sizes, const std::string& activation) {
+  Network(const std::vector<int64_t>& sizes, const std::string& activation, const std::vector<double>& dropout) {
     if (sizes.size() < 2) throw py::value_error("[_core.Network] expected at least two sizes");
     for (const int64_t size : sizes)
       if (size < 1 || size > int64_t(1) << 24) throw py::value_error("[_core.Network] a size is not in [1, 2^24]");
     const int hidden = activation_index(activation);
-    layers_ = dense_layers(sizes, hidden);
+    if (!dropout.empty() && dropout.size() + 2 != sizes.size())
+      throw py::value_error("[_core.Network] expected one rate of dropout per hidden layer");
+    for (const double rate : dropout)
+      if (!(rate >= 0 && rate < 1)) throw py::value_error("[_core.Network] a rate of dropout is not in [0, 1)");
+    layers_ = dense_layers(sizes, hidden, dropout);
     differentiable_ = kernels().activations[hidden].differentiable;
   }
 
@@ -145,8 +149,9 @@ class Network {
 
   // (mean loss, mean metric, sum of weights)
   py::tuple gradient(const NamedScore& score, const py::object& w, const py::object& X, const py::object& y,
-                     const py::object& weight, const py::object& rows, const py::object& out, double dropout,
-                     uint64_t seed, uint32_t step, const std::optional<NamedScore>& metric, bool bfloat16) const {
+                     const py::object& weight, const py::object& rows, const py::object& out, double noise,
+                     double mixup, uint64_t seed, uint32_t step, const std::optional<NamedScore>& metric,
+                     bool bfloat16) const {
     const Scoring index = loss_of("gradient", score), second = metric_of(index, metric);
     const Seen seen = with_type("w", w, [&](auto type) {
       using T = decltype(type);
@@ -155,11 +160,11 @@ class Network {
       const Batch<T> batch = batch_of<T>(X, y, weight, rows);
       check_targets(index, batch.y_width);
       check_bfloat16<T>("gradient", bfloat16);
-      const Dropout drops{dropout, seed, step};
+      const Randomness random{noise, mixup, seed, step};
       const Interruptible release;
       if constexpr (sizeof(T) == sizeof(float))
-        if (bfloat16) return gradient_bfloat16(shape(), index, second, parameters, batch, drops, o);
-      return popgrad::gradient(shape(), index, second, parameters, batch, drops, o);
+        if (bfloat16) return gradient_bfloat16(shape(), index, second, parameters, batch, random, o);
+      return popgrad::gradient(shape(), index, second, parameters, batch, random, o);
     });
     return py::make_tuple(seen.loss, second.index < 0 ? std::numeric_limits<double>::quiet_NaN() : seen.metric,
                           seen.weight);

@@ -184,16 +184,34 @@ struct Dense {
 // Inverted dropout of what layer l passes on, and of the derivative by it: the mask of unit u of sample s is a function
 // of (seed, step, layer, s, u) alone.
 template <class T>
-void drop(const Dropout& dropout, int l, int64_t first_sample, Range units, int64_t lanes, T* a) {
-  const float rate = float(dropout.rate);
-  const T keep = T(1 / (1 - dropout.rate));
+void drop(const Randomness& random, double probability, int l, int64_t first_sample, Range units, int64_t lanes, T* a) {
+  const float rate = float(probability);
+  const T keep = T(1 / (1 - probability));
   const uint32_t stream = uint32_t(Stream::DROPOUT) + uint32_t(l);
   for (int64_t u = units.begin; u < units.end; ++u)
 #pragma GCC ivdep
     for (int64_t s = 0; s < lanes; ++s) {
-      const Draws draws(dropout.seed, stream, dropout.step, uint32_t(first_sample + s), uint32_t(u));
+      const Draws draws(random.seed, stream, random.step, uint32_t(first_sample + s), uint32_t(u));
       a[u * lanes + s] *= draws.uniform(0) < rate ? T(0) : keep;
     }
+}
+
+// Adds noise to the inputs of a sample, a function of (seed, step, sample, input) alone, in the layout of random.h.
+template <class T>
+void add_noise(const Randomness& random, int64_t sample, int64_t inputs, T* x) {
+  for (int64_t first = 0; first < inputs; first += noise_block) {
+    const int64_t count = inputs - first < noise_block ? inputs - first : noise_block;
+    const uint32_t lanes = uint32_t(count < noise_lanes ? count : noise_lanes), index = uint32_t(first / 4);
+    alignas(64) float z[noise_block];
+#pragma GCC ivdep
+    for (uint32_t lane = 0; lane < lanes; ++lane) {
+      const Draws draws(random.seed, uint32_t(Stream::NOISE), random.step, uint32_t(sample), index + lane);
+      const Draws::Pair low = draws.normals(0), high = draws.normals(1);
+      z[lane] = low.first, z[lane + noise_lanes] = low.second;
+      z[lane + 2 * noise_lanes] = high.first, z[lane + 3 * noise_lanes] = high.second;
+    }
+    for (int64_t i = 0; i < count; ++i) x[first + i] += T(random.noise) * T(z[i]);
+  }
 }
 
 }  // namespace

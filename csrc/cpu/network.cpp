@@ -201,6 +201,7 @@ extern constinit const Kernels kernels = {
     .noise_f32 = &noise_f32,
     .noise_f64 = &noise_f64,
     .shuffle = shuffle,
+    .beta = beta,
 };
 
 }  // namespace popgrad::POPGRAD_TARGET

@@ -182,6 +182,19 @@ void shuffle(uint64_t seed, uint32_t stream, uint32_t generation, int64_t n, int
   }
 }
 
+// Devroye 1996, "Random variate generation in one line of code", section 6, after Bailey's polar method for Student's
+// t: with c the cosine of a uniform angle and U uniform, c^2 (U^(-1/alpha) - 1) is x, and sqrt(x / (1 + x)) has the
+// size of a symmetric Beta variable on [-1, 1].
+double beta(uint64_t seed, uint32_t stream, uint32_t generation, double alpha) {
+  const Draws draws(seed, stream, generation, 1, 0);  // member 0 shuffles
+  const Draws::Pair pair = draws.normals(0);
+  const double first = double(pair.first), second = double(pair.second), squares = first * first + second * second;
+  const double uniform = (double(draws.word[2]) + 0.5) * 0x1p-32;
+  const double x = first * first / squares * expm1(-log(uniform) / alpha);
+  const double size = x > 0 ? 1 / sqrt(1 + 1 / x) : 0;
+  return 0.5 + (first < 0 ? -0.5 : 0.5) * size;
+}
+
 extern constinit const NoiseFns<float> noise_f32 = {draw<float>, expand<float>, perturb<float>, combine<float>,
                                                     disturb<float>};
 extern constinit const NoiseFns<double> noise_f64 = {draw<double>, expand<double>, perturb<double>, combine<double>,

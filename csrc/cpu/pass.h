@@ -58,11 +58,14 @@ class Pass {
     y_ = take(lanes() * args.batch.y_width);
     weight_ = take(lanes());
     inputs_ = take(lanes() * Self::input_size(args.batch.inputs));
+    if (!args.mixup.partners) return;
+    partner_y_ = take(lanes() * args.batch.y_width);
+    partner_weight_ = take(lanes());
   }
 
   // Elements of memory for a pass.
-  static size_t memory(const Shape& shape, int64_t samples, int64_t y_width) {
-    int64_t each = y_width + 1 + Self::input_size(shape.layers[0].inputs);
+  static size_t memory(const Shape& shape, int64_t samples, int64_t y_width, bool mixed) {
+    int64_t each = (mixed ? 2 : 1) * (y_width + 1) + Self::input_size(shape.layers[0].inputs);
     for (int l = 0; l < shape.count; ++l) each += layer_size(shape.layers[l]);
     const int64_t blocks = (samples + block_samples - 1) / block_samples;
     return size_t(Self::weight_size(shape) + blocks * block_samples * each);
@@ -123,6 +126,7 @@ class Pass {
   struct Arrays {
     Taped<T> tape;
     T* delta;    // the derivative by the outputs, then by z
+    T* spare;    // (outputs, lanes), free in the last layer
     T* factors;  // of all blocks
   };
 
@@ -138,7 +142,7 @@ class Pass {
     const int64_t size = lanes() * shape_.layers[l].outputs;
     T* const z = at + block * block_samples * shape_.layers[l].outputs;
     T* const a = shape_.layers[l].activation == no_activation ? z : z + size;
-    return {{z, a, drops(l) ? z + 2 * size : a}, z + 3 * size, at + 4 * size};
+    return {{z, a, drops(l) ? z + 2 * size : a}, z + 3 * size, z + 2 * size, at + 4 * size};
   }
 
   Samples samples(int64_t block) const {
@@ -146,7 +150,7 @@ class Pass {
     return {count, pad<T>(count)};
   }
 
-  bool drops(int l) const { return args_.dropout.rate > 0 && l + 1 < shape_.count; }
+  bool drops(int l) const { return args_.random.step > 0 && shape_.layers[l].dropout > 0; }
   // The place in the batch of a block's first sample.
   int64_t place(int64_t block) const { return args_.begin + block * block_samples; }
 
@@ -164,15 +168,39 @@ class Pass {
     const int64_t first = block * block_samples, begin = place(block);
     const int64_t stride = row_stride<T>(batch.inputs);
     T* const rows = self().row_memory(block, scratch);
+    const bool noisy = args_.random.step > 0 && args_.random.noise > 0;
     for (int64_t s = 0; s < count; ++s) {
-      const T* const from = batch.X + (batch.rows ? batch.rows[begin + s] : begin + s) * batch.inputs;
+      const T* const from = batch.X + row_of(begin + s) * batch.inputs;
       T* const to = rows + s * stride;
       for (int64_t i = 0; i < batch.inputs; ++i) to[i] = from[i];
+      if (args_.mixup.partners) mix(batch.X + row_of(args_.mixup.partners[begin + s]) * batch.inputs, to);
+      if (noisy) add_noise(args_.random, begin + s, batch.inputs, to);
       for (int64_t i = batch.inputs; i < stride; ++i) to[i] = T(0);
     }
     self().pack_inputs(block, rows);
     pack_lanes(batch.y, batch.rows, batch.y_width, begin, count, lanes, y_ + first * batch.y_width);
     pack_weight(batch, begin, count, lanes, weight_ + first);
+    if (args_.mixup.partners) pack_partners(first, begin, {count, lanes});
+  }
+
+  // The row of X that is at a place of the batch.
+  int64_t row_of(int64_t place) const { return args_.batch.rows ? args_.batch.rows[place] : place; }
+
+  // Mixes the inputs of a partner into a sample.
+  void mix(const T* partner, T* x) const {
+    const T share = T(args_.mixup.share), rest = T(1 - args_.mixup.share);
+    for (int64_t i = 0; i < args_.batch.inputs; ++i) x[i] = share * x[i] + rest * partner[i];
+  }
+
+  // The targets and weights of the partners of a block.
+  void pack_partners(int64_t first, int64_t begin, Samples samples) {
+    int64_t rows[block_samples];
+    for (int64_t s = 0; s < samples.count; ++s) rows[s] = row_of(args_.mixup.partners[begin + s]);
+    Batch<T> partners = args_.batch;
+    partners.rows = rows;
+    pack_lanes(partners.y, rows, partners.y_width, 0, samples.count, samples.lanes,
+               partner_y_ + first * partners.y_width);
+    pack_weight(partners, 0, samples.count, samples.lanes, partner_weight_ + first);
   }
 
   void forward(int l, int64_t block, Range units) {
@@ -183,7 +211,7 @@ class Pass {
     dense.activate(at.tape.z, lanes, units, at.tape.a);
     if (drops(l)) {
       for (int64_t i = units.begin * lanes; i < units.end * lanes; ++i) at.tape.out[i] = at.tape.a[i];
-      drop(args_.dropout, l, place(block), units, lanes, at.tape.out);
+      drop(args_.random, dense.layer.dropout, l, place(block), units, lanes, at.tape.out);
     }
     if (l + 1 < shape_.count) self().pass_on(l, block, units);
   }
@@ -201,16 +229,34 @@ class Pass {
                                        nullptr);
       args_.metrics[block] = weighted(value, weight, count, lanes);
     }
-    score_fns<T>[args_.score.index](at.tape.out, y, int(outputs), int(lanes), T(args_.score.setting), value, at.delta);
-    args_.losses[block] = weighted(value, weight, count, lanes);
-    for (int64_t s = 0; s < lanes; ++s) weight[s] *= T(args_.scale);
-    for (int64_t o = 0; o < outputs; ++o)
-      for (int64_t s = 0; s < lanes; ++s) {
-        T& delta = at.delta[o * lanes + s];
-        delta = s < count ? delta * weight[s] : T(0);
-      }
+    double& sum = args_.losses[block];
+    const double share = args_.mixup.partners ? args_.mixup.share : 1;
+    sum = loss_by(y, weight, share, {count, lanes}, at.tape.out, at.delta);
+    if (args_.mixup.partners) {
+      const T* const partner_y = partner_y_ + first * args_.batch.y_width;
+      const double other =
+          loss_by(partner_y, partner_weight_ + first, 1 - share, {count, lanes}, at.tape.out, at.spare);
+      sum = share * sum + (1 - share) * other;
+      for (int64_t i = 0; i < outputs * lanes; ++i) at.delta[i] += at.spare[i];
+    }
     Dense<T>{shape_.layers[last]}.before_activation(at.tape, {count, lanes}, {0, outputs}, at.delta);
     self().derived(last, block, {0, outputs});
+  }
+
+  // The sum of weight * loss over the samples of a block; writes `share` of its slope, scaled, and scales the weights.
+  double loss_by(const T* y, T* weight, double share, Samples samples, const T* z, T* slope) const {
+    const auto [count, lanes] = samples;
+    const int64_t outputs = outputs_of(shape_);
+    alignas(64) T value[block_samples];
+    score_fns<T>[args_.score.index](z, y, int(outputs), int(lanes), T(args_.score.setting), value, slope);
+    const double sum = weighted(value, weight, count, lanes);
+    for (int64_t s = 0; s < lanes; ++s) weight[s] *= T(args_.scale * share);
+    for (int64_t o = 0; o < outputs; ++o)
+      for (int64_t s = 0; s < lanes; ++s) {
+        T& d = slope[o * lanes + s];
+        d = s < count ? d * weight[s] : T(0);
+      }
+    return sum;
   }
 
   static double weighted(T* value, const T* weight, int64_t count, int64_t lanes) {
@@ -242,7 +288,7 @@ class Pass {
     for (int64_t b = 0; b < blocks_; ++b) {
       const Arrays at = arrays(l - 1, b);
       self().inputs_product(panel, l, b, units, at.delta);
-      if (drops(l - 1)) drop(args_.dropout, l - 1, place(b), units, samples(b).lanes, at.delta);
+      if (drops(l - 1)) drop(args_.random, below.layer.dropout, l - 1, place(b), units, samples(b).lanes, at.delta);
       below.before_activation(at.tape, samples(b), units, at.delta);
       self().derived(l - 1, b, units);
     }
@@ -253,6 +299,7 @@ class Pass {
   const int64_t blocks_;
   T* at_;  // the arrays of the layers
   T *weights_, *y_, *weight_, *inputs_;
+  T *partner_y_ = nullptr, *partner_weight_ = nullptr;  // of mixup
 };
 
 template <class T, class Self>

@@ -26,6 +26,7 @@ extern const NoiseFns<float> noise_f32;  // noise.cpp
 extern const NoiseFns<double> noise_f64;
 
 void shuffle(uint64_t seed, uint32_t stream, uint32_t generation, int64_t n, int64_t* out);
+double beta(uint64_t seed, uint32_t stream, uint32_t generation, double alpha);
 
 extern const GradientFns<float> gradient_f32;  // gradient.cpp
 extern const GradientFns<double> gradient_f64;

@@ -17,6 +17,8 @@ class Stream(IntEnum):
     RACE = 9
     BOUNDS = 10
     BOOTSTRAP = 11
+    NOISE = 13
+    MIXUP = 14
     DROPOUT = 0xD0000000
 
 def isa() -> str: ...
@@ -199,7 +201,7 @@ class Packed:
 _NamedScore = tuple[str, float]  # and its setting
 
 class Network:
-    def __init__(self, sizes: list[int], activation: str) -> None: ...
+    def __init__(self, sizes: list[int], activation: str, dropout: list[float] = ...) -> None: ...
     @property
     def n(self) -> int: ...
     def pack(
@@ -220,7 +222,8 @@ class Network:
         weight: _Array | None,
         rows: _Array | None,
         out: _Array,
-        dropout: float = 0.0,
+        noise: float = 0.0,
+        mixup: float = 0.0,
         seed: int = 0,
         step: int = 0,
         metric: _NamedScore | None = None,
@@ -242,8 +245,9 @@ class Training:
         rule: StepRule,
         batch_size: int,
         shuffle_seed: int,
-        dropout: float,
-        dropout_seed: int,
+        noise: float,
+        mixup: float,
+        random_seed: int,
         bfloat16: bool,
     ) -> None: ...
     def begin(

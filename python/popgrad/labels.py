@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from popgrad.checks import fail
+from popgrad.checks import at_least_zero, fail, number
 
-__all__ = ["Classes", "checked", "encode", "find", "is_text"]
+__all__ = ["ClassWeight", "Classes", "checked", "class_factors", "encode", "find", "is_text"]
 
 Array = NDArray[Any]
 Classes = tuple[str, ...] | tuple[int, ...] | tuple[float, ...]
+ClassWeight = Literal["balanced"] | Mapping[Any, float]
 
 
 def is_text(y: Array) -> bool:
@@ -74,6 +75,36 @@ def encode(operation: str, y: Array, classes: Classes) -> Array:
         label = distinct.tolist()[int(np.argmax(numbers < 0))]
         fail(operation, f"y holds the label {label!r}, which is not among the classes of the model {list(classes)!r}")
     return numbers[places].reshape(y.shape)
+
+
+def class_factors(operation: str, class_weight: ClassWeight, counts: Array, classes: Classes | None) -> Array:
+    """The weight (K,) of each class.
+
+    Args:
+        operation: prefix of error messages.
+        class_weight: "balanced": samples / (classes that occur * samples of the class), as in scikit-learn; or a
+            weight >= 0 for some original labels, where the other classes have weight 1.
+        counts: (K,) number of samples of each class.
+        classes: the original labels of the classes 0 to K - 1, or None if these are the labels.
+
+    Raises:
+        InputError: a label is not among the classes, or a weight is negative, not finite, or zero for all samples.
+    """
+    known = list(range(len(counts))) if classes is None else list(classes)
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        return np.where(counts > 0, counts.sum() / (np.count_nonzero(counts) * np.maximum(counts, 1)), 0.0)
+    if not isinstance(class_weight, Mapping):
+        fail(operation, f"class_weight must be 'balanced', a weight per label, or None, got {class_weight!r}")
+    factors = np.ones(len(known))
+    for label, weight in class_weight.items():
+        if label not in known:
+            fail(operation, f"class_weight holds the label {label!r}, which is not among the classes {known!r}")
+        if not at_least_zero(weight):
+            fail(operation, f"class_weight must hold finite numbers >= 0, got {weight!r} for {label!r}")
+        factors[known.index(label)] = number(weight)
+    if not (factors[counts > 0] > 0).any():
+        fail(operation, "class_weight is zero for all classes that occur in y")
+    return factors
 
 
 def _distinct(operation: str, y: Array) -> tuple[Array, Array]:

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from popgrad import _core
 from popgrad.budget import GRADIENT_FORWARDS, Cost
 from popgrad.checks import fail
+from popgrad.labels import ClassWeight
 from popgrad.layout import Layout
 
 __all__ = [
@@ -259,6 +260,18 @@ class Objective(ABC):
         if precision != self.dtype.name:
             fail("fit", f"precision must be '{self.dtype}', the only one of {type(self).__name__}, got {precision!r}")
         return self
+
+    def mixed(self, alpha: float) -> Objective:
+        """The same objective, whose training gradients mix samples (mixup, Zhang et al. 2018, arXiv:1710.09412).
+
+        Args:
+            alpha: parameter of the Beta distribution of the share of a sample, > 0.
+        """
+        fail("fit", f"mixup: {self.lacks('mixed') or 'cannot mix its samples'}")
+
+    def class_weighted(self, class_weight: ClassWeight) -> Objective:
+        """The same objective with the weight of each sample times that of its class; see `popgrad.fit`."""
+        fail("fit", f"class_weight: {self.lacks('class_weighted') or 'has no classes'}")
 
     def lacks(self, operation: str) -> str | None:
         """The reason why an operation, such as "gradient", is not possible, for an error message; otherwise None."""

@@ -92,12 +92,13 @@ struct Problem {
   Exact<double> X, y, weight, w;
   Exact<int64_t> rows;
   bool weighted, gathered;
-  Dropout dropout;
+  double rate;  // of dropout
+  Randomness random;
 
-  Problem(std::vector<int64_t> layer_sizes, int activation, int score_index, int64_t samples, bool weighted, bool gathered,
-          double rate, uint64_t seed = 1)
+  Problem(std::vector<int64_t> layer_sizes, int activation, int score_index, int64_t samples, bool weighted,
+          bool gathered, double rate, uint64_t seed = 1)
       : sizes(std::move(layer_sizes)),
-        layers(dense_layers(sizes, activation)),
+        layers(dense_layers(sizes, activation, std::vector<double>(sizes.size() - 2, rate))),
         activation(activation),
         score{score_index, setting_of(kernels().scores[score_index].name)},
         samples(samples),
@@ -109,16 +110,17 @@ struct Problem {
         rows(size_t(gathered ? samples : 0)),
         weighted(weighted),
         gathered(gathered),
-        dropout{rate, 99, 7} {
+        rate(rate),
+        random{0, 0, 99, 7} {
     Rng rng{seed * 1'000'003 + uint64_t(samples)};
     const auto number = [&rng](double low, double high) { return double(float(rng.uniform(low, high))); };
     const std::string name = kernels().scores[score.index].name;
     for (double& v : X) v = number(-1.5, 1.5);
     for (double& v : y)
       v = kernels().scores[score.index].labels ? double(rng.next() % uint64_t(sizes.back()))
-          : name.starts_with("binary")   ? double(rng.next() % 2)
-          : name.starts_with("poisson")  ? double(rng.next() % 5)
-                                         : number(-2, 2);
+          : name.starts_with("binary")         ? double(rng.next() % 2)
+          : name.starts_with("poisson")        ? double(rng.next() % 5)
+                                               : number(-2, 2);
     for (double& v : weight) v = rng.next() % 8 == 0 ? 0 : number(0.1, 2);
     if (weighted) weight[0] = 1.5;
     for (int64_t& v : rows) v = int64_t(rng.next() % uint64_t(have));
@@ -139,7 +141,7 @@ struct Problem {
                        kernels().scores[score.index].name + " sizes";
     for (const int64_t size : sizes) text += " " + std::to_string(size);
     return text + " samples " + std::to_string(samples) + (weighted ? " weighted" : "") +
-           (gathered ? " gathered" : "") + (dropout.rate > 0 ? " dropout" : "");
+           (gathered ? " gathered" : "") + (rate > 0 ? " dropout" : "");
   }
 
   // Raw outputs of sample i, one scalar at a time.
@@ -157,10 +159,10 @@ struct Problem {
       if (l + 2 < sizes.size())
         for (size_t u = 0; u < units; ++u) {
           z[u] = test_activation(z[u]);
-          if (dropout.rate > 0) {
-            const ReferenceDraws draws(dropout.seed, uint32_t(Stream::DROPOUT) + uint32_t(l), dropout.step, uint32_t(i),
+          if (rate > 0) {
+            const ReferenceDraws draws(random.seed, uint32_t(Stream::DROPOUT) + uint32_t(l), random.step, uint32_t(i),
                                        uint32_t(u));
-            z[u] *= draws.uniform(0) < double(float(dropout.rate)) ? 0 : 1 / (1 - dropout.rate);
+            z[u] *= draws.uniform(0) < double(float(rate)) ? 0 : 1 / (1 - rate);
           }
         }
       a = std::move(z);
@@ -174,7 +176,8 @@ struct Problem {
       const int64_t row = gathered ? rows[size_t(i)] : i;
       const double u = weighted ? weight[size_t(row)] : 1;
       share += u;
-      total += u * ::score(kernels().scores[score.index].name, score.setting, outputs(at, i), y.data() + row * y_width());
+      total +=
+          u * ::score(kernels().scores[score.index].name, score.setting, outputs(at, i), y.data() + row * y_width());
     }
     return total / share;
   }
@@ -194,7 +197,7 @@ template <class T>
 double gradient_of(const Problem& p, Exact<T>& out) {
   const Exact<T> X = cast<T>(p.X), y = cast<T>(p.y), weight = cast<T>(p.weight), w = cast<T>(p.w);
   for (T& v : out) v = std::numeric_limits<T>::quiet_NaN();  // what is there before must not matter
-  return gradient(p.shape(), p.score, -1, w.data(), p.batch(X, y, weight), p.dropout, out.data()).loss;
+  return gradient(p.shape(), p.score, -1, w.data(), p.batch(X, y, weight), p.random, out.data()).loss;
 }
 
 void check_gradient(const Problem& p) {
@@ -327,12 +330,12 @@ void check_dropout() {
   CHECK(same_bits(first.first, again.first));
   check_same(first.second, again.second, "dropout", "the same seed and step");
   CHECK(plain.first != first.first);
-  half.dropout.step += 1;
+  half.random.step += 1;
   CHECK(run(half).first != first.first, "another step");
-  half.dropout.step -= 1;
-  half.dropout.seed += 1;
+  half.random.step -= 1;
+  half.random.seed += 1;
   CHECK(run(half).first != first.first, "another seed");
-  none.dropout = {0, 1234, 5};
+  none.random = {0, 0, 1234, 5};
   const auto zero = run(none);
   CHECK(same_bits(zero.first, plain.first));
   check_same(zero.second, plain.second, "dropout", "rate 0");
@@ -345,9 +348,9 @@ void check_dropout() {
   const int steps = 400;
   double sum = 0, squares = 0;
   std::vector<double> mean(linear.w.size());
-  linear.dropout.rate = 0.3;
+  for (size_t l = 0; l + 1 < linear.layers.size(); ++l) linear.layers[l].dropout = 0.3;
   for (int t = 0; t < steps; ++t) {
-    linear.dropout.step = uint32_t(t);
+    linear.random.step = uint32_t(t + 1);
     const auto got = run(linear);
     const double d = got.first - want.first;
     sum += d, squares += d * d;

@@ -115,7 +115,7 @@ struct Bfloat16Network {
                         const Scratch& at) {
     const uint32_t* W = at.weights;
     for (int l = 0; l < shape.count; ++l) {
-      const auto [inputs, outputs, activation] = shape.layers[l];
+      const auto [inputs, outputs, activation, dropout] = shape.layers[l];
       unit.layer(W, w + inputs * outputs, words_of(inputs), outputs, x, lanes, at.z);
       if (l + 1 == shape.count) break;
       pass_on_fns[activation](at.z, outputs, depth_of(outputs), lanes, at.x);

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from popgrad import metrics
 from popgrad.arrays import is_mapped
 from popgrad.budget import Cost
-from popgrad.labels import Classes
+from popgrad.labels import Classes, ClassWeight
 from popgrad.metrics import OfOutputs, Score, UserMetric
 from popgrad.models.objective import NetworkObjective
 from popgrad.objective import ALL, Batch, Objective, Population, Report, Running, Seen
@@ -106,6 +106,14 @@ class MappedObjective(Objective):
     def in_precision(self, precision: str) -> MappedObjective:
         """See `Objective.in_precision`."""
         return MappedObjective(self.whole.in_precision(precision), self.rows)
+
+    def mixed(self, alpha: float) -> MappedObjective:
+        """See `Objective.mixed`."""
+        return MappedObjective(self.whole.mixed(alpha), self.rows)
+
+    def class_weighted(self, class_weight: ClassWeight) -> MappedObjective:
+        """See `Objective.class_weighted`."""
+        return MappedObjective(self.whole.class_weighted(class_weight, self.rows), self.rows)
 
     def weighted_rows(self) -> Array | None:
         """See `Objective.weighted_rows`."""
@@ -216,8 +224,7 @@ class MappedObjective(Objective):
 
     def loss_cost(self, batch: Batch) -> Cost:
         """See `Objective.loss_cost`."""
-        drops = self.whole.model.dropout > 0 and batch.step > 0
-        return self.gradient_cost(batch) if drops else self.values_cost(1, batch)
+        return self.gradient_cost(batch) if self.whole.draws(batch) else self.values_cost(1, batch)
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> NetworkObjective:
         """See `NetworkObjective.sampled`; copies the samples of the batch."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from popgrad import _core, arrays, checkpoint, labels
 from popgrad.arrays import real
-from popgrad.backends import Stream, aligned, move
-from popgrad.checks import fail, fraction, one_of, positive_int, whole_seed
+from popgrad.backends import aligned
+from popgrad.checks import at_least_zero, fail, one_of, positive_int, whole_seed
 from popgrad.labels import Classes
 from popgrad.layout import Layout
 from popgrad.losses import REGISTRY, Loss, loss_of
@@ -23,6 +22,7 @@ from popgrad.models import quantize
 from popgrad.models.base import Model
 from popgrad.models.evaluation import Evaluation
 from popgrad.models.files import read_network
+from popgrad.models.initialization import INITS, default_init, draw_weights
 from popgrad.models.mapped import in_parts
 from popgrad.models.measures import measure_of
 from popgrad.models.objective import MEMORY_LIMIT, NetworkObjective
@@ -30,6 +30,7 @@ from popgrad.models.validation import (
     DTYPES,
     Targets,
     cast_to,
+    checked_dropout,
     checked_inputs,
     checked_population,
     checked_precision,
@@ -48,14 +49,16 @@ Array = NDArray[Any]
 ACTIVATIONS = _core.activations()
 LOSSES = tuple(REGISTRY)
 
-_SETTINGS = ("activation", "loss", "dropout", "dtype", "seed", "init")  # constructor arguments other than sizes
+_SETTINGS = (
+    "activation",
+    "loss",
+    "dropout",
+    "dtype",
+    "seed",
+    "init",
+    "input_noise",
+)  # constructor arguments other than sizes
 _WIDEST = 1 << 24  # the largest layer that the native core accepts, in units
-
-# Initial weights whose variance preserves the scale of a signal from layer to layer. He et al. 2015: activations that
-# are zero or small for half of the inputs. Glorot & Bengio 2010: activations that are linear around zero. LeCun et al.
-# 1998: all other activations.
-_RECTIFIERS = ("relu", "leaky_relu", "elu", "gelu", "silu", "softplus")
-INITS = tuple(f"{who}_{how}" for who in ("he", "glorot", "lecun") for how in ("normal", "uniform"))
 
 
 class MLP(Model):
@@ -69,12 +72,15 @@ class MLP(Model):
             default settings: "cross_entropy" and "focal" (labels (B,) in [0, outputs)), "binary_cross_entropy" and
             "binary_focal" (targets in [0, 1]), "mse", "mae", "huber", "quantile", or "poisson" (counts). As in PyTorch,
             a loss is the mean over samples; except for labels, it is also the mean over outputs.
-        dropout: probability with which a training gradient drops a hidden unit, in [0, 1).
+        dropout: probability with which a training gradient drops a hidden unit, in [0, 1) (Srivastava et al. 2014); or
+            a list with one probability per hidden layer.
         dtype: "float32" or "float64".
-        seed: seed of the initial weights and of dropout, in [0, 2^64).
+        seed: seed of the initial weights, and of dropout, input noise and mixup, in [0, 2^64).
         init: one of he_normal, he_uniform, glorot_normal, glorot_uniform, lecun_normal, lecun_uniform.
             Default: he_uniform for rectifiers (relu, leaky_relu, elu, gelu, silu, softplus), glorot_uniform for
             identity, tanh and sigmoid, lecun_uniform for sin and step. Biases start at zero.
+        input_noise: standard deviation, >= 0, of the normal noise that a training gradient adds to the inputs (Bishop
+            1995). Like dropout masks, the noise is a function of the seed, the step and the place in the batch.
 
     Raises:
         InputError: an argument is out of range or a name is unknown.
@@ -85,10 +91,11 @@ class MLP(Model):
         sizes: Sequence[int],
         activation: str = "relu",
         loss: str | Loss = "cross_entropy",
-        dropout: float = 0.0,
+        dropout: float | Sequence[float] = 0.0,
         dtype: str = "float32",
         seed: int = 0,
         init: str | None = None,
+        input_noise: float = 0.0,
     ) -> None:
         if not hasattr(sizes, "__len__") or len(sizes) < 2:
             fail(self, f"sizes must be at least two numbers, such as [64, 32, 10], got {sizes!r}")
@@ -101,9 +108,10 @@ class MLP(Model):
         self.activation = one_of(self, "activation", activation, ACTIVATIONS)
         self.criterion = loss_of(self, loss)
         self.dtype = np.dtype(one_of(self, "dtype", name_of(dtype), DTYPES))
-        self.dropout = dropout
-        fraction(self, "dropout")
-        self.dropout = float(dropout)
+        self.dropout = checked_dropout(self, dropout, len(self.sizes) - 2)
+        if not at_least_zero(input_noise):
+            fail(self, f"input_noise must be a finite number >= 0, got {input_noise!r}")
+        self.input_noise = float(input_noise)
         self.seed = whole_seed(self, seed)
         self.init = one_of(self, "init", init or default_init(activation), INITS)
         if self.criterion.targets == "labels" and self.sizes[-1] < 2:
@@ -111,7 +119,7 @@ class MLP(Model):
             fail(self, f"{self.loss_name} needs at least two outputs; for one output use loss={other!r}")
         self.loss_score = Score("loss", *self.criterion.score)
         self._classes: Classes | None = None
-        self.network = _core.Network(self.sizes, activation)
+        self.network = self._make_network()
         self.layout = self._make_layout()
         try:
             self._params = aligned(self.layout.size, self.dtype)
@@ -120,9 +128,10 @@ class MLP(Model):
         self.initialize(self.seed)
 
     def __repr__(self) -> str:
+        noise = f", input_noise={self.input_noise}" * (self.input_noise > 0)
         return (
             f"MLP({self.sizes}, activation={self.activation!r}, loss={self.criterion.shown}, dropout={self.dropout}, "
-            f"dtype={self.dtype.name!r}, seed={self.seed}, init={self.init!r})"
+            f"dtype={self.dtype.name!r}, seed={self.seed}, init={self.init!r}{noise})"
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,20 +139,34 @@ class MLP(Model):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        self.network = _core.Network(self.sizes, self.activation)
+        self.network = self._make_network()
         self._params = aligned(self.layout.size, self.dtype)  # unpickled parameters are aligned too
         self._params[:] = state["_params"]
 
     # --- Parameters --------------------------------------------------------------------------------------------
 
+    def _make_network(self) -> _core.Network:
+        return _core.Network(self.sizes, self.activation, self.dropout_rates)
+
+    @property
+    def dropout_rates(self) -> list[float]:
+        """The probability of dropout of each hidden layer."""
+        return self.dropout if isinstance(self.dropout, list) else [self.dropout] * (len(self.sizes) - 2)
+
+    @property
+    def draws(self) -> bool:
+        """Whether training gradients draw random numbers: dropout masks or input noise."""
+        return self.input_noise > 0 or any(self.dropout_rates)
+
     def _make_layout(self) -> Layout:
         """The layout, with the tensor names of a PyTorch ``Sequential``."""
-        # A Sequential numbers its modules: Linear, the activation and, if dropout > 0, Dropout.
-        stride = 3 if self.dropout > 0 else 2
+        # A Sequential numbers its modules: Linear, the activation and, if its rate is > 0, Dropout.
         shapes: dict[str, tuple[int, ...]] = {}
-        for layer, (inputs, outputs) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
-            shapes[f"{stride * layer}.weight"] = (outputs, inputs)
-            shapes[f"{stride * layer}.bias"] = (outputs,)
+        number = 0
+        for inputs, outputs, rate in zip(self.sizes[:-1], self.sizes[1:], [*self.dropout_rates, 0.0], strict=True):
+            shapes[f"{number}.weight"] = (outputs, inputs)
+            shapes[f"{number}.bias"] = (outputs,)
+            number += 3 if rate > 0 else 2
         return Layout(shapes)
 
     @property
@@ -246,20 +269,7 @@ class MLP(Model):
 
     def initialize(self, seed: int) -> None:
         """Draw new weights; the same seed, in [0, 2^64), gives the same weights on every machine."""
-        seed = whole_seed("MLP.initialize", seed)
-        scheme, shape = self.init.split("_")
-        width = np.zeros_like(self._params)
-        for tensor in self.layout:
-            if tensor.is_matrix:
-                outputs, inputs = tensor.shape
-                variance = {"he": 2 / inputs, "glorot": 2 / (inputs + outputs), "lecun": 1 / inputs}[scheme]
-                tensor.of(width)[:] = math.sqrt(variance if shape == "normal" else 3 * variance)
-        out, stream = self._params[None], Stream.INITIALIZE
-        if shape == "normal":
-            zero = np.zeros_like(width)
-            move("SpreadGaussian", out, [zero, width], seed=seed, generation=0, stream=stream, width=1.0)
-        else:
-            move("Uniform", out, [-width, width], seed=seed, generation=0, stream=stream)
+        draw_weights(self._params, self.layout, self.init, whole_seed("MLP.initialize", seed))
 
     def reseed(self, seed: int) -> None:
         """Set `seed`, and draw the initial weights of ``MLP(..., seed=seed)``."""
@@ -367,7 +377,7 @@ class MLP(Model):
         return float(objective.values(self._params[None])[0])
 
     def gradient(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
-        """The mean loss and its gradient (n,), without dropout.
+        """The mean loss and its gradient (n,), without dropout and input noise.
 
         Raises:
             InputError: X, y or the weights do not fit, or the activation is ``step``, which has no gradient.
@@ -491,7 +501,8 @@ class MLP(Model):
 
     def contents(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """The contents of the file that `save` writes: (tensors by name, JSON values)."""
-        values = (self.activation, self.criterion.to_json(), self.dropout, self.dtype.name, self.seed, self.init)
+        loss, kind = self.criterion.to_json(), self.dtype.name
+        values = (self.activation, loss, self.dropout, kind, self.seed, self.init, self.input_noise)
         settings: dict[str, Any] = {"sizes": self.sizes, **dict(zip(_SETTINGS, values, strict=True))}
         if self.classes is not None:
             settings["classes"] = list(self.classes)
@@ -519,10 +530,3 @@ class MLP(Model):
         for view, tensor in zip(model.views().values(), stored.tensors, strict=True):
             view[:] = tensor
         return model
-
-
-def default_init(activation: str) -> str:
-    """The default initialization for an activation."""
-    if activation in _RECTIFIERS:
-        return "he_uniform"
-    return "glorot_uniform" if activation in ("identity", "tanh", "sigmoid") else "lecun_uniform"

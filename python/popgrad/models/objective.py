@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from popgrad import _core, metrics
+from popgrad import _core, labels, metrics
 from popgrad.budget import Cost
 from popgrad.checks import fail
-from popgrad.labels import Classes
+from popgrad.labels import Classes, ClassWeight
 from popgrad.losses import REGISTRY
 from popgrad.metrics import Measure, OfOutputs, Score, UserMetric
-from popgrad.models.validation import checked_precision
+from popgrad.models.validation import cast_to, checked_precision
 from popgrad.objective import ALL, Batch, Objective, Population, Report, Seen, Span
 from popgrad.perturbations import Perturbations
 
@@ -59,6 +59,7 @@ class NetworkObjective(Objective):
         self.criterion = model.criterion if criterion is None else criterion
         self._loss_score = Score("loss", *self.criterion.score)
         self.bfloat16 = False  # whether gradients multiply bfloat16 numbers
+        self.mixup = 0.0
         self.model, self.X, self.y, self.weight, self.measure, self.classes = model, X, y, weight, measure, classes
         self.layout, self.dtype, self.samples = model.layout, model.dtype, len(X)
         self.name, self.metric_name = measure.name, model.metric_name
@@ -81,6 +82,8 @@ class NetworkObjective(Objective):
 
     def with_model(self, model: MLP) -> NetworkObjective:
         """See `Objective.with_model`."""
+        if model.criterion != self.criterion:
+            fail("fit_many", f"models must have one loss, got {self.criterion.shown} and {model.criterion.shown}")
         return self._changed(model=model)
 
     def in_precision(self, precision: str) -> NetworkObjective:
@@ -90,6 +93,20 @@ class NetworkObjective(Objective):
             why = f"the instruction set in use, {_core.isa()}, has no bfloat16 products"
             fail("fit", f"precision='bfloat16': {why}; omit precision, and the gradients are in float32")
         return self._changed(bfloat16=bfloat16)
+
+    def mixed(self, alpha: float) -> NetworkObjective:
+        """See `Objective.mixed`; the partners are a shuffled batch, drawn by the model's seed and the step."""
+        return self._changed(mixup=alpha)
+
+    def class_weighted(self, class_weight: ClassWeight, rows: Array | None = None) -> NetworkObjective:
+        """See `Objective.class_weighted`; "balanced" counts the samples with indices `rows` (b,), by default all."""
+        y = self.strata()
+        if y is None:
+            fail("fit", "class_weight needs one class label per sample: a classification with one target")
+        counted = y if rows is None else y[rows]
+        count = max(2, self.model.sizes[-1])
+        factors = labels.class_factors("fit", class_weight, np.bincount(counted, minlength=count), self.classes)
+        return self._changed(weight=cast_to(factors[y] * (1.0 if self.weight is None else self.weight), self.dtype))
 
     def strata(self) -> Array | None:
         """Labels (B,) int64, or None if the targets are numbers, such as probabilities in binary_cross_entropy."""
@@ -251,7 +268,7 @@ class NetworkObjective(Objective):
     # --- Gradients --------------------------------------------------------------------------------------------------
 
     def gradient(self, w: Array, batch: Batch, out: Array) -> float:
-        """See `Objective.gradient`; without dropout at step 0."""
+        """See `Objective.gradient`; without dropout, input noise and mixup at step 0."""
         return self._gradient(w, batch, out, None)[0]
 
     def seen_gradient(self, w: Array, batch: Batch, out: Array) -> Seen:
@@ -262,11 +279,9 @@ class NetworkObjective(Objective):
         self, w: Array, batch: Batch, out: Array, metric: tuple[str, float] | None
     ) -> tuple[float, float, float]:
         model = self.model
-        dropout = 0.0 if batch.step == 0 else model.dropout
-        network, loss, step = model.network, self.criterion.score, batch.step
-        return network.gradient(
-            loss, w, self.X, self.y, self.weight, batch.rows, out, dropout, model.seed, step, metric, self.bfloat16
-        )
+        data = self.X, self.y, self.weight, batch.rows
+        random = model.input_noise, self.mixup, model.seed, batch.step
+        return model.network.gradient(self._loss_score.native, w, *data, out, *random, metric, self.bfloat16)
 
     @property
     def _running_metric(self) -> tuple[str, float] | None:
@@ -279,7 +294,7 @@ class NetworkObjective(Objective):
         model = self.model
         return _core.Training(
             model.network,
-            self.criterion.score,
+            self._loss_score.native,
             self._running_metric,
             self.X,
             self.y,
@@ -290,23 +305,25 @@ class NetworkObjective(Objective):
             rule,
             span.batch_size,
             span.seed,
-            model.dropout,
+            model.input_noise,
+            self.mixup,
             model.seed,
             self.bfloat16,
         )
 
     def loss(self, w: Array, batch: Batch) -> float:
-        """See `Objective.loss`: a forward pass, except with dropout, whose masks only a gradient draws."""
-        if self._drops(batch):
+        """See `Objective.loss`: a forward pass, unless gradients draw dropout masks, input noise or mixup."""
+        if self.draws(batch):
             return super().loss(w, batch)
         return float(self.evaluator(self._loss_score, batch.rows)(w[None])[0])
 
     def loss_cost(self, batch: Batch) -> Cost:
         """See `Objective.loss_cost`."""
-        return self.gradient_cost(batch) if self._drops(batch) else self.values_cost(1, batch)
+        return self.gradient_cost(batch) if self.draws(batch) else self.values_cost(1, batch)
 
-    def _drops(self, batch: Batch) -> bool:
-        return self.model.dropout > 0 and batch.step > 0
+    def draws(self, batch: Batch) -> bool:
+        """Whether gradients on a batch draw random numbers."""
+        return batch.step > 0 and (self.model.draws or self.mixup > 0)
 
     def sampled(self, w: Array, batch: Batch, random: np.random.Generator) -> NetworkObjective:
         """An objective on the samples of a batch, with targets sampled from the network's predictions.
@@ -375,8 +392,9 @@ class NetworkObjective(Objective):
     def constant_loss(self) -> float:
         """The loss of the best constant output: the mean target, or the logits of the mean target."""
         model, weight = self.model, self.weight
-        labels = self.criterion.targets == "labels"
-        y = np.eye(model.sizes[-1])[self.y[:, 0].astype(np.int64)] if labels else self.y
+        y = self.y
+        if self.criterion.targets == "labels":
+            y = np.eye(model.sizes[-1])[y[:, 0].astype(np.int64)]
         mean = np.average(y.astype(np.float64), axis=0, weights=weight)
         mean = self.criterion.constant(mean, float(np.finfo(model.dtype).tiny))
         # A network of biases alone, since only the outputs matter.

@@ -10,14 +10,24 @@ from numpy.typing import ArrayLike, NDArray
 
 from popgrad import arrays, labels
 from popgrad.arrays import real
-from popgrad.checks import fail, one_of
+from popgrad.checks import fail, number, one_of
 from popgrad.labels import Classes
 from popgrad.losses import Loss
 from popgrad.perturbations import Perturbations
 from popgrad.system import memory_bytes
 
-__all__ = ["DTYPES", "Targets", "cast_to", "checked_inputs", "checked_population", "checked_precision", "checked_rows"]
-__all__ += ["checked_targets", "checked_weights", "name_of"]
+__all__ = [
+    "DTYPES",
+    "Targets",
+    "cast_to",
+    "checked_dropout",
+    "checked_inputs",
+    "checked_population",
+    "checked_precision",
+    "checked_rows",
+    "checked_targets",
+]
+__all__ += ["checked_weights", "name_of"]
 
 Array = NDArray[Any]
 DType = np.dtype[Any]
@@ -42,6 +52,21 @@ class Targets(NamedTuple):
     outputs: int
     takes_classes: bool
     classes: Classes | None
+
+
+def checked_dropout(operation: object, dropout: Any, hidden: int) -> float | list[float]:
+    """A rate of dropout, or a list with one rate per hidden layer.
+
+    Raises:
+        InputError: a rate is not in [0, 1), or the number of rates is not `hidden`.
+    """
+    several = np.ndim(dropout) > 0
+    if several and len(dropout) != hidden:
+        fail(operation, f"dropout must be a number or a list of {hidden}, one per hidden layer, got {dropout!r}")
+    for rate in dropout if several else [dropout]:
+        if not 0 <= number(rate) < 1:
+            fail(operation, f"dropout must be in [0, 1), got {rate!r}")
+    return [float(rate) for rate in dropout] if several else float(dropout)
 
 
 def checked_inputs(operation: str, X: ArrayLike, width: int, dtype: DType) -> Array:

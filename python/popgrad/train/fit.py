@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from popgrad.budget import Budget
-from popgrad.checks import fail, whole_seed
+from popgrad.checks import fail, number, whole_seed
+from popgrad.labels import ClassWeight
 from popgrad.method import Method
 from popgrad.metrics import Metric
 from popgrad.models import Model
@@ -48,6 +49,8 @@ def fit(
     callbacks: Iterable[Callback | Record] | Callback | Record = (),
     seed: int = 0,
     sample_weight: ArrayLike | None = None,
+    class_weight: ClassWeight | None = None,
+    mixup: float | None = None,
     objective: Metric = "loss",
     select: Literal["loss", "metric"] | None = None,
     record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
@@ -90,6 +93,15 @@ def fit(
         seed: seed of shuffling, of the validation split and of the search.
         sample_weight: (N,) weights >= 0; samples of weight 0 are dropped. The mean over a minibatch uses the weights
             of that minibatch.
+        class_weight: weights of the classes in training, multiplied with `sample_weight`: a dictionary of weights >= 0
+            by original label, where labels that it omits have weight 1; or "balanced", which gives all classes that
+            occur in the training samples the same total weight, as in scikit-learn. Training figures are weighted by
+            class, but validation figures are not, as in Keras. For targets that are one label per sample.
+        mixup: parameter alpha > 0 of mixup (Zhang et al. 2018, arXiv:1710.09412), or None. A gradient method then
+            trains on mixed inputs, lambda x + (1 - lambda) x', where x' is another sample of the minibatch and lambda
+            is drawn from Beta(alpha, alpha) for each step. The loss is lambda times the loss for the target of x plus
+            (1 - lambda) times that for the target of x', each with its sample weight. Running training figures are of
+            the mixed inputs; the metric compares them with the target of x.
         objective: a metric of `MLP.evaluate`. A search minimizes it, and by default it selects the best record.
             Gradient methods always descend the loss. A user-defined metric is called once before training starts, to
             check that it returns one number per candidate.
@@ -147,11 +159,12 @@ def fit(
     last = _checked_last(resume, optimizer, model.params) if isinstance(resume, History) else None
     saved = saved_run(resume, checkpoint) if isinstance(resume, (str, os.PathLike)) else None
     if y is None:
-        _check_streamed(batch_size, sample_weight, racing, record)
+        _check_streamed(batch_size, sample_weight, class_weight, racing, record)
         train, held = streamed(model, X, validation, objective)
         batch_size = None
     else:
-        train, held = divided(model, cast(Any, X), y, sample_weight, validation, seed, objective)
+        train, held = divided(model, cast(Any, X), y, sample_weight, validation, seed, objective, class_weight)
+    train = mixed("fit", train, optimizer, mixup)
     trainer = Trainer(
         train,
         optimizer,
@@ -171,7 +184,8 @@ def fit(
     identity = None
     if saved is not None or checkpoint is not None:
         data = {"X": X, "y": y, "sample_weight": sample_weight, "validation": validation}
-        options = {"objective": train.name, "select": select, "racing": racing, "record": record}
+        options: dict[str, Any] = {"objective": train.name, "select": select, "racing": racing, "record": record}
+        options |= {"class_weight": class_weight, "mixup": mixup}
         options["precision"] = train.dtype.name if precision is None else precision
         identity = fingerprint(model, trainer, data, options)
     _restore(trainer, resume, saved, identity)
@@ -218,11 +232,12 @@ def _checked_last(history: History, method: Method, params: Array) -> Last:
     return last
 
 
-def _check_streamed(batch_size: object, weight: object, racing: object, record: str) -> None:
+def _check_streamed(batch_size: object, weight: object, classes: object, racing: object, record: str) -> None:
     """Fail if an argument cannot hold for a stream of batches."""
     unfit = {
         "batch_size": batch_size not in ("auto", None),
         "sample_weight": weight is not None,
+        "class_weight": classes is not None,
         "racing": racing is not None,
         "record": record == "full",
     }
@@ -248,19 +263,35 @@ def divided(
     validation: Any,
     seed: int,
     metric: Metric = "loss",
+    class_weight: ClassWeight | None = None,
 ) -> tuple[Objective, Objective | None]:
     """The objectives on the training samples and on the validation samples (None without validation); see `fit`."""
-    everything: Objective = model.objective(X, y, weight, metric=metric, operation="fit")
-    if (rows := everything.weighted_rows()) is not None:
-        # Samples of weight 0 do not contribute, and a minibatch of only such samples would have no mean.
-        everything = everything.subset(rows)
-    if validation is None:
-        return everything, None
+    train = _counting(model.objective(X, y, weight, metric=metric, operation="fit"))
+    held: Objective | None = None
     if isinstance(validation, (tuple, list)) and len(validation) in (2, 3):
-        return everything, everything.with_samples(*validation, operation="fit(validation)")
-    share = holdout.checked_share(validation)
-    held = holdout.held_back(everything.samples, share, everything.strata(), seed)
-    return everything.subset(np.flatnonzero(~held)), everything.subset(np.flatnonzero(held))
+        held = train.with_samples(*validation, operation="fit(validation)")
+    elif validation is not None:
+        share = holdout.checked_share(validation)
+        held_back = holdout.held_back(train.samples, share, train.strata(), seed)
+        train, held = train.subset(np.flatnonzero(~held_back)), train.subset(np.flatnonzero(held_back))
+    return (train if class_weight is None else _counting(train.class_weighted(class_weight))), held
+
+
+def _counting(objective: Objective) -> Objective:
+    """The objective without samples of weight 0: a minibatch of only such samples would have no mean."""
+    rows = objective.weighted_rows()
+    return objective if rows is None else objective.subset(rows)
+
+
+def mixed(operation: str, train: Objective, method: Method, mixup: float | None) -> Objective:
+    """The objective with mixup, if it is given; see `fit`."""
+    if mixup is None:
+        return train
+    if not 0 < number(mixup) < math.inf:
+        fail(operation, f"mixup must be a finite number > 0 or None, got {mixup!r}")
+    if "gradient" not in method.requires:
+        fail(operation, f"mixup needs a method that follows gradients, but {method.described()} does not")
+    return train.mixed(float(mixup))
 
 
 def _start(model: Model, saved: Saved | None) -> Array:

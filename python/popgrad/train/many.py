@@ -19,11 +19,12 @@ from popgrad import _core
 from popgrad.backends import Stream, random_generator
 from popgrad.budget import Budget
 from popgrad.checks import fail, whole_seed
+from popgrad.labels import ClassWeight
 from popgrad.method import Method
 from popgrad.metrics import Metric
 from popgrad.models import Model
 from popgrad.objective import Objective
-from popgrad.train.fit import Validation, checked_kinds, divided
+from popgrad.train.fit import Validation, checked_kinds, divided, mixed
 from popgrad.train.records import History
 from popgrad.train.trainer import Precision, Trainer
 
@@ -121,6 +122,8 @@ def fit_many(
     validation: Validation = None,
     budget: Budget | None = None,
     sample_weight: ArrayLike | None = None,
+    class_weight: ClassWeight | None = None,
+    mixup: float | None = None,
     objective: Metric = "loss",
     select: Literal["loss", "metric"] | None = None,
     record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
@@ -141,9 +144,9 @@ def fit_many(
         models: K models of one shape, which are trained in place; or one model, which is copied and does not change.
             There are then as many runs as combinations of settings and seeds: every optimizer or grid point with
             every seed. If `seeds` are several, each copy is initialized with its seed, as by ``MLP(..., seed=seed)``.
-        X, y, epochs, batch_size, validation, budget, sample_weight, objective, select: see `popgrad.fit`; for all
-            runs. A validation share is held out anew for each seed, so that each seed needs a copy of the samples;
-            separate validation samples as (X, y) need none.
+        X, y, epochs, batch_size, validation, budget, sample_weight, class_weight, mixup, objective, select: see
+            `popgrad.fit`; for all runs. A validation share is held out anew for each seed, so that each seed needs a
+            copy of the samples; separate validation samples as (X, y) need none.
         record_every, record, precision: see `popgrad.fit`; for all runs.
         optimizer: the method of all runs.
         optimizers: one method per model; or, with one model, methods to combine with the seeds.
@@ -163,7 +166,8 @@ def fit_many(
     trainers = []
     for run in planned:
         checked_kinds("fit_many", run.model, run.optimizer)
-        train, held = _objectives(run, shared, bootstrap, X, y, sample_weight, validation, objective)
+        train, held = _objectives(run, shared, bootstrap, X, y, sample_weight, validation, objective, class_weight)
+        train = mixed("fit_many", train, run.optimizer, mixup)
         trainer = Trainer(
             train,
             run.optimizer,
@@ -280,12 +284,12 @@ def _objectives(
     run: Fitted, shared: dict[int | None, Objectives], bootstrap: bool, X: Any, y: Any, weight: Any, *rest: Any
 ) -> Objectives:
     """The objectives of a run; runs with the same samples share them."""
-    validation, metric = rest
+    validation, metric, class_weight = rest
     key = run.seed if bootstrap or isinstance(validation, Real) else None
     if key not in shared:
         if bootstrap:
             weight = _drawn(weight, len(np.asarray(y)), run.seed)
-        shared[key] = divided(run.model, X, y, weight, validation, run.seed, metric)
+        shared[key] = divided(run.model, X, y, weight, validation, run.seed, metric, class_weight)
         return shared[key]
     train, held = shared[key]
     return train.with_model(run.model), None if held is None else held.with_model(run.model)

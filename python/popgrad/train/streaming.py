@@ -206,6 +206,7 @@ class StreamObjective(Objective):
         self._model, self._stream, self._metric = model, stream, metric
         self._step = self._epoch = self._number = self._seen = 0
         self._items: Iterator[Any] | None = None
+        self._mixup = 0.0
         self._precision: str | None = None
         self._current = self._batch(Batch(None, 1))
         first = self._current
@@ -266,6 +267,7 @@ class StreamObjective(Objective):
 
     def _checked(self, where: str, X: Any, y: Any, weight: Any = None) -> Objective:
         found = self._model.objective(X, y, weight, metric=self._metric, operation=where)
+        found = found.mixed(self._mixup) if self._mixup > 0 else found
         found = found if self._precision is None else found.in_precision(self._precision)
         labels = getattr(found, "classes", None)
         if labels != self.classes:
@@ -327,6 +329,12 @@ class StreamObjective(Objective):
         """See `Objective.in_precision`."""
         again = copy.copy(self)
         again._precision, again._current = precision, self._current.in_precision(precision)
+        return again
+
+    def mixed(self, alpha: float) -> StreamObjective:
+        """See `Objective.mixed`."""
+        again = copy.copy(self)
+        again._mixup, again._current = alpha, self._current.mixed(alpha)
         return again
 
     def lacks(self, operation: str) -> str | None:
