@@ -56,6 +56,9 @@ OPTIONS = {
     "decay": optim.AdamW(lambda t: 0.1 / t, weight_decay=0.1),
     "average": optim.Momentum(ema_decay=0.9, l1=1e-3),
     "bfloat16": optim.Adam(0.01, state_dtype="bfloat16"),
+    "max_norm": optim.Adam(0.1, max_norm=0.7, ema_decay=0.8),
+    "noise": optim.Adam(0.1, gradient_noise=0.1, clip_norm=0.3, noise_seed=3),
+    "noise by schedule": optim.Momentum(0.1, gradient_noise=lambda t: 0.1 / t, max_norm=1.0),
 }
 
 

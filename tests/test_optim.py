@@ -125,15 +125,31 @@ def around(optimizer, formula, w, g, kept, t):
         g = g * min(1.0, o.clip_norm / np.linalg.norm(g))
     if o.clip_value:
         g = g.clip(-o.clip_value, o.clip_value)
+    if o.gradient_noise:
+        g = g + noise(len(w), o.gradient_noise, t, o.noise_seed)
     if o.decay_mode == "coupled":
         g = g + o.weight_decay * w
     w = formula(o, w, g, kept, t)
-    if isinstance(o, optim.ADOPT) and t == 1:
-        return w  # its first step leaves the weights alone
-    return np.sign(w) * np.maximum(np.abs(w) - o.learning_rate * o.l1, 0)
+    if not (isinstance(o, optim.ADOPT) and t == 1):  # its first step leaves the weights alone
+        w = np.sign(w) * np.maximum(np.abs(w) - o.learning_rate * o.l1, 0)
+    if o.max_norm:
+        rows = w.reshape(MATRIX.tensors[0].shape)
+        w = (rows * np.minimum(1, o.max_norm / np.linalg.norm(rows, axis=1))[:, None]).ravel()
+    return w
 
 
+def noise(n, eta, t, seed):
+    """The noise of a gradient, from a step of SGD along a gradient of zeros."""
+    w, state = np.zeros(n), optim.State(np.empty((0, n)), t - 1)
+    optim.SGD(1.0, gradient_noise=eta, noise_seed=seed).step(w, np.zeros(n), state)
+    return -w
+
+
+MATRIX = pg.Layout({"weight": (20, N // 20)})
 OPTIONS = [
+    {"max_norm": 6.0},
+    {"gradient_noise": 0.3, "noise_seed": 7},
+    {"max_norm": 7.0, "gradient_noise": 0.1, "clip_norm": 5.0, "clip_value": 0.4, "l1": 0.01, "weight_decay": 0.1},
     {"weight_decay": 0.1},
     {"l1": 0.5},
     {"clip_value": 0.3},
@@ -146,10 +162,14 @@ OPTIONS = [
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(options))
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 4e-6)])
 def test_options(case, options, dtype, tolerance):
+    if not case.optimizer.allows_max_norm and "max_norm" in options:
+        with pytest.raises(pg.InputError, match="max_norm must be None"):
+            dataclasses.replace(case.optimizer, **options)
+        return
     optimizer = dataclasses.replace(case.optimizer, **options)
     rng = np.random.default_rng(4)
     w = rng.normal(size=N).astype(dtype)
-    exact, kept, state = w.astype(np.float64), {}, optimizer.init(w)
+    exact, kept, state = w.astype(np.float64), {}, optimizer.init(w, MATRIX)
     discontinuous = dtype == "float32" and case.id in ("SignSGD", "Signum", "Lion", "Rprop", "Yogi", "SophiaG-Sophia")
     for t in range(1, 6):
         gradient = rng.normal(size=N).astype(dtype)
@@ -194,7 +214,17 @@ def test_norm_does_not_depend_on_threads_or_size():
 
 @pytest.mark.parametrize(
     "change",
-    [{"weight_decay": -1}, {"weight_decay": np.inf}, {"l1": -0.1}, {"clip_value": 0}, {"clip_norm": np.nan}],
+    [
+        {"weight_decay": -1},
+        {"weight_decay": np.inf},
+        {"l1": -0.1},
+        {"clip_value": 0},
+        {"clip_norm": np.nan},
+        {"max_norm": 0},
+        {"gradient_noise": -0.1},
+        {"noise_seed": -1},
+        {"noise_seed": 0.5},
+    ],
 )
 def test_options_refuse(change):
     with pytest.raises(pg.InputError, match=next(iter(change))):

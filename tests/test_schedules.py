@@ -285,7 +285,7 @@ def test_a_scheduled_setting_is_the_setting_of_each_step(kind, name, setting):
         plan, expected = changing.plan(t, numbers), fixed.plan(t, same)
         assert plan.fields == expected.fields
         assert numbers == same
-        for part in ("scale", "clip", "l2", "decay", "l1", "mix", "clip_norm"):
+        for part in ("scale", "clip", "l2", "decay", "l1", "mix", "clip_norm", "max_norm", "noise"):
             mine, theirs = (getattr(p.extras, part) if p.extras else None for p in (plan, expected))
             assert mine == theirs
     table = changing.table(1, 4, dict(changing.first_numbers))
@@ -296,7 +296,7 @@ def test_the_settings_that_may_be_scheduled():
     names = {name for kind in optim.REGISTRY.values() for name, s in settings_of(kind).items() if s.schedule}
     expected = {"learning_rate", "beta", "beta1", "beta2", "beta3", "momentum", "dampening", "rho", "alpha", "trust"}
     expected |= {"epsilon", "epsilon_root", "epsilon_outside", "coefficient"}
-    assert names == expected | {"weight_decay", "l1", "clip_value", "clip_norm", "ema_decay"}
+    assert names == expected | {"weight_decay", "l1", "clip_value", "clip_norm", "gradient_noise", "ema_decay"}
 
 
 def test_a_scheduled_norm_clips_each_step():

@@ -84,6 +84,41 @@ def test_polyak_is_the_mean():
         np.testing.assert_allclose(optimizer.solution(w, state), expected, rtol=1e-14)
 
 
+@pytest.mark.parametrize(("begin", "every"), [(0, 3), (4, 2), (5, 4)])
+def test_a_mean_once_in_a_while(begin, every):
+    """SWA: the mean of the parameters at the ends of epochs or cycles."""
+    optimizer = optim.Polyak(optim.SGD(0.01), begin=begin, every=every)
+    w = np.array([1.0, -2.0, 0.5])
+    state, seen = optimizer.init(w), []
+    for t in range(1, 15):
+        train(optimizer, w, 1, state)
+        if t > begin and (t - begin) % every == 0:
+            seen.append(w.copy())
+        expected = np.mean(seen, axis=0) if seen else w
+        np.testing.assert_allclose(optimizer.solution(w, state), expected, rtol=1e-14)
+
+
+def test_swa_is_that_of_pytorch():
+    torch = pytest.importorskip("torch")
+    from torch.optim.swa_utils import AveragedModel
+
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=6)
+    module = torch.nn.Linear(6, 1, bias=False, dtype=torch.float64)
+    module.weight.data[:] = torch.tensor(start)
+    mean, reference = AveragedModel(module), torch.optim.SGD(module.parameters(), lr=0.1)
+    w, optimizer = start.copy(), optim.Polyak(optim.SGD(0.1), begin=4, every=3)
+    state = optimizer.init(w)
+    for t in range(1, 17):
+        g = rng.normal(size=6)
+        module.weight.grad = torch.tensor(g[None])
+        reference.step()
+        optimizer.step(w, g, state)
+        if t > 4 and (t - 4) % 3 == 0:
+            mean.update_parameters(module)
+    np.testing.assert_allclose(optimizer.solution(w, state), mean.module.weight.detach().numpy()[0], rtol=1e-12)
+
+
 def test_sam_is_its_definition():
     optimizer = optim.SAM(optim.SGD(0.01), rho=0.1)
     w = np.array([1.0, -2.0, 0.5])
@@ -167,6 +202,7 @@ def test_a_skipped_step_is_no_step(optimizer):
         lambda: optim.Lookahead(optim.SGD(), alpha=1.5),
         lambda: optim.Lookahead(pg.search.PSO()),
         lambda: optim.Polyak(optim.SGD(), begin=-1),
+        lambda: optim.Polyak(optim.SGD(), every=0),
         lambda: optim.SAM(optim.SGD(), rho=0.0),
         lambda: optim.Polyak(optim.SGD()).step(np.ones(2), np.ones(2), optim.SGD().init(np.ones(2))),
     ],

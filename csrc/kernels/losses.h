@@ -2,8 +2,8 @@
 //
 // z holds the network's raw outputs, output by output: z[o * lanes + i] is output o of sample i. y holds the
 // targets in the same layout: one row of class indices for a loss over labels, otherwise one row per output. A score
-// writes value[i] for each sample and, unless slope is null, d value[i] / d z into slope, which may alias z. `setting` is
-// the number that a score has, such as the delta of Huber; others ignore it.
+// writes value[i] for each sample and, unless slope is null, d value[i] / d z into slope, which may alias z. `setting`
+// is the number that a score has, such as the delta of Huber; others ignore it.
 #pragma once
 
 #include "math.h"
@@ -151,7 +151,8 @@ struct PoissonEach {  // the negative log-likelihood of a count y with mean exp(
 };
 
 template <class T>
-struct PoissonDevianceEach {  // 2 (y log(y / exp(z)) - y + exp(z)), by the log of the ratio, to keep digits where it is small
+struct PoissonDevianceEach {  // 2 (y log(y / exp(z)) - y + exp(z)), by the log of the ratio, to keep digits where it is
+                              // small
   static POPGRAD_HD T value(T z, T y, T) {
     const T r = z - log(y > T(0) ? y : T(1));
     return T(2) * (y > T(0) ? y * (expm1(r) - r) : exp(z));
@@ -179,8 +180,7 @@ struct BinaryFocalEach {  // Lin et al. 2017: y times the loss of target 1 plus 
   static POPGRAD_HD Parts parts(T z, T gamma) {
     const T e = exp(-abs(z)), d = T(1) / (T(1) + e), l = log1p(e);
     const T log_p = (z < T(0) ? z : T(0)) - l, log_q = (z < T(0) ? T(0) : -z) - l;
-    return {z < T(0) ? e * d : d,  z < T(0) ? d : e * d,    log_p, log_q, power_of(log_q, gamma),
-            power_of(log_p, gamma)};
+    return {z < T(0) ? e * d : d, z < T(0) ? d : e * d, log_p, log_q, power_of(log_q, gamma), power_of(log_p, gamma)};
   }
   static POPGRAD_HD T value(T z, T y, T gamma) {
     const Parts at = parts(z, gamma);

@@ -19,6 +19,7 @@ class Stream(IntEnum):
     BOOTSTRAP = 11
     NOISE = 13
     MIXUP = 14
+    GRADIENT = 16
     DROPOUT = 0xD0000000
 
 def isa() -> str: ...

@@ -87,6 +87,10 @@ class Span(NamedTuple):
     batch_size: int
     seed: int
 
+    def at_most(self, steps: int) -> Span:
+        """The same span, with at most so many steps."""
+        return self._replace(steps=min(self.steps, steps))
+
 
 def span_samples(span: Span, steps: int, samples: int) -> int:
     """The number of samples in the first `steps` batches of a span, if an epoch has this many samples."""

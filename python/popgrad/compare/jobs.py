@@ -247,6 +247,7 @@ def _train(dataset: data.Dataset, job: Job) -> dict[str, Any]:
         seed=job.seed,
         objective=job.objective,
         record_every=_record_marks(job.budget),
+        record="full",  # searches and gradient methods record the same loss
         progress=False,
     )
     best = model.params[None]

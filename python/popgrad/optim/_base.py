@@ -28,7 +28,7 @@ Array = NDArray[Any]
 Schedule = Callable[[int], float]
 
 RULES = _core.step_rules()
-NOISE_DECAY = 0.55  # of the variance of gradient noise, Neelakantan et al.
+_NOISE_DECAY = 0.55  # of the variance of gradient noise, Neelakantan et al.
 
 
 class StepTable(NamedTuple):
@@ -86,8 +86,7 @@ class NativeOptimizer(Looping, metaclass=Matching):
             inputs), down to this Euclidean norm if their norm is larger (Srivastava et al., JMLR 15 (2014), section
             5.1). Biases are not limited. Needs a layout.
         gradient_noise: eta >= 0; add normal noise of variance ``eta / t ** 0.55`` to the gradient at step t = 1, 2, ...
-            (Neelakantan et al. 2015, arXiv:1511.06807, who count from 0), after clipping. A schedule gives the
-            standard deviation at step t instead.
+            (Neelakantan et al. 2015, arXiv:1511.06807, equation 1, where t counts from 0), after clipping.
         noise_seed: seed of gradient_noise, in [0, 2^53]. The noise is a function of seed, step and position.
         skip_nonfinite: skip the step, including the state, if the gradient holds NaN or infinity.
         ema_decay: in [0, 1); keep the running average ``a = ema_decay a + (1 - ema_decay) w`` of the parameters,
@@ -415,14 +414,9 @@ class NativeOptimizer(Looping, metaclass=Matching):
         keep, clip, norm = now["ema_decay"], now["clip_value"], now["clip_norm"]
         mix = 0.0 if keep is None else (1 - keep) * (t > 1) + (t == 1)
         clip, norm, largest = (math.inf if limit is None else limit for limit in (clip, norm, self.max_norm))
-        noise = self._noise(t, now["gradient_noise"])
+        eta = now["gradient_noise"]
+        noise = 0.0 if eta is None else sqrt(eta / t**_NOISE_DECAY)
         return scale, clip, l2, decay, l1, mix, norm, self.skip_nonfinite, largest, noise, self.noise_seed
-
-    def _noise(self, t: Any, given: Any) -> Any:
-        """The standard deviation of the noise of the gradient at step t."""
-        if given is None:
-            return 0.0
-        return given if callable(self.gradient_noise) else sqrt(given / t**NOISE_DECAY)
 
     @property
     def plans_ahead(self) -> bool:

@@ -117,7 +117,7 @@ class _Between(Steps):
         """The next steps, at most up to the next update."""
         most = self._wrapper.steps_ahead(self._state.optimizer.t)
         span = self._batches.span() if most > 1 else None
-        return None if span is None else span._replace(steps=min(span.steps, most))
+        return None if span is None else span.at_most(most)
 
     def took(self, steps: int) -> None:
         """Report how many steps of the last span were taken; update the wrapper."""
