@@ -298,9 +298,8 @@ void forward_any(const Fns& fns, const Shape& shape, const T* population, size_t
 
 // Threads share every layer. Long batches are processed in pieces.
 template <class T>
-void gradient_by_layers(PassArgs<T> args) {
+void gradient_by_layers(const GradientFns<T>& fns, PassArgs<T> args) {
   constexpr int64_t most = 8 * block_samples;
-  const GradientFns<T>& fns = gradients<T>();
   const int64_t samples = args.batch.samples;
   const size_t need = fns.scratch(args.shape);
   T* const memory =
@@ -318,8 +317,7 @@ void gradient_by_layers(PassArgs<T> args) {
 
 // The batch is cut into parts, at most sixteen. Each part has its own gradient, and these are added in order.
 template <class T>
-void gradient_by_samples(const PassArgs<T>& args) {
-  const GradientFns<T>& fns = gradients<T>();
+void gradient_by_samples(const GradientFns<T>& fns, const PassArgs<T>& args) {
   const int64_t n = parameter_count(args.shape), samples = args.batch.samples, blocks = block_count(samples);
   const int64_t part_blocks = std::max<int64_t>(4, (blocks + 15) / 16);
   const int64_t parts = (blocks + part_blocks - 1) / part_blocks, length = part_blocks * block_samples;
@@ -358,8 +356,8 @@ Mixup mixup_of(const Randomness& random, int64_t samples, std::vector<int64_t>& 
 }
 
 template <class T>
-Seen gradient_any(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch,
-                  const Randomness& random, T* out) {
+Seen gradient_any(const GradientFns<T>& fns, const Shape& shape, Scoring score, Scoring metric, const T* w,
+                  const Batch<T>& batch, const Randomness& random, T* out) {
   const int64_t n = parameter_count(shape), blocks = block_count(batch.samples);
   const double weight = total_weight(batch);
   double few[2 * 16] = {};
@@ -371,9 +369,9 @@ Seen gradient_any(const Shape& shape, Scoring score, Scoring metric, const T* w,
                          1 / weight, random, mixup,  out, false, sums, sums + blocks};
   // Small networks would spend their time waiting between the stages, and the parts of large ones adding gradients.
   if (n >= 1 << 12 && (blocks < 8 || n > 1 << 16))
-    gradient_by_layers(args);
+    gradient_by_layers(fns, args);
   else
-    gradient_by_samples(args);
+    gradient_by_samples(fns, args);
   Seen seen{0, 0, weight};
   for (int64_t b = 0; b < blocks; ++b) seen.loss += sums[b], seen.metric += sums[blocks + b];
   seen.loss /= weight, seen.metric /= weight;
@@ -429,7 +427,7 @@ int64_t parameter_count(const Shape& shape) {
   }                                                                                                                    \
   Seen gradient(const Shape& shape, Scoring score, Scoring metric, const T* w, const Batch<T>& batch,                  \
                 const Randomness& random, T* out) {                                                                    \
-    return gradient_any(shape, score, metric, w, batch, random, out);                                                  \
+    return gradient_any(gradients<T>(), shape, score, metric, w, batch, random, out);                                  \
   }
 POPGRAD_BOTH(float)
 POPGRAD_BOTH(double)
@@ -443,6 +441,10 @@ PackedData<float> pack_bfloat16(const Batch<float>& batch) { return pack_any(bat
 void forward_bfloat16(const Shape& shape, const float* population, size_t popsize, const Batch<float>& batch,
                       float* out) {
   forward_any(*bfloat16_kernels(), shape, population, popsize, batch, out);
+}
+Seen gradient_bfloat16(const Shape& shape, Scoring score, Scoring metric, const float* w, const Batch<float>& batch,
+                       const Randomness& random, float* out) {
+  return gradient_any(*bfloat16_kernels()->gradient, shape, score, metric, w, batch, random, out);
 }
 
 }  // namespace popgrad

@@ -139,5 +139,8 @@ Seen gradient(const Shape&, Scoring score, Scoring metric, const float* w, const
               float* out);
 Seen gradient(const Shape&, Scoring score, Scoring metric, const double* w, const Batch<double>&, const Randomness&,
               double* out);
+// Its products are of bfloat16 numbers. Needs bfloat16_kernels().
+Seen gradient_bfloat16(const Shape&, Scoring score, Scoring metric, const float* w, const Batch<float>&,
+                       const Randomness&, float* out);
 
 }  // namespace popgrad

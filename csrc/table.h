@@ -272,7 +272,7 @@ struct NoiseFns {
                   T sigma, T* out);
 };
 
-// Evaluation with bfloat16 products summed in float, for processors with such instructions. Weights, inputs and hidden
+// Evaluation and gradients with bfloat16 products summed in float, for processors with such instructions. Weights, inputs and hidden
 // values are rounded to the nearest bfloat16 number; all other values are float.
 struct Bfloat16Fns {
   bool (*works)();                   // whether products are correct on this processor
@@ -283,6 +283,8 @@ struct Bfloat16Fns {
                      float* scratch);
   void (*forward)(const Shape&, const float* population, int64_t popsize, int64_t n, const Batch<float>&, int64_t block,
                   float* out, float* scratch);
+  // Derivatives are rounded too; losses, activations, biases and the gradient are float.
+  const GradientFns<float>* gradient;
 };
 
 inline constexpr size_t noise_piece = 256;    // coordinates of a member per call of the generator

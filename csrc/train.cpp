@@ -39,6 +39,13 @@ Batch<T> batch_of(Training<T>& training, int64_t step) {
   return batch;
 }
 
+template <class T>
+Seen gradient_of(const Training<T>& t, const Batch<T>& batch) {
+  if constexpr (sizeof(T) == sizeof(float))
+    if (t.bfloat16) return gradient_bfloat16(t.shape, t.score, t.metric, t.w, batch, t.random, t.gradient);
+  return gradient(t.shape, t.score, t.metric, t.w, batch, t.random, t.gradient);
+}
+
 // Gives every tensor its plan from this row of the table.
 template <class T>
 void take_plans(Training<T>& training, const StepTable& table, int64_t row) {
@@ -59,8 +66,7 @@ template <class T>
 bool train_batch(Training<T>& training, const StepTable& table, int64_t number, Running& running) {
   training.random.step = uint32_t(number);
   const Batch<T> batch = batch_of(training, number);
-  const Seen seen =
-      gradient(training.shape, training.score, training.metric, training.w, batch, training.random, training.gradient);
+  const Seen seen = gradient_of(training, batch);
   ++running.steps;
   running.loss += seen.loss * seen.weight;
   running.metric += seen.metric * seen.weight;

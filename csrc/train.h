@@ -24,6 +24,7 @@ struct Training {
   Shape shape;
   Scoring score, metric;  // metric: a score that shares the targets of the loss, or -1
   Batch<T> data;          // all samples
+  bool bfloat16;          // see gradient_bfloat16; only for float
   int64_t batch_size;
   uint64_t shuffle_seed;
   Randomness random;

@@ -51,7 +51,7 @@ void bind_network(py::module_& m) {
            py::arg("bfloat16") = false)
       .def("gradient", &Network::gradient, py::arg("score"), py::arg("w"), py::arg("X"), py::arg("y"),
            py::arg("weight"), py::arg("rows"), py::arg("out"), py::arg("noise") = 0.0, py::arg("mixup") = 0.0,
-           py::arg("seed") = 0, py::arg("step") = 0, py::arg("metric") = py::none());
+           py::arg("seed") = 0, py::arg("step") = 0, py::arg("metric") = py::none(), py::arg("bfloat16") = false);
 }
 
 }  // namespace popgrad::bindings

@@ -47,16 +47,15 @@ class Network {
 
   AnyPacked pack(const py::object& X, const py::object& y, const py::object& weight, const py::object& rows,
                  bool bfloat16) const {
-    check_bfloat16("pack", bfloat16);
     return with_type("X", X, [&](auto type) {
       using T = decltype(type);
+      check_bfloat16<T>("pack", bfloat16);
       const Batch<T> batch = batch_of<T>(X, y, weight, rows);
       AnyPacked packed{nullptr, nullptr, batch.inputs, batch.y_width, batch.samples};
       if constexpr (sizeof(T) == sizeof(float)) {
         const Interruptible release;
         packed.f32 = std::make_unique<PackedData<T>>(bfloat16 ? popgrad::pack_bfloat16(batch) : popgrad::pack(batch));
       } else {
-        if (bfloat16) throw py::type_error("[_core.pack] bfloat16 needs float32 data");
         const Interruptible release;
         packed.f64 = std::make_unique<PackedData<T>>(popgrad::pack(batch));
       }
@@ -128,9 +127,9 @@ class Network {
   }
 
   void forward(const py::object& population, const py::object& X, const py::object& out, bool bfloat16) const {
-    check_bfloat16("forward", bfloat16);
     with_type("population", population, [&](auto type) {
       using T = decltype(type);
+      check_bfloat16<T>("forward", bfloat16);
       const py::ssize_t samples = length("X", X), popsize = length("population", population);
       const T* const p = input<T>("population", population, {popsize, n()});
       const Batch<T> batch{input<T>("X", X, {samples, inputs()}), nullptr, nullptr, nullptr, samples, inputs(), 0};
@@ -142,7 +141,6 @@ class Network {
         else
           popgrad::forward(shape(), p, size_t(popsize), batch, o);
       } else {
-        if (bfloat16) throw py::type_error("[_core.forward] bfloat16 needs float32 data");
         const Interruptible release;
         popgrad::forward(shape(), p, size_t(popsize), batch, o);
       }
@@ -152,7 +150,8 @@ class Network {
   // (mean loss, mean metric, sum of weights)
   py::tuple gradient(const NamedScore& score, const py::object& w, const py::object& X, const py::object& y,
                      const py::object& weight, const py::object& rows, const py::object& out, double noise,
-                     double mixup, uint64_t seed, uint32_t step, const std::optional<NamedScore>& metric) const {
+                     double mixup, uint64_t seed, uint32_t step, const std::optional<NamedScore>& metric,
+                     bool bfloat16) const {
     const Scoring index = loss_of("gradient", score), second = metric_of(index, metric);
     const Seen seen = with_type("w", w, [&](auto type) {
       using T = decltype(type);
@@ -160,8 +159,12 @@ class Network {
       T* const o = output<T>("out", out, {n()});
       const Batch<T> batch = batch_of<T>(X, y, weight, rows);
       check_targets(index, batch.y_width);
+      check_bfloat16<T>("gradient", bfloat16);
+      const Randomness random{noise, mixup, seed, step};
       const Interruptible release;
-      return popgrad::gradient(shape(), index, second, parameters, batch, Randomness{noise, mixup, seed, step}, o);
+      if constexpr (sizeof(T) == sizeof(float))
+        if (bfloat16) return gradient_bfloat16(shape(), index, second, parameters, batch, random, o);
+      return popgrad::gradient(shape(), index, second, parameters, batch, random, o);
     });
     return py::make_tuple(seen.loss, second.index < 0 ? std::numeric_limits<double>::quiet_NaN() : seen.metric,
                           seen.weight);
@@ -205,6 +208,14 @@ class Network {
     return metric;
   }
 
+  template <class T>
+  static void check_bfloat16(const std::string& operation, bool wanted) {
+    if (wanted && !bfloat16_kernels())
+      throw py::value_error("[_core." + operation + "] no instructions for bfloat16 are in use");
+    if (wanted && sizeof(T) != sizeof(float))
+      throw py::type_error("[_core." + operation + "] bfloat16 needs float32 data");
+  }
+
   void check_targets(Scoring score, int64_t y_width) const {
     const int64_t wanted = kernels().scores[score.index].labels ? 1 : outputs();
     if (y_width != wanted)
@@ -213,11 +224,6 @@ class Network {
   }
 
  private:
-  static void check_bfloat16(const std::string& operation, bool wanted) {
-    if (wanted && !bfloat16_kernels())
-      throw py::value_error("[_core." + operation + "] no instructions for bfloat16 are in use");
-  }
-
   static int activation_index(const std::string& name) {
     for (int k = 0; k < kernels().activation_count; ++k)
       if (name == kernels().activations[k].name) return k;

@@ -1,6 +1,6 @@
 // Training(network, loss, metric, X, y, weight, w, gradient, state, rule, batch_size, shuffle_seed, noise, mixup,
-// random_seed): a network, its samples and the state of its optimizer, for many steps in one call. It keeps references
-// to all of them; w, the gradient and the arrays of the state change in place.
+// random_seed, bfloat16): a network, its samples and the state of its optimizer, for many steps in one call. It keeps
+// references to all of them; w, the gradient and the arrays of the state change in place.
 //   begin(plans, t, step, count, seconds): sets what the next call of train() does: `count` batches from that of `step`
 //     on, for at most so many seconds, with the plans of the optimizer's steps t, t + 1, ...
 //     plans: for each plan that the layers of the state name, (fields, extras), all with the same number of steps
@@ -39,7 +39,7 @@ class AnyTraining {
   AnyTraining(const py::object& network, const NamedScore& loss, const std::optional<NamedScore>& metric,
               const py::object& X, const py::object& y, const py::object& weight, const py::object& w,
               const py::object& gradient, const py::object& state, const NamedRule& rule, int64_t batch_size,
-              uint64_t shuffle_seed, double noise, double mixup, uint64_t random_seed)
+              uint64_t shuffle_seed, double noise, double mixup, uint64_t random_seed, bool bfloat16)
       : rule_(*rule.rule) {
     for (const py::object& each : {network, X, y, weight, w, gradient, state}) alive_.append(each);
     for (const char* const name : {"slots", "average", "scales", "layers", "kept"}) alive_.append(state.attr(name));
@@ -48,6 +48,7 @@ class AnyTraining {
     with_type("w", w, [&](auto type) {
       using T = decltype(type);
       const Batch<T> batch = own.batch_of<T>(X, y, weight, py::none());
+      Network::check_bfloat16<T>("Training", bfloat16);
       own.check_targets(score, batch.y_width);
       if (batch_size < 1 || batch_size > batch.samples)
         throw py::value_error("[_core.Training] batch_size must be in [1, samples]");
@@ -56,6 +57,7 @@ class AnyTraining {
                            score,
                            second,
                            batch,
+                           bfloat16,
                            batch_size,
                            shuffle_seed,
                            Randomness{noise, mixup, random_seed, 0},
@@ -146,10 +148,10 @@ void bind_training(py::module_& m) {
   py::class_<AnyTraining>(m, "Training")
       .def(py::init<const py::object&, const NamedScore&, const std::optional<NamedScore>&, const py::object&,
                     const py::object&, const py::object&, const py::object&, const py::object&, const py::object&,
-                    const NamedRule&, int64_t, uint64_t, double, double, uint64_t>(),
+                    const NamedRule&, int64_t, uint64_t, double, double, uint64_t, bool>(),
            py::arg("network"), py::arg("loss"), py::arg("metric"), py::arg("X"), py::arg("y"), py::arg("weight"),
            py::arg("w"), py::arg("gradient"), py::arg("state"), py::arg("rule"), py::arg("batch_size"),
-           py::arg("shuffle_seed"), py::arg("noise"), py::arg("mixup"), py::arg("random_seed"))
+           py::arg("shuffle_seed"), py::arg("noise"), py::arg("mixup"), py::arg("random_seed"), py::arg("bfloat16"))
       .def("begin", &AnyTraining::begin, py::arg("plans"), py::arg("t"), py::arg("step"), py::arg("count"),
            py::arg("seconds"))
       .def_property_readonly("steps", [](const AnyTraining& t) { return t.running.steps; })

@@ -1,75 +1,18 @@
-// The gradient of a network: one pass of a batch forward and back, cut into stages whose items are independent.
-// Compiled once per instruction set, with contraction. No standard headers with inline bodies here, see csrc/README.md.
-//
-// The stages are: pack the samples; the layers in order; the loss; the layers in reverse order. An item is a range of
-// units of a layer, or a block of samples, or both. How the stages are cut depends on the shape alone, and every number
-// is summed by one item, block by block, so that neither threads nor cuts change a bit.
-#include "layers.h"
+// Gradients with products in the type of the parameters; pass.h has the stages. Compiled once per instruction set, with
+// contraction. No standard headers with inline bodies here, see csrc/README.md.
+#include "pass.h"
 #include "tables.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {
 
-// Units per item: whole tiles of the product, and whole vectors, which transposing needs.
-constexpr int64_t unit_group = 48;
-// Columns of a weight gradient per item: their inputs stay in the second-level cache.
-constexpr int64_t column_group = 256;
-
-// A number of things in nearly equal groups, of whole steps.
-struct Groups {
-  int64_t things, step, count;
-  constexpr Groups(int64_t things_in, int64_t most, int64_t step_in)
-      : things(things_in), step(step_in), count((things_in + most - 1) / most) {}
-  Range operator[](int64_t k) const { return {edge(k), edge(k + 1)}; }
-
- private:
-  int64_t edge(int64_t k) const {
-    const int64_t steps = (things + step - 1) / step, at = (steps * k + count - 1) / count * step;
-    return at < things ? at : things;
-  }
-};
-
-Groups unit_groups(int64_t units) { return {units, unit_group, 16}; }
 template <class T>
-Groups column_groups(int64_t inputs) {
-  return {inputs, column_group, POPGRAD_TILE_VECTORS * Vectors<T>::width};
-}
+class PlainPass : public Pass<T, PlainPass<T>> {
+  using Base = Pass<T, PlainPass<T>>;
+  friend Base;
 
-template <class T>
-class Pass {
  public:
-  Pass(const PassArgs<T>& args, T* memory)
-      : args_(args), shape_(args.shape), blocks_((args.samples + block_samples - 1) / block_samples), at_(memory) {
-    const int64_t lanes = blocks_ * block_samples;
-    y_ = take(lanes * args.batch.y_width);
-    weight_ = take(lanes);
-    inputs_ = take(lanes * args.batch.inputs);
-    rows_ = take(lanes * row_stride<T>(args.batch.inputs));
-    if (!args.mixup.partners) return;
-    partner_y_ = take(lanes * args.batch.y_width);
-    partner_weight_ = take(lanes);
-  }
-
-  // Elements of memory for a pass.
-  static size_t memory(const Shape& shape, int64_t samples, int64_t y_width, bool mixed) {
-    const int64_t inputs = shape.layers[0].inputs;
-    int64_t each = (mixed ? 2 : 1) * (y_width + 1) + inputs + row_stride<T>(inputs);
-    for (int l = 0; l < shape.count; ++l) each += layer_size(shape.layers[l]);
-    return size_t(((samples + block_samples - 1) / block_samples) * block_samples * each);
-  }
-
-  static int stages(const Shape& shape) { return 2 * shape.count + 2; }
-
-  static int64_t items(const Shape& shape, int64_t samples, int stage) {
-    const int64_t blocks = (samples + block_samples - 1) / block_samples;
-    const int count = shape.count;
-    if (stage == 0 || stage == count + 1) return blocks;
-    if (stage <= count) return blocks * unit_groups(shape.layers[stage - 1].outputs).count;
-    const int l = 2 * count + 1 - stage;
-    const Layer& layer = shape.layers[l];
-    const int64_t weights = unit_groups(layer.outputs).count * column_groups<T>(layer.inputs).count;
-    return weights + (l > 0 ? unit_groups(layer.inputs).count : 0);
-  }
+  using Base::Base;
 
   static size_t scratch(const Shape& shape) {
     int64_t most = 0;
@@ -80,251 +23,68 @@ class Pass {
     return size_t(most);
   }
 
-  void run(int stage, int64_t item, T* scratch) {
-    const int count = shape_.count;
-    if (stage == 0) {
-      pack(item);
-    } else if (stage <= count) {
-      const Groups groups = unit_groups(shape_.layers[stage - 1].outputs);
-      forward(stage - 1, item / groups.count, groups[item % groups.count]);
-    } else if (stage == count + 1) {
-      loss(item);
-    } else {
-      backward(2 * count + 1 - stage, item, scratch);
-    }
-  }
-
  private:
-  // The arrays of a layer, each for all blocks.
-  struct Arrays {
-    Taped<T> tape;
-    T* rows;   // out, sample by sample: the inputs of the next layer's weight gradient
-    T* delta;  // the derivative by the outputs, then by z
-    T* spare;  // (outputs, lanes), free in the last layer
-  };
+  // Rows: inputs of a layer sample by sample, as its weight gradient needs them.
+  static int64_t input_size(int64_t inputs) { return inputs + row_stride<T>(inputs); }
+  static int64_t output_size(int64_t outputs) { return row_stride<T>(outputs); }
+  static int64_t weight_size(const Shape&) { return 0; }
+  static int64_t weight_items(const Shape&) { return 0; }
+  void prepare(int64_t) {}
 
-  T* take(int64_t count) { return at_ += count, at_ - count; }
-
-  static int64_t layer_size(const Layer& layer) { return 4 * layer.outputs + row_stride<T>(layer.outputs); }
-
-  Arrays arrays(int l) const {
-    const int64_t lanes = blocks_ * block_samples;
-    T* at = at_;
-    for (int k = 0; k < l; ++k) at += lanes * layer_size(shape_.layers[k]);
-    const int64_t size = lanes * shape_.layers[l].outputs;
-    T* const a = shape_.layers[l].activation == no_activation ? at : at + size;
-    return {{at, a, drops(l) ? at + 2 * size : a}, at + 4 * size, at + 3 * size, at + 2 * size};
-  }
-  // The same arrays of one block.
-  Arrays arrays(int l, int64_t block) const {
-    Arrays all = arrays(l);
-    const int64_t units = block * block_samples * shape_.layers[l].outputs;
-    all.tape.z += units, all.tape.a += units, all.tape.out += units, all.delta += units, all.spare += units;
-    all.rows += block * block_samples * row_stride<T>(shape_.layers[l].outputs);
-    return all;
+  T* columns(int64_t block) const { return this->inputs_ + block * block_samples * this->args_.batch.inputs; }
+  // The inputs of layer l of one block.
+  T* rows(int l, int64_t block) const {
+    const int64_t inputs = this->shape_.layers[l].inputs;
+    T* const all = l > 0 ? this->arrays(l - 1, block).factors : this->inputs_ + this->lanes() * inputs;
+    return all + block * block_samples * row_stride<T>(inputs);
   }
 
-  // The inputs of layer l of one block, unit by unit and sample by sample.
-  const T* inputs(int l, int64_t block) const {
-    return l > 0 ? arrays(l - 1, block).tape.out : inputs_ + block * block_samples * args_.batch.inputs;
-  }
-  const T* input_rows(int l, int64_t block) const {
-    return l > 0 ? arrays(l - 1, block).rows : rows_ + block * block_samples * row_stride<T>(args_.batch.inputs);
-  }
-
-  Samples samples(int64_t block) const {
-    const int64_t count = samples_in(args_.samples, block);
-    return {count, pad<T>(count)};
+  T* row_memory(int64_t block, T*) const { return rows(0, block); }
+  void pack_inputs(int64_t block, const T* rows) const {
+    const int64_t inputs = this->args_.batch.inputs;
+    const auto [count, lanes] = this->samples(block);
+    T* const to = columns(block);
+    transpose(rows, row_stride<T>(inputs), count, inputs, to, lanes);
+    for (int64_t i = 0; count < lanes && i < inputs; ++i)
+      for (int64_t s = count; s < lanes; ++s) to[i * lanes + s] = T(0);
   }
 
-  bool drops(int l) const { return args_.random.step > 0 && shape_.layers[l].dropout > 0; }
-  // The place in the batch of a block's first sample.
-  int64_t place(int64_t block) const { return args_.begin + block * block_samples; }
-
-  int64_t parameters_before(int l) const {
-    int64_t n = 0;
-    for (int k = 0; k < l; ++k) n += Dense<T>{shape_.layers[k]}.parameters();
-    return n;
+  void affine(int l, int64_t block, Range units, T* z) const {
+    const T* const x = l > 0 ? this->arrays(l - 1, block).tape.out : columns(block);
+    dense(l).affine(this->args_.w + this->parameters_before(l), x, this->samples(block).lanes, units, z);
   }
 
-  void pack(int64_t block) {
-    const Batch<T>& batch = args_.batch;
-    const auto [count, lanes] = samples(block);
-    const int64_t first = block * block_samples, begin = place(block);
-    const int64_t stride = row_stride<T>(batch.inputs);
-    T* const rows = rows_ + first * stride;
-    T* const columns = inputs_ + first * batch.inputs;
-    const bool noisy = args_.random.step > 0 && args_.random.noise > 0;
-    for (int64_t s = 0; s < count; ++s) {
-      const T* const from = batch.X + row_of(begin + s) * batch.inputs;
-      T* const to = rows + s * stride;
-      for (int64_t i = 0; i < batch.inputs; ++i) to[i] = from[i];
-      if (args_.mixup.partners) mix(batch.X + row_of(args_.mixup.partners[begin + s]) * batch.inputs, to);
-      if (noisy) add_noise(args_.random, begin + s, batch.inputs, to);
-      for (int64_t i = batch.inputs; i < stride; ++i) to[i] = T(0);
-    }
-    transpose(rows, stride, count, batch.inputs, columns, lanes);
-    for (int64_t i = 0; count < lanes && i < batch.inputs; ++i)
-      for (int64_t s = count; s < lanes; ++s) columns[i * lanes + s] = T(0);
-    pack_lanes(batch.y, batch.rows, batch.y_width, begin, count, lanes, y_ + first * batch.y_width);
-    pack_weight(batch, begin, count, lanes, weight_ + first);
-    if (args_.mixup.partners) pack_partners(first, begin, {count, lanes});
+  void pass_on(int l, int64_t block, Range units) const {
+    const auto [count, lanes] = this->samples(block);
+    const int64_t outputs = this->shape_.layers[l].outputs, stride = row_stride<T>(outputs);
+    T* const to = rows(l + 1, block);
+    transpose(this->arrays(l, block).tape.out + units.begin * lanes, lanes, units.count(), count, to + units.begin,
+              stride);
+    for (int64_t s = 0; units.end == outputs && s < count; ++s)
+      for (int64_t i = outputs; i < stride; ++i) to[s * stride + i] = T(0);
   }
 
-  // The row of X that is at a place of the batch.
-  int64_t row_of(int64_t place) const { return args_.batch.rows ? args_.batch.rows[place] : place; }
+  void derived(int, int64_t, Range) const {}
 
-  // Mixes the inputs of a partner into a sample.
-  void mix(const T* partner, T* x) const {
-    const T share = T(args_.mixup.share), rest = T(1 - args_.mixup.share);
-    for (int64_t i = 0; i < args_.batch.inputs; ++i) x[i] = share * x[i] + rest * partner[i];
+  void weights_product(int l, Range outputs, Range columns) const {
+    for (int64_t b = 0; b < this->blocks_; ++b)
+      dense(l).by_weights(this->arrays(l, b).delta, rows(l, b), this->samples(b), outputs, columns,
+                          this->args_.add || b > 0, this->args_.gradient + this->parameters_before(l));
   }
 
-  // The targets and weights of the partners of a block.
-  void pack_partners(int64_t first, int64_t begin, Samples samples) {
-    int64_t rows[block_samples];
-    for (int64_t s = 0; s < samples.count; ++s) rows[s] = row_of(args_.mixup.partners[begin + s]);
-    Batch<T> partners = args_.batch;
-    partners.rows = rows;
-    pack_lanes(partners.y, rows, partners.y_width, 0, samples.count, samples.lanes,
-               partner_y_ + first * partners.y_width);
-    pack_weight(partners, 0, samples.count, samples.lanes, partner_weight_ + first);
+  auto panel(int l, Range units, T* scratch) const {
+    return dense(l).columns(this->args_.w + this->parameters_before(l), units, scratch);
+  }
+  void inputs_product(const typename Dense<T>::Columns& panel, int l, int64_t block, Range units, T* next) const {
+    dense(l).by_inputs(panel, this->arrays(l, block).delta, this->samples(block).lanes, units, next);
   }
 
-  void forward(int l, int64_t block, Range units) {
-    const Layer& layer = shape_.layers[l];
-    const Dense<T> dense{layer};
-    const Arrays at = arrays(l, block);
-    const auto [count, lanes] = samples(block);
-    dense.forward(args_.w + parameters_before(l), inputs(l, block), lanes, units, at.tape.z, at.tape.a);
-    if (drops(l)) {
-      for (int64_t i = units.begin * lanes; i < units.end * lanes; ++i) at.tape.out[i] = at.tape.a[i];
-      drop(args_.random, layer.dropout, l, place(block), units, lanes, at.tape.out);
-    }
-    if (l + 1 == shape_.count) return;
-    const int64_t stride = row_stride<T>(layer.outputs);
-    transpose(at.tape.out + units.begin * lanes, lanes, units.count(), count, at.rows + units.begin, stride);
-    for (int64_t s = 0; units.end == layer.outputs && s < count; ++s)
-      for (int64_t i = layer.outputs; i < stride; ++i) at.rows[s * stride + i] = T(0);
-  }
-
-  void loss(int64_t block) {
-    const int last = shape_.count - 1;
-    const int64_t outputs = outputs_of(shape_), first = block * block_samples;
-    const auto [count, lanes] = samples(block);
-    const Arrays at = arrays(last, block);
-    const T* const y = y_ + first * args_.batch.y_width;
-    T* const weight = weight_ + first;
-    alignas(64) T value[block_samples];
-    if (args_.metric.index >= 0) {
-      score_fns<T>[args_.metric.index](at.tape.out, y, int(outputs), int(lanes), T(args_.metric.setting), value,
-                                       nullptr);
-      args_.metrics[block] = weighted(value, weight, count, lanes);
-    }
-    double& sum = args_.losses[block];
-    const double share = args_.mixup.partners ? args_.mixup.share : 1;
-    sum = loss_by(y, weight, share, {count, lanes}, at.tape.out, at.delta);
-    if (args_.mixup.partners) {
-      const T* const partner_y = partner_y_ + first * args_.batch.y_width;
-      const double other =
-          loss_by(partner_y, partner_weight_ + first, 1 - share, {count, lanes}, at.tape.out, at.spare);
-      sum = share * sum + (1 - share) * other;
-      for (int64_t i = 0; i < outputs * lanes; ++i) at.delta[i] += at.spare[i];
-    }
-    Dense<T>{shape_.layers[last]}.before_activation(at.tape, {count, lanes}, {0, outputs}, at.delta);
-  }
-
-  // The sum of weight * loss over the samples of a block; writes `share` of its slope, scaled, and scales the weights.
-  double loss_by(const T* y, T* weight, double share, Samples samples, const T* z, T* slope) const {
-    const auto [count, lanes] = samples;
-    const int64_t outputs = outputs_of(shape_);
-    alignas(64) T value[block_samples];
-    score_fns<T>[args_.score.index](z, y, int(outputs), int(lanes), T(args_.score.setting), value, slope);
-    const double sum = weighted(value, weight, count, lanes);
-    for (int64_t s = 0; s < lanes; ++s) weight[s] *= T(args_.scale * share);
-    for (int64_t o = 0; o < outputs; ++o)
-      for (int64_t s = 0; s < lanes; ++s) {
-        T& d = slope[o * lanes + s];
-        d = s < count ? d * weight[s] : T(0);
-      }
-    return sum;
-  }
-
-  static double weighted(T* value, const T* weight, int64_t count, int64_t lanes) {
-    for (int64_t s = 0; s < lanes; ++s) value[s] = s < count ? value[s] * weight[s] : T(0);
-    return double(sum_lanes(value, lanes));
-  }
-
-  void backward(int l, int64_t item, T* scratch) {
-    const Layer& layer = shape_.layers[l];
-    const Groups outputs = unit_groups(layer.outputs), columns = column_groups<T>(layer.inputs);
-    if (item < outputs.count * columns.count)
-      by_parameters(l, outputs[item % outputs.count], columns[item / outputs.count]);
-    else
-      by_inputs(l, unit_groups(layer.inputs)[item - outputs.count * columns.count], scratch);
-  }
-
-  void by_parameters(int l, Range outputs, Range columns) {
-    const Dense<T> dense{shape_.layers[l]};
-    T* const gradient = args_.gradient + parameters_before(l);
-    for (int64_t b = 0; b < blocks_; ++b) {
-      const bool add = args_.add || b > 0;
-      const T* const delta = arrays(l, b).delta;
-      dense.by_weights(delta, input_rows(l, b), samples(b), outputs, columns, add, gradient);
-      if (columns.begin == 0) dense.by_biases(delta, samples(b), outputs, add, gradient);
-    }
-  }
-
-  // The derivative by some units of the layer below, before its activation.
-  void by_inputs(int l, Range units, T* scratch) {
-    const Dense<T> dense{shape_.layers[l]}, below{shape_.layers[l - 1]};
-    const auto columns = dense.columns(args_.w + parameters_before(l), units, scratch);
-    for (int64_t b = 0; b < blocks_; ++b) {
-      const Arrays at = arrays(l - 1, b);
-      dense.by_inputs(columns, arrays(l, b).delta, samples(b).lanes, units, at.delta);
-      if (drops(l - 1)) drop(args_.random, below.layer.dropout, l - 1, place(b), units, samples(b).lanes, at.delta);
-      below.before_activation(at.tape, samples(b), units, at.delta);
-    }
-  }
-
-  const PassArgs<T>& args_;
-  const Shape& shape_;
-  const int64_t blocks_;
-  T* at_;  // the arrays of the layers
-  T *y_, *weight_, *inputs_, *rows_;
-  T *partner_y_ = nullptr, *partner_weight_ = nullptr;  // of mixup
+  Dense<T> dense(int l) const { return {this->shape_.layers[l]}; }
 };
-
-template <class T>
-void run_pass(const PassArgs<T>& args, int stage, int64_t item, T* memory, T* scratch) {
-  Pass<T>(args, memory).run(stage, item, scratch);
-}
-
-// All stages of one block after the other, for the samples [begin, begin + samples) of the batch.
-template <class T>
-void run_blocks(const PassArgs<T>& args, T* memory, T* scratch) {
-  PassArgs<T> one = args;
-  for (int64_t done = 0; done < args.samples; done += block_samples) {
-    one.begin = args.begin + done;
-    one.samples = args.samples - done < block_samples ? args.samples - done : block_samples;
-    Pass<T> pass(one, memory);
-    for (int stage = 0; stage < Pass<T>::stages(args.shape); ++stage)
-      for (int64_t item = 0; item < Pass<T>::items(args.shape, one.samples, stage); ++item)
-        pass.run(stage, item, scratch);
-    one.add = true, ++one.losses, ++one.metrics;
-  }
-}
 
 }  // namespace
 
-template <class T>
-constexpr GradientFns<T> fns = {.memory = Pass<T>::memory,
-                                .scratch = Pass<T>::scratch,
-                                .stages = Pass<T>::stages,
-                                .items = Pass<T>::items,
-                                .run = run_pass<T>,
-                                .run_blocks = run_blocks<T>};
-extern constinit const GradientFns<float> gradient_f32 = fns<float>;
-extern constinit const GradientFns<double> gradient_f64 = fns<double>;
+extern constinit const GradientFns<float> gradient_f32 = pass_fns<float, PlainPass<float>>;
+extern constinit const GradientFns<double> gradient_f64 = pass_fns<double, PlainPass<double>>;
 
 }  // namespace popgrad::POPGRAD_TARGET

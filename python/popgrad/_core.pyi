@@ -228,6 +228,7 @@ class Network:
         seed: int = 0,
         step: int = 0,
         metric: _NamedScore | None = None,
+        bfloat16: bool = False,
     ) -> tuple[float, float, float]: ...
 
 class Training:
@@ -248,6 +249,7 @@ class Training:
         noise: float,
         mixup: float,
         random_seed: int,
+        bfloat16: bool,
     ) -> None: ...
     def begin(
         self, plans: list[tuple[_Array, _Array | None]], t: int, step: int, count: int, seconds: float

@@ -256,6 +256,15 @@ class Objective(ABC):
         """The same objective of another model of the same shape, without a copy of the samples."""
         fail(type(self).__name__, self.lacks("with_model") or "belongs to one model")
 
+    def in_precision(self, precision: str) -> Objective:
+        """The same objective, whose training gradients are computed in a precision; see `popgrad.fit`.
+
+        By default, the only precision is the dtype.
+        """
+        if precision != self.dtype.name:
+            fail("fit", f"precision must be '{self.dtype}', the only one of {type(self).__name__}, got {precision!r}")
+        return self
+
     def mixed(self, alpha: float) -> Objective:
         """The same objective, whose training gradients mix samples (mixup, Zhang et al. 2018, arXiv:1710.09412).
 

@@ -5,11 +5,11 @@
 //   Unit() prepares a thread before the first layer; ~Unit() cleans up after the last
 #pragma once
 
-#include <immintrin.h>
-
 #include "../../kernels/activations.h"
 #include "../../kernels/packing.h"
 #include "../blocks.h"
+#include "bfloat16_gradient.h"
+#include "words.h"
 
 namespace popgrad::POPGRAD_TARGET {
 namespace {
@@ -18,15 +18,6 @@ constexpr int64_t round_up(int64_t count, int64_t step) { return (count + step -
 
 POPGRAD_HD uint32_t word_of(float first, float second) {
   return uint32_t(to_bfloat16(first)) | uint32_t(to_bfloat16(second)) << 16;
-}
-
-// Words of the numbers of two rows, sixteen lanes.
-POPGRAD_HD void store_words(const float* first, const float* second, uint32_t* to) {
-  // The conversion puts the second row behind the first.
-  alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
-  const __m512bh both = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(second), _mm512_loadu_ps(first));
-  _mm512_storeu_si512(to, _mm512_permutexvar_epi16(_mm512_load_si512(order), (__m512i)both));
 }
 
 // Hidden outputs z (outputs, lanes) through the activation, as the words of the next layer's inputs; z has room for the
@@ -191,7 +182,8 @@ struct Bfloat16Network {
 template <class Unit>
 constexpr Bfloat16Fns bfloat16_fns = {Bfloat16Network<Unit>::works,    Bfloat16Network<Unit>::words_of,
                                       Bfloat16Network<Unit>::scratch,  Bfloat16Network<Unit>::pack,
-                                      Bfloat16Network<Unit>::evaluate, Bfloat16Network<Unit>::forward};
+                                      Bfloat16Network<Unit>::evaluate, Bfloat16Network<Unit>::forward,
+                                      &pass_fns<float, Bfloat16Pass>};
 
 }  // namespace
 }  // namespace popgrad::POPGRAD_TARGET

@@ -103,6 +103,10 @@ class MappedObjective(Objective):
         labels = self.whole.strata()
         return labels if labels is None or self.rows is None else labels[self.rows]
 
+    def in_precision(self, precision: str) -> MappedObjective:
+        """See `Objective.in_precision`."""
+        return MappedObjective(self.whole.in_precision(precision), self.rows)
+
     def mixed(self, alpha: float) -> MappedObjective:
         """See `Objective.mixed`."""
         return MappedObjective(self.whole.mixed(alpha), self.rows)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,14 +27,17 @@ from popgrad.models.mapped import in_parts
 from popgrad.models.measures import measure_of
 from popgrad.models.objective import MEMORY_LIMIT, NetworkObjective
 from popgrad.models.validation import (
+    DTYPES,
     Targets,
     cast_to,
     checked_dropout,
     checked_inputs,
     checked_population,
+    checked_precision,
     checked_rows,
     checked_targets,
     checked_weights,
+    name_of,
 )
 from popgrad.objective import Batch, Objective
 from popgrad.perturbations import Perturbations
@@ -47,8 +49,6 @@ Array = NDArray[Any]
 ACTIVATIONS = _core.activations()
 LOSSES = tuple(REGISTRY)
 
-_DTYPES = ("float32", "float64")
-PRECISIONS = (*_DTYPES, "bfloat16")
 _SETTINGS = (
     "activation",
     "loss",
@@ -107,7 +107,7 @@ class MLP(Model):
             fail(self, f"sizes must give fewer than 2^59 parameters, got {count:,}")
         self.activation = one_of(self, "activation", activation, ACTIVATIONS)
         self.criterion = loss_of(self, loss)
-        self.dtype = np.dtype(one_of(self, "dtype", _name_of(dtype), _DTYPES))
+        self.dtype = np.dtype(one_of(self, "dtype", name_of(dtype), DTYPES))
         self.dropout = checked_dropout(self, dropout, len(self.sizes) - 2)
         if not at_least_zero(input_noise):
             fail(self, f"input_noise must be a finite number >= 0, got {input_noise!r}")
@@ -377,7 +377,7 @@ class MLP(Model):
         return float(objective.values(self._params[None])[0])
 
     def gradient(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
-        """The mean loss and its gradient (n,), without dropout and input noise.
+        """The mean loss and its gradient (n,), without dropout and input noise; zero for frozen tensors.
 
         Raises:
             InputError: X, y or the weights do not fit, or the activation is ``step``, which has no gradient.
@@ -386,7 +386,9 @@ class MLP(Model):
         if (reason := objective.lacks("gradient")) is not None:
             fail("MLP.gradient", reason)
         out = aligned(self.layout.size, self.dtype)
-        return objective.gradient(self._params, Batch(), out), out
+        loss = objective.gradient(self._params, Batch(), out)
+        self.layout.clear_frozen(out)
+        return loss, out
 
     def evaluate(
         self,
@@ -483,10 +485,7 @@ class MLP(Model):
         return Evaluation(objective, rows, bfloat16, rescore, weights, memory_limit).fitness(members)
 
     def _checked_precision(self, precision: str | None, rescore: bool | int) -> str:
-        precision = self.dtype.name if precision is None else precision
-        precision = one_of("MLP.evaluate", "precision", _name_of(precision), PRECISIONS)
-        if precision != self.dtype.name and (precision != "bfloat16" or self.dtype != np.float32):
-            fail("MLP.evaluate", f"precision {precision!r} does not fit a model of dtype {self.dtype.name}")
+        precision = checked_precision("MLP.evaluate", self.dtype.name if precision is None else precision, self.dtype)
         if not isinstance(rescore, bool):
             positive_int("MLP.evaluate", "rescore", rescore)
         if rescore is not False and precision != "bfloat16":
@@ -533,11 +532,3 @@ class MLP(Model):
         for view, tensor in zip(model.views().values(), stored.tensors, strict=True):
             view[:] = tensor
         return model
-
-
-def _name_of(dtype: object) -> object:
-    """The name of a NumPy type; any other object unchanged."""
-    if isinstance(dtype, (type, np.dtype)):
-        with contextlib.suppress(TypeError):
-            return np.dtype(dtype).name
-    return dtype

@@ -16,7 +16,7 @@ from popgrad.checks import fail
 from popgrad.labels import Classes, ClassWeight
 from popgrad.losses import REGISTRY
 from popgrad.metrics import Measure, OfOutputs, Score, UserMetric
-from popgrad.models.validation import checked_weights
+from popgrad.models.validation import checked_precision, checked_weights
 from popgrad.objective import ALL, Batch, Objective, Population, Report, Seen, Span
 from popgrad.perturbations import Perturbations
 
@@ -58,6 +58,7 @@ class NetworkObjective(Objective):
     ) -> None:
         self.criterion = model.criterion if criterion is None else criterion
         self._loss_score = Score("loss", *self.criterion.score)
+        self.bfloat16 = False  # whether gradients multiply bfloat16 numbers
         self.mixup = 0.0
         self.model, self.X, self.y, self.weight, self.measure, self.classes = model, X, y, weight, measure, classes
         self.layout, self.dtype, self.samples = model.layout, model.dtype, len(X)
@@ -84,6 +85,14 @@ class NetworkObjective(Objective):
         if model.criterion != self.criterion:
             fail("fit_many", f"models must have one loss, got {self.criterion.shown} and {model.criterion.shown}")
         return self._changed(model=model)
+
+    def in_precision(self, precision: str) -> NetworkObjective:
+        """See `Objective.in_precision`; `loss` and `values` stay in the model's dtype."""
+        bfloat16 = checked_precision("fit", precision, self.dtype) == "bfloat16"
+        if bfloat16 and _core.bfloat16() is None:
+            why = f"the instruction set in use, {_core.isa()}, has no bfloat16 products"
+            fail("fit", f"precision='bfloat16': {why}; omit precision, and the gradients are in float32")
+        return self._changed(bfloat16=bfloat16)
 
     def mixed(self, alpha: float) -> NetworkObjective:
         """See `Objective.mixed`; the partners are a shuffled batch, drawn by the model's seed and the step."""
@@ -273,7 +282,7 @@ class NetworkObjective(Objective):
         model = self.model
         data = self.X, self.y, self.weight, batch.rows
         random = model.input_noise, self.mixup, model.seed, batch.step
-        return model.network.gradient(self._loss_score.native, w, *data, out, *random, metric)
+        return model.network.gradient(self._loss_score.native, w, *data, out, *random, metric, self.bfloat16)
 
     @property
     def _running_metric(self) -> tuple[str, float] | None:
@@ -300,6 +309,7 @@ class NetworkObjective(Objective):
             model.input_noise,
             self.mixup,
             model.seed,
+            self.bfloat16,
         )
 
     def loss(self, w: Array, batch: Batch) -> float:
@@ -337,7 +347,8 @@ class NetworkObjective(Objective):
         outputs = np.empty((part.samples, model.sizes[-1]), model.dtype)
         model.network.forward(w[None], part.X, outputs[None])
         y = np.ascontiguousarray(loss.sampled(outputs, random), model.dtype)
-        return NetworkObjective(model, part.X, y, part.weight, self.measure, criterion=loss)
+        drawn = NetworkObjective(model, part.X, y, part.weight, self.measure, criterion=loss)
+        return drawn._changed(bfloat16=self.bfloat16)
 
     # --- What went wrong --------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,26 +10,30 @@ from numpy.typing import ArrayLike, NDArray
 
 from popgrad import arrays, labels
 from popgrad.arrays import real
-from popgrad.checks import fail, number
+from popgrad.checks import fail, number, one_of
 from popgrad.labels import Classes
 from popgrad.losses import Loss
 from popgrad.perturbations import Perturbations
 from popgrad.system import memory_bytes
 
 __all__ = [
+    "DTYPES",
     "Targets",
     "cast_to",
     "checked_dropout",
     "checked_inputs",
     "checked_population",
+    "checked_precision",
     "checked_rows",
     "checked_targets",
 ]
-__all__ += ["checked_weights"]
+__all__ += ["checked_weights", "name_of"]
 
 Array = NDArray[Any]
 DType = np.dtype[Any]
 
+DTYPES = ("float32", "float64")
+_PRECISIONS = (*DTYPES, "bfloat16")
 _BLOCK = 1 << 22  # numbers examined at a time
 _ENCODE = "give labels as 0, 1, 2, ..., or set MLP.classes (pg.fit does, if y holds text)"
 
@@ -202,3 +207,19 @@ def cast_to(array: Array, dtype: DType) -> Array:
     """An array that the native core can read; values too large for `dtype` become infinite."""
     with np.errstate(over="ignore"):
         return np.require(array, dtype, ["C_CONTIGUOUS", "ALIGNED"])
+
+
+def name_of(dtype: object) -> object:
+    """The name of a NumPy type; any other object unchanged."""
+    if isinstance(dtype, (type, np.dtype)):
+        with contextlib.suppress(TypeError):
+            return np.dtype(dtype).name
+    return dtype
+
+
+def checked_precision(operation: str, precision: object, dtype: DType) -> str:
+    """The precision, if it fits a model of this dtype: the dtype's name, or "bfloat16" for float32."""
+    found = one_of(operation, "precision", name_of(precision), _PRECISIONS)
+    if found != dtype.name and (found != "bfloat16" or dtype != np.float32):
+        fail(operation, f"precision {found!r} does not fit a model of dtype {dtype.name}")
+    return found

@@ -26,7 +26,7 @@ from popgrad.models import Model
 from popgrad.objective import Objective
 from popgrad.train.fit import Validation, checked_kinds, divided, mixed
 from popgrad.train.records import History
-from popgrad.train.trainer import Trainer
+from popgrad.train.trainer import Precision, Trainer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -128,6 +128,7 @@ def fit_many(
     select: Literal["loss", "metric"] | None = None,
     record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
     record: Literal["running", "full"] = "running",
+    precision: Precision | None = None,
 ) -> FittedModels:
     """Train K networks of one shape at once, for ensembles and sweeps; threads share the networks.
 
@@ -146,7 +147,7 @@ def fit_many(
         X, y, epochs, batch_size, validation, budget, sample_weight, class_weight, mixup, objective, select: see
             `popgrad.fit`; for all runs. A validation share is held out anew for each seed, so that each seed needs a
             copy of the samples; separate validation samples as (X, y) need none.
-        record_every, record: see `popgrad.fit`; for all runs.
+        record_every, record, precision: see `popgrad.fit`; for all runs.
         optimizer: the method of all runs.
         optimizers: one method per model; or, with one model, methods to combine with the seeds.
         grid: values for settings of `optimizer`, by name; all combinations are trained. With one model only.
@@ -179,6 +180,7 @@ def fit_many(
             select=select,
             record_every=record_every,
             record=record,
+            precision=precision,
         )
         trainers.append(trainer)
     before = [run.model.params.copy() for run in planned]

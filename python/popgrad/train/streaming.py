@@ -207,6 +207,7 @@ class StreamObjective(Objective):
         self._step = self._epoch = self._number = self._seen = 0
         self._items: Iterator[Any] | None = None
         self._mixup = 0.0
+        self._precision: str | None = None
         self._current = self._batch(Batch(None, 1))
         first = self._current
         self.layout, self.dtype, self.samples = first.layout, first.dtype, stream.samples
@@ -267,6 +268,7 @@ class StreamObjective(Objective):
     def _checked(self, where: str, X: Any, y: Any, weight: Any = None) -> Objective:
         found = self._model.objective(X, y, weight, metric=self._metric, operation=where)
         found = found.mixed(self._mixup) if self._mixup > 0 else found
+        found = found if self._precision is None else found.in_precision(self._precision)
         labels = getattr(found, "classes", None)
         if labels != self.classes:
             fail(where, f"the labels are not 0 to K - 1: set model.classes before the training, such as to {labels}")
@@ -322,6 +324,12 @@ class StreamObjective(Objective):
     ) -> Objective:
         """See `Objective.with_samples`."""
         return self._current.with_samples(X, y, sample_weight, operation=operation)
+
+    def in_precision(self, precision: str) -> StreamObjective:
+        """See `Objective.in_precision`."""
+        again = copy.copy(self)
+        again._precision, again._current = precision, self._current.in_precision(precision)
+        return again
 
     def mixed(self, alpha: float) -> StreamObjective:
         """See `Objective.mixed`."""

@@ -24,9 +24,10 @@ from popgrad.train.batches import Batches
 from popgrad.train.pauses import Pauses
 from popgrad.train.records import History, Last, Marks, Recorder, improving
 
-__all__ = ["Trainer"]
+__all__ = ["Precision", "Trainer"]
 
 Array = NDArray[Any]
+Precision = Literal["float32", "float64", "bfloat16"]
 
 _LONGEST_CALL = 0.1  # seconds of native steps, if something may be due at any time
 
@@ -78,6 +79,7 @@ class Trainer:
         record_every: int | Sequence[int] | NDArray[np.integer[Any]] | None = None,
         racing: Racing | None = None,
         record: Literal["running", "full"] = "running",
+        precision: Precision | None = None,
         last: Last | None = None,
     ) -> None:
         if not isinstance(method, Method):
@@ -92,6 +94,8 @@ class Trainer:
         if racing is not None and not isinstance(racing, Racing):
             fail("fit", f"racing must be a popgrad.Racing, such as pg.Racing(keep=0.5), got {racing!r}")
         self._check_objectives(objective, held, w if last is None else method.recommend(last.state))
+        if precision is not None:
+            objective = _in_precision(objective, method, precision)
         self.objective = Metered(objective if racing is None else racing.over(objective, seed))
         self.method = method
         method.check("fit", self.objective)
@@ -404,6 +408,13 @@ class _Stretch(Steps):
 
     def _count(self, steps: int, samples: int) -> None:
         self.ended = self.trainer.count(steps, samples, time.perf_counter() - self.began)
+
+
+def _in_precision(objective: Objective, method: Method, precision: Precision) -> Objective:
+    """The objective with gradients in a precision, which must be a gradient method's."""
+    if precision == "bfloat16" and "gradient" not in method.requires:
+        fail("fit", f"precision='bfloat16' needs a method that follows gradients, but {method.described()} does not")
+    return objective.in_precision(precision)
 
 
 def _check_first(budget: Budget, first: Used, epochs: int | None, epoch: int) -> None:
