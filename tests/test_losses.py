@@ -199,6 +199,18 @@ def test_an_optimizer_that_samples_targets(loss):
         assert history.loss[-1] < history.loss[0]
 
 
+@pytest.mark.parametrize("kind", [losses.CrossEntropy, losses.BinaryCrossEntropy])
+def test_sampled_labels_are_not_smoothed(kind):
+    found = []
+    for loss in (kind(), kind(label_smoothing=0.3)):
+        model = pg.MLP([4, 6, 3], "tanh", loss)
+        _, X, y, _ = problem(model, 20)
+        drawn = model.objective(X, y).sampled(model.params, pg.Batch(), np.random.default_rng(0))
+        found.append(np.empty_like(model.params))
+        drawn.gradient(model.params, pg.Batch(), found[-1])
+    np.testing.assert_array_equal(*found)
+
+
 def test_sampled_counts_have_the_mean_of_the_model():
     z = np.log([[0.5, 2.0], [10.0, 1000.0]])
     drawn = np.mean([losses.Poisson().sampled(z, np.random.default_rng(k)) for k in range(4000)], axis=0)
