@@ -118,13 +118,17 @@ def test_products_of_small_whole_numbers_are_exact(samples):
 
 
 @here
-def test_dropout_has_the_masks_of_float32():
-    model, X, y = regression([20, 70, 40, 3], 100, dropout=0.5)
-    objective, masked = model.objective(X, y), []
+@pytest.mark.parametrize("drawn", ["dropout", "input_noise", "mixup"])
+def test_what_a_gradient_draws_is_that_of_float32(drawn):
+    chosen = {"dropout": {"dropout": [0.5, 0.2]}, "input_noise": {"input_noise": 0.5}, "mixup": {}}[drawn]
+    model, X, y = regression([20, 70, 40, 3], 100, **chosen)
+    objective, found = model.objective(X, y), []
+    if drawn == "mixup":
+        objective = objective.mixed(1.0)
     for step in (1, 2):
         assert difference(objective, model.params, Batch(None, step)) <= 1e-2
-        masked.append(gradient(objective, model.params, batch=Batch(None, step))[1])
-    assert np.linalg.norm(masked[0] - masked[1]) > 0.1 * np.linalg.norm(masked[0])
+        found.append(gradient(objective, model.params, batch=Batch(None, step))[1])
+    assert np.linalg.norm(found[0] - found[1]) > 0.1 * np.linalg.norm(found[0])
 
 
 @here
@@ -140,8 +144,8 @@ def test_padding_takes_no_part():
 @pytest.mark.parametrize("sizes", [[64, 32, 10], [300, 150, 90, 3]])
 @pytest.mark.parametrize("samples", [1, 100, 600, 1500])
 def test_any_number_of_threads_gives_the_same_bits(sizes, samples):
-    model, X, y = regression(sizes, samples, dropout=0.2)
-    objective, before, seen = model.objective(X, y), _core.threads(), set()
+    model, X, y = regression(sizes, samples, dropout=0.2, input_noise=0.1)
+    objective, before, seen = model.objective(X, y).mixed(0.4), _core.threads(), set()
     try:
         for threads in (1, 2, 3, 8):
             _core.set_threads(threads)
