@@ -132,12 +132,18 @@ def test_what_a_gradient_draws_is_that_of_float32(drawn):
 
 
 @here
-def test_padding_takes_no_part():
-    """Infinite values of the activation at padding, beside an odd number of samples, units and inputs."""
-    model, X, y = regression([3, 5, 1], 17, "softplus")
-    w = np.full_like(model.params, 0.1)
-    model.views(w)["0.bias"][:] = 200  # exp(200) is infinite in float32
-    assert np.isfinite(gradient(model.objective(X, y), w)[1]).all()
+@pytest.mark.parametrize("samples", [17, 64, 65, 129])
+def test_padding_takes_no_part(samples):
+    """Hidden values are infinite for a sample of zeros, which pads the vectors, but not for the real ones."""
+    model, X, y = regression([2, 3, 5, 1], samples, "identity")
+    X[:, 0] = 1
+    views = model.views(model.params)
+    first, bias, second = (views[name] for name in list(views)[:3])
+    first[:], bias[:], second[:] = [-(2.0**127), 0], 2.0**127, 4
+    found = [gradient(model.objective(X, y), model.params, precision) for precision in ("bfloat16", "float32")]
+    assert np.isfinite(found[0][1]).all()
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-2)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=3e-2, atol=1e-2)
 
 
 @here
