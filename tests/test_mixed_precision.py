@@ -118,30 +118,40 @@ def test_products_of_small_whole_numbers_are_exact(samples):
 
 
 @here
-def test_dropout_has_the_masks_of_float32():
-    model, X, y = regression([20, 70, 40, 3], 100, dropout=0.5)
-    objective, masked = model.objective(X, y), []
+@pytest.mark.parametrize("drawn", ["dropout", "input_noise", "mixup"])
+def test_what_a_gradient_draws_is_that_of_float32(drawn):
+    chosen = {"dropout": {"dropout": [0.5, 0.2]}, "input_noise": {"input_noise": 0.5}, "mixup": {}}[drawn]
+    model, X, y = regression([20, 70, 40, 3], 100, **chosen)
+    objective, found = model.objective(X, y), []
+    if drawn == "mixup":
+        objective = objective.mixed(1.0)
     for step in (1, 2):
         assert difference(objective, model.params, Batch(None, step)) <= 1e-2
-        masked.append(gradient(objective, model.params, batch=Batch(None, step))[1])
-    assert np.linalg.norm(masked[0] - masked[1]) > 0.1 * np.linalg.norm(masked[0])
+        found.append(gradient(objective, model.params, batch=Batch(None, step))[1])
+    assert np.linalg.norm(found[0] - found[1]) > 0.1 * np.linalg.norm(found[0])
 
 
 @here
-def test_padding_takes_no_part():
-    """Infinite values of the activation at padding, beside an odd number of samples, units and inputs."""
-    model, X, y = regression([3, 5, 1], 17, "softplus")
-    w = np.full_like(model.params, 0.1)
-    model.views(w)["0.bias"][:] = 200  # exp(200) is infinite in float32
-    assert np.isfinite(gradient(model.objective(X, y), w)[1]).all()
+@pytest.mark.parametrize("samples", [17, 64, 65, 129])
+def test_padding_takes_no_part(samples):
+    """Hidden values are infinite for a sample of zeros, which pads the vectors, but not for the real ones."""
+    model, X, y = regression([2, 3, 5, 1], samples, "identity")
+    X[:, 0] = 1
+    views = model.views(model.params)
+    first, bias, second = (views[name] for name in list(views)[:3])
+    first[:], bias[:], second[:] = [-(2.0**127), 0], 2.0**127, 4
+    found = [gradient(model.objective(X, y), model.params, precision) for precision in ("bfloat16", "float32")]
+    assert np.isfinite(found[0][1]).all()
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-2)
+    np.testing.assert_allclose(found[0][1], found[1][1], rtol=3e-2, atol=1e-2)
 
 
 @here
 @pytest.mark.parametrize("sizes", [[64, 32, 10], [300, 150, 90, 3]])
 @pytest.mark.parametrize("samples", [1, 100, 600, 1500])
 def test_any_number_of_threads_gives_the_same_bits(sizes, samples):
-    model, X, y = regression(sizes, samples, dropout=0.2)
-    objective, before, seen = model.objective(X, y), _core.threads(), set()
+    model, X, y = regression(sizes, samples, dropout=0.2, input_noise=0.1)
+    objective, before, seen = model.objective(X, y).mixed(0.4), _core.threads(), set()
     try:
         for threads in (1, 2, 3, 8):
             _core.set_threads(threads)

@@ -11,7 +11,7 @@ import pytest
 
 import popgrad as pg
 from fitting import bits, every_optimizer, small
-from popgrad import optim
+from popgrad import _core, optim
 
 
 def one_by_one(trainer):
@@ -70,6 +70,19 @@ def test_options_are_part_of_the_loop(option, dtype):
     model, X, y = small(dtype=dtype, dropout=0.2)
     weight = np.arange(20) % 3 + 0.5
     assert_same(X, y, OPTIONS[option], model=model, weight=weight, batch_size=6, epochs=8)
+
+
+@pytest.mark.skipif(_core.bfloat16() is None, reason=f"{_core.isa()} has no products of bfloat16")
+@pytest.mark.parametrize("sizes", [[4, 3], [4, 6, 3], [4, 130, 70, 3]])
+def test_gradients_in_bfloat16_are_part_of_the_loop(sizes):
+    _, X, y = small()
+    weight = np.arange(20) % 3 + 0.5
+    found = {}
+    for precision in ("bfloat16", "float32"):
+        model = pg.MLP(sizes, "tanh", dropout=0.1, input_noise=0.1)
+        chosen = {"batch_size": 7, "epochs": 6, "precision": precision}
+        found[precision] = assert_same(X, y, optim.Adam(0.01), model=model, weight=weight, **chosen)
+    assert found["bfloat16"] != found["float32"]
 
 
 @pytest.mark.parametrize("sizes", [[40, 150, 90, 3], [40, 3]])

@@ -1,5 +1,5 @@
 // Population sums and raw outputs in bfloat16: the unit in use, and that of AMX on tiles in plain arithmetic, against a
-// network in double whose weights, inputs and hidden values are rounded.
+// network in double whose weights, inputs and hidden values are rounded. Gradients in bfloat16, against those in float.
 #include "cpu/avx512/bfloat16.h"
 
 #include "api.h"
@@ -87,6 +87,58 @@ void check(const Bfloat16Fns& fns, const Problem& p, const char* unit) {
   CHECK(std::abs(sum - want) <= allowed / 10 * want, unit, sum, want, "samples", p.samples);
 }
 
+// Memory of a size that a function promises, aligned to a cache line, with NaN around it.
+struct Guarded {
+  size_t size;
+  std::vector<float> memory;
+  explicit Guarded(size_t count) : size(count), memory(count + 48, std::numeric_limits<float>::quiet_NaN()) {}
+  float* data() { return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(memory.data()) + 63) / 64 * 64); }
+  void check(const char* what) {
+    for (const float* past = data() + size; past < memory.data() + memory.size(); ++past)
+      CHECK(std::isnan(*past), "a gradient wrote past its", what);
+  }
+};
+
+// All items of all stages, each stage from its last item to its first; or block by block.
+std::vector<double> gradient(const GradientFns<float>& fns, const Problem& p, bool by_blocks, double& loss) {
+  const int64_t blocks = (p.samples + block_samples - 1) / block_samples;
+  std::vector<double> losses(static_cast<size_t>(blocks)), metrics(losses);
+  Exact<float> out(p.w.size());
+  for (float& g : out) g = std::numeric_limits<float>::quiet_NaN();
+  const PassArgs<float> args{p.shape(),     score_named("mse"),    -1,           p.w.data(),   p.batch(),  0,
+                             p.samples,     1 / double(p.samples), {0, 0, 1, 0}, {nullptr, 1}, out.data(), false,
+                             losses.data(), metrics.data()};
+  const int64_t together = by_blocks ? std::min(p.samples, block_samples) : p.samples;
+  Guarded memory(fns.memory(p.shape(), together, p.sizes.back(), false)), scratch(fns.scratch(p.shape()));
+  if (by_blocks)
+    fns.run_blocks(args, memory.data(), scratch.data());
+  else
+    for (int stage = 0; stage < fns.stages(p.shape()); ++stage)
+      for (int64_t item = fns.items(p.shape(), p.samples, stage); item-- > 0;)
+        fns.run(args, stage, item, memory.data(), scratch.data());
+  memory.check("memory"), scratch.check("scratch memory");
+  loss = 0;
+  for (const double sum : losses) loss += sum;
+  return {out.begin(), out.end()};
+}
+
+void check_gradient(const Target& target, const Problem& p) {
+  double want_loss = 0, loss = 0;
+  const std::vector<double> want = gradient(*target.kernels->gradient_f32, p, false, want_loss);
+  for (const bool by_blocks : {false, true}) {
+    const std::vector<double> got = gradient(*target.bfloat16->gradient, p, by_blocks, loss);
+    double off = 0, norm = 0;
+    for (size_t i = 0; i < want.size(); ++i) {
+      off += (got[i] - want[i]) * (got[i] - want[i]);
+      norm += want[i] * want[i];
+    }
+    // A hidden value near zero may change sides, and with it a column of a small gradient.
+    CHECK(std::sqrt(off) <= 3e-2 * std::sqrt(norm) + 1e-6, target.name, std::sqrt(off / norm), "samples", p.samples,
+          "inputs", p.sizes.front(), "by blocks", by_blocks);
+    CHECK(std::abs(loss - want_loss) <= 1e-2 * want_loss, target.name, loss, want_loss);
+  }
+}
+
 }  // namespace
 
 int main() {
@@ -103,6 +155,9 @@ int main() {
       const Problem p(sizes, samples, rng);
       check(test_target::bfloat16_fns<Emulated>, p, "emulated tiles");
       for (const Target& target : targets())
-        if (target.bfloat16 && target.supported) check(*target.bfloat16, p, target.name);
+        if (target.bfloat16 && target.supported) {
+          check(*target.bfloat16, p, target.name);
+          check_gradient(target, p);
+        }
     }
 }

@@ -37,9 +37,13 @@ POPGRAD_HD __m512i round_pairs(const float* from, int64_t count) {
                                       _mm512_maskz_loadu_ps(__mmask16(some), from));
 }
 
-// `words` words of a row of `count` numbers and zeros.
+// `words` words of a row of `count` numbers and zeros, words >= count / 2.
 POPGRAD_HD void round_row(const float* from, int64_t count, uint32_t* to, int64_t words) {
-  for (int64_t k = 0; k < words; k += 16) {
+  int64_t k = 0;
+  for (; 2 * k + 32 <= count; k += 16)
+    _mm512_storeu_si512(
+        to + k, (__m512i)_mm512_cvtne2ps_pbh(_mm512_loadu_ps(from + 2 * k + 16), _mm512_loadu_ps(from + 2 * k)));
+  for (; k < words; k += 16) {
     const __mmask16 some = words - k < 16 ? __mmask16((1u << (words - k)) - 1) : __mmask16(0xFFFF);
     _mm512_mask_storeu_epi32(to + k, some, round_pairs(from + 2 * k, count - 2 * k));
   }
