@@ -58,6 +58,7 @@ class NetworkObjective(Objective):
     ) -> None:
         self.criterion = model.criterion if criterion is None else criterion
         self._loss_score = Score("loss", *self.criterion.score)
+        self._native_loss = self._loss_score.native
         self.bfloat16 = False  # whether gradients multiply bfloat16 numbers
         self.mixup = 0.0
         self.model, self.X, self.y, self.weight, self.measure, self.classes = model, X, y, weight, measure, classes
@@ -280,9 +281,11 @@ class NetworkObjective(Objective):
         self, w: Array, batch: Batch, out: Array, metric: tuple[str, float] | None
     ) -> tuple[float, float, float]:
         model = self.model
-        data = self.X, self.y, self.weight, batch.rows
-        random = model.input_noise, self.mixup, model.seed, batch.step
-        return model.network.gradient(self._loss_score.native, w, *data, out, *random, metric, self.bfloat16)
+        score, noise, rows, step = self._native_loss, model.input_noise, batch.rows, batch.step
+        X, y, weight, mixup = self.X, self.y, self.weight, self.mixup
+        return model.network.gradient(
+            score, w, X, y, weight, rows, out, noise, mixup, model.seed, step, metric, self.bfloat16
+        )
 
     @property
     def _running_metric(self) -> tuple[str, float] | None:
