@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <stdexcept>
 
 #include "cpu/detect.h"
@@ -111,8 +112,15 @@ double sum_squares_any(const T* x, size_t n) {
   return total;
 }
 
-bool only_in_the_sweep(const StepExtras& extras) {
-  return !extras.skip_nonfinite && std::isinf(extras.clip_norm) && std::isinf(extras.max_norm) && extras.noise == 0;
+bool acts_on_norms(const StepExtras& extras) { return extras.skip_nonfinite || !std::isinf(extras.clip_norm); }
+bool acts_around(const StepExtras& extras) { return extras.noise != 0 || !std::isinf(extras.max_norm); }
+
+// The first extras of which this is true, or null.
+template <class T>
+const StepExtras* first_extras(const StepArgs<T>* tensors, size_t count, bool (*holds)(const StepExtras&)) {
+  for (size_t k = 0; k < count; ++k)
+    if (tensors[k].extras && holds(*tensors[k].extras)) return tensors[k].extras;
+  return nullptr;
 }
 
 // Copies of tensors and their extras, for a step that changes extras.
@@ -130,18 +138,17 @@ struct Copies {
   }
 };
 
-// Scales the gradients down to a common norm; false if the step must be skipped.
+// The factor that scales all gradients down to the largest norm allowed; none if the step must be skipped.
 template <class T>
-bool clip_norm(Copies<T>& own) {
-  const StepExtras& common = own.extras[0];
-  if (!common.skip_nonfinite && std::isinf(common.clip_norm)) return true;
+std::optional<double> clip_factor(const StepArgs<T>* tensors, size_t count) {
+  const StepExtras* const found = first_extras(tensors, count, acts_on_norms);
+  if (!found) return 1;
+  const StepExtras& common = *found;
   double squares = 0;
-  for (const StepArgs<T>& tensor : own.tensors) squares += sum_squares_any(tensor.g, tensor.n);
+  for (size_t k = 0; k < count; ++k) squares += sum_squares_any(tensors[k].g, tensors[k].n);
   const double norm = std::sqrt(squares) * std::abs(common.scale), largest = common.clip_norm;
-  if (common.skip_nonfinite && !std::isfinite(norm)) return false;
-  if (norm > largest)
-    for (StepExtras& extras : own.extras) extras.scale *= largest / norm;
-  return true;
+  if (common.skip_nonfinite && !std::isfinite(norm)) return std::nullopt;
+  return norm > largest ? largest / norm : 1;
 }
 
 // Lets tensors with noise step along a copy of their gradient, scaled, clipped and with the noise added.
@@ -179,13 +186,14 @@ void limit_rows(const StepArgs<T>& matrix) {
 
 template <class T>
 bool step_any(const StepRule& rule, const StepArgs<T>* tensors, size_t count) {
-  if (std::all_of(tensors, tensors + count,
-                  [](const StepArgs<T>& tensor) { return !tensor.extras || only_in_the_sweep(*tensor.extras); })) {
+  const std::optional<double> factor = clip_factor(tensors, count);
+  if (!factor) return false;
+  if (*factor == 1 && !first_extras(tensors, count, acts_around)) {
     sweep(rule, tensors, count);
     return true;
   }
   Copies<T> own(tensors, count);
-  if (!clip_norm(own)) return false;
+  for (StepExtras& extras : own.extras) extras.scale *= *factor;
   add_noise(own);
   std::vector<StepArgs<T>> limited;
   for (StepArgs<T>& tensor : own.tensors) {

@@ -121,6 +121,19 @@ def test_wrappers_see_no_gradient_of_frozen_tensors(name):
     np.testing.assert_allclose(got.loss, expected.loss, rtol=1e-9)
 
 
+def test_a_loop_of_ones_own_sees_no_gradient_of_frozen_tensors():
+    model, X, y = frozen_model()
+    model.unfreeze("0.bias")
+    _, gradient = model.gradient(X, y)
+    assert not model.layout.views(gradient)["0.weight"].any()
+    assert all(model.layout.views(gradient)[name].any() for name in ("0.bias", "2.weight", "2.bias"))
+    optimizer, start = optim.SAM(optim.SGD(0.1)), model.params.copy()
+    state = optimizer.init(model.params, model.layout)
+    worst = optimizer.worst(model.params, gradient)
+    optimizer.step(model.params, gradient, state)
+    assert still(model, worst) == still(model, start) == still(model, model.params)
+
+
 def test_groups_and_frozen_tensors_are_parts_of_one_vector():
     layout = LAYOUT.freeze("2.weight")
     groups = optim.Groups({"*.bias": {"learning_rate": 0.5}}, optim.SGD(1.0))

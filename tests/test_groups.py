@@ -210,6 +210,18 @@ def test_schedules_of_groups_react_to_records():
     np.testing.assert_allclose([w[0], w[-1]], [-0.01, -0.05])
 
 
+def test_a_schedule_of_a_group_that_fails_ends_the_run_at_its_step():
+    model, X, y = small()
+    settings = {"0.*": {"learning_rate": lambda t: 0.1 if t < 7 else -1.0}, "2.*": {"weight_decay": 0.1}}
+    optimizer = optim.Groups(settings, optim.AdamW(0.01))
+    trainer = pg.Trainer(model.objective(X, y), optimizer, model.params, batch_size=5, epochs=10)
+    with pytest.raises(pg.InputError, match=r"learning_rate must be a finite number >= 0 at step 7, got -1.0"):
+        for _ in trainer:
+            pass
+    assert trainer.step == 6
+    assert [len(fields) for fields, _ in optimizer.tables(3, 10, {}).plans] == [4, 4, 4]
+
+
 # --- Errors ----------------------------------------------------------------------------------------------------------
 
 

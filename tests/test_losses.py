@@ -199,6 +199,18 @@ def test_an_optimizer_that_samples_targets(loss):
         assert history.loss[-1] < history.loss[0]
 
 
+@pytest.mark.parametrize("kind", [losses.CrossEntropy, losses.BinaryCrossEntropy])
+def test_sampled_labels_are_not_smoothed(kind):
+    found = []
+    for loss in (kind(), kind(label_smoothing=0.3)):
+        model = pg.MLP([4, 6, 3], "tanh", loss)
+        _, X, y, _ = problem(model, 20)
+        drawn = model.objective(X, y).sampled(model.params, pg.Batch(), np.random.default_rng(0))
+        found.append(np.empty_like(model.params))
+        drawn.gradient(model.params, pg.Batch(), found[-1])
+    np.testing.assert_array_equal(*found)
+
+
 def test_sampled_counts_have_the_mean_of_the_model():
     z = np.log([[0.5, 2.0], [10.0, 1000.0]])
     drawn = np.mean([losses.Poisson().sampled(z, np.random.default_rng(k)) for k in range(4000)], axis=0)
@@ -229,6 +241,24 @@ def test_poisson_regression_finds_the_rates():
     assert history.metric[-1] == pytest.approx(1, abs=0.1)  # of a Poisson distribution, with mean e
     with pytest.raises(pg.InputError, match="does not predict probabilities"):
         model.predict_proba(X)
+
+
+def test_a_run_with_negative_losses_is_judged_by_their_distance_from_the_least():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 2))
+    y = rng.poisson(1000, 400)
+    model = pg.MLP([2, 1], loss="poisson")
+    model.params = [0, 0, np.log(1000)]  # nothing to gain
+    kept = model.params.copy()
+    history = pg.fit(model, X, y, optimizer=pg.optim.SGD(1e-7), epochs=3, record="full")
+    assert history.loss[-1] < -5000
+    assert not history.diverged
+    model.params = kept
+    history = pg.fit(model, X, y, optimizer=pg.optim.SGD(4e-3), epochs=3, record="full")
+    assert history.diverged
+    labels = rng.poisson(1000, (50, 1)).astype(float)
+    z = np.log(labels)
+    np.testing.assert_allclose(losses.Poisson().least(labels), np.exp(z) - labels * z, rtol=1e-12)
 
 
 @pytest.mark.parametrize("loss", [loss for loss in LOSSES if loss.has_classes], ids=str)
@@ -283,3 +313,12 @@ def test_several_numbers_per_sample(loss):
     predicted = model.predict(X)
     assert predicted.shape == (300, 2)
     assert np.corrcoef(predicted.ravel(), (np.exp(z) if loss.targets == "counts" else z).ravel())[0, 1] > 0.95
+
+
+def test_many_networks_have_one_loss():
+    models = [pg.MLP([4, 3], loss=loss) for loss in ("cross_entropy", losses.CrossEntropy(label_smoothing=0.1))]
+    _, X, y, _ = problem(models[0], 20)
+    with pytest.raises(
+        pg.InputError, match=r"\[fit_many\] models must have one loss, got 'cross_entropy' and CrossEnt"
+    ):
+        pg.fit_many(models, X, y, optimizer=pg.optim.Adam(), epochs=1)

@@ -119,7 +119,8 @@ def test_labels_that_are_text(kind):
     population = model.params[None]
     assert model.evaluate(population, X, kind(y), "error_rate") == plain.evaluate(population, X, y, "error_rate")
     assert model.evaluate(population, X, kind(y), "auc") == plain.evaluate(population, X, y, "auc")
-    assert pg.race(model, population, X, kind(y)).fitness == model.loss(X, y)
+    # A race adds the samples in another order.
+    assert pg.race(model, population, X, kind(y)).fitness == pytest.approx(model.loss(X, y), rel=1e-6)
     np.testing.assert_array_equal(model.gradient(X, kind(y))[1], plain.gradient(X, y)[1])
 
 

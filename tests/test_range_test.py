@@ -75,7 +75,7 @@ def test_the_test_ends_when_the_loss_explodes():
 def test_a_suggested_rate_trains():
     X, y = data()
     rate = pg.lr_range_test(model(), X, y, optimizer=optim.Adam()).suggestion.steepest
-    trained = pg.fit(model(), X, y, optimizer=optim.Adam(rate), epochs=5)
+    trained = pg.fit(model(), X, y, optimizer=optim.Adam(rate), epochs=5, record="full")
     assert trained.loss[-1] < 0.5 * trained.loss[0]
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
+from scipy.special import expit, softmax, xlogy
 
 from popgrad.checks import Settings, fail, number, one_of
 from popgrad.settings import check_settings, hyper
@@ -93,6 +93,10 @@ class Loss(metaclass=Settings):
             return mean
         odds = np.log(np.maximum(1 - mean, least)) if self.targets == "binary" else 0.0
         return np.asarray(np.log(np.maximum(mean, least)) - odds)
+
+    def least(self, y: Array) -> Array:
+        """The smallest possible loss of each target."""
+        return np.zeros(y.shape)
 
     def to_json(self) -> str | dict[str, Any]:
         """The name, or the name and the settings if they are not the defaults; `loss_of` reads it."""
@@ -284,6 +288,10 @@ class Poisson(Loss):
     def constant(self, mean: Array, least: float) -> Array:
         """See `Loss.constant`."""
         return np.asarray(np.log(np.maximum(mean, least)))
+
+    def least(self, y: Array) -> Array:
+        """See `Loss.least`; the loss is negative for large counts."""
+        return np.asarray(y - xlogy(y, y))
 
 
 # All losses by their names.

@@ -377,7 +377,7 @@ class MLP(Model):
         return float(objective.values(self._params[None])[0])
 
     def gradient(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> tuple[float, Array]:
-        """The mean loss and its gradient (n,), without dropout and input noise.
+        """The mean loss and its gradient (n,), without dropout and input noise; zero for frozen tensors.
 
         Raises:
             InputError: X, y or the weights do not fit, or the activation is ``step``, which has no gradient.
@@ -386,7 +386,9 @@ class MLP(Model):
         if (reason := objective.lacks("gradient")) is not None:
             fail("MLP.gradient", reason)
         out = aligned(self.layout.size, self.dtype)
-        return objective.gradient(self._params, Batch(), out), out
+        loss = objective.gradient(self._params, Batch(), out)
+        self.layout.clear_frozen(out)
+        return loss, out
 
     def evaluate(
         self,

@@ -16,7 +16,7 @@ from popgrad.checks import fail
 from popgrad.labels import Classes, ClassWeight
 from popgrad.losses import REGISTRY
 from popgrad.metrics import Measure, OfOutputs, Score, UserMetric
-from popgrad.models.validation import cast_to, checked_precision
+from popgrad.models.validation import checked_precision, checked_weights
 from popgrad.objective import ALL, Batch, Objective, Population, Report, Seen, Span
 from popgrad.perturbations import Perturbations
 
@@ -106,7 +106,8 @@ class NetworkObjective(Objective):
         counted = y if rows is None else y[rows]
         count = max(2, self.model.sizes[-1])
         factors = labels.class_factors("fit", class_weight, np.bincount(counted, minlength=count), self.classes)
-        return self._changed(weight=cast_to(factors[y] * (1.0 if self.weight is None else self.weight), self.dtype))
+        weight = factors[y] * (1.0 if self.weight is None else self.weight)
+        return self._changed(weight=checked_weights("fit", weight, self.samples, self.dtype))
 
     def strata(self) -> Array | None:
         """Labels (B,) int64, or None if the targets are numbers, such as probabilities in binary_cross_entropy."""
@@ -370,8 +371,11 @@ class NetworkObjective(Objective):
         last, best = losses[-1], min(losses)
         if not math.isfinite(last):
             return True
-        constant = self.constant_loss()
-        if last > 1.1 * max(losses[0], constant):
+        # Losses are compared by what they are above the smallest possible one, which may be negative.
+        y = self.y.astype(np.float64)
+        floor = float(np.average(self.criterion.least(y).mean(axis=1), weights=self.weight))
+        first, last, best, constant = (loss - floor for loss in (losses[0], last, best, self.constant_loss()))
+        if last > 1.1 * max(first, constant):
             return True
         return last > 0.999 * constant and (best < constant / 2 or self.constant_outputs(w))
 

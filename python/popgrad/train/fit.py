@@ -114,9 +114,9 @@ def fit(
             ``pg.Racing(keep=0.5)``. The best candidate of a generation is evaluated on all samples. The budget counts
             the forwards that were computed.
         record: the training loss and metric in a record of a gradient method. "running": the means over the steps since
-            the last record, each at the parameters before the step and with dropout, as they come for free with the
-            gradients. "full": values of the recorded parameters on all training samples, in an extra pass. Records are
-            always full in a search, with full batches, and if the objective is another metric.
+            the last record, each at the parameters before the step and with dropout, input noise and mixup, as they
+            come for free with the gradients. "full": values of the recorded parameters on all training samples, in an
+            extra pass. Records are always full in a search, with full batches, and if the objective is another metric.
         precision: precision of the gradients: the model's dtype (default), or "bfloat16" for a float32 model.
             "bfloat16" rounds weights, inputs, hidden values and derivatives to the nearest number with 8 bits of
             precision before they are multiplied. Sums, biases, activations, losses, the parameters and the optimizer
