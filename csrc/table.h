@@ -272,8 +272,8 @@ struct NoiseFns {
                   T sigma, T* out);
 };
 
-// Evaluation and gradients with bfloat16 products summed in float, for processors with such instructions. Weights, inputs and hidden
-// values are rounded to the nearest bfloat16 number; all other values are float.
+// Evaluation and gradients with bfloat16 products summed in float, for processors with such instructions. Weights,
+// inputs and hidden values are rounded to the nearest bfloat16 number; all other values are float.
 struct Bfloat16Fns {
   bool (*works)();                   // whether products are correct on this processor
   int64_t (*words)(int64_t inputs);  // words per sample, padding included

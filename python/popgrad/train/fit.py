@@ -120,8 +120,9 @@ def fit(
         precision: precision of the gradients: the model's dtype (default), or "bfloat16" for a float32 model.
             "bfloat16" rounds weights, inputs, hidden values and derivatives to the nearest number with 8 bits of
             precision before they are multiplied. Sums, biases, activations, losses, the parameters and the optimizer
-            stay float32, and so do validation and full records. A network of wide layers takes about half of the
-            time for a gradient; a small one gains nothing. Needs a processor with AVX-512 BF16 (see ``popgrad info``).
+            stay float32, and so do validation and full records. Needs a processor with AVX-512 BF16 (see
+            ``popgrad info``). On a Zen 4, gradients of layers with hundreds of units take little more than half of the
+            float32 time, and those of 64-32-10 nine tenths. Numbers below 1.2e-38 count as zero in the products.
         resume: a checkpoint, a folder with checkpoints, the `History` of an earlier run with the same model and method,
             or the result of `Trainer.state_dict`. With a checkpoint or a folder, whose newest complete checkpoint
             counts, pass the arguments of the earlier run; only the budget, the epochs, ``record_every``, callbacks and
