@@ -106,7 +106,7 @@ def racing(**arguments):
 
 BAD = {
     "name": (call(metric="f1_marco"), r"\[MLP.evaluate\] unknown metric 'f1_marco'. Did you mean 'f1_macro'\?"),
-    "name_type": (call(metric=3), r"unknown metric 3. Known: loss, error_rate, mse, mae, balanced_error, f1_macro"),
+    "name_type": (call(metric=3), r"unknown metric 3. Known: loss, error_rate, mse, mae, poisson_deviance, balanced"),
     "labels": (call("mse", metric="auc"), r"auc needs labels; a model with loss 'mse' has none"),
     "numbers": (call(metric="r2"), r"r2 needs numeric targets; a model with loss 'cross_entropy' has labels"),
     "one_label": (

@@ -64,7 +64,12 @@ class RangeTest:
         lowest = int(self.smoothed.argmin())
         if lowest == 0:
             fail("lr_range_test", f"the loss never fell: begin below a learning rate of {self.learning_rates[0]:g}")
-        slopes = np.gradient(self.smoothed, np.log(self.learning_rates))
+        # Minibatches differ by more than the loss falls in a step, so the slope is that over a tenth of the test.
+        reach = max(1, len(self.smoothed) // 20)
+        places = np.arange(len(self.smoothed))
+        before, after = np.maximum(places - reach, 0), np.minimum(places + reach, len(places) - 1)
+        fall = self.smoothed[after] - self.smoothed[before]
+        slopes = fall / np.maximum(np.log(self.learning_rates[after] / self.learning_rates[before]), 1e-300)
         begin = min(len(slopes) // 10, lowest)  # the mean of the first few losses is noise
         steepest = begin + int(slopes[begin : lowest + 1].argmin())
         return Suggestion(float(self.learning_rates[steepest]), float(self.learning_rates[lowest]) / 10)
