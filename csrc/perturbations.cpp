@@ -79,7 +79,8 @@ void rows_any(const Perturbations<T>& p, size_t first, size_t count, T* out) {
 // Every coordinate has noise of its own: the parameters of a member and of its antithetic one are made in the thread's
 // scratch memory.
 template <class T>
-void evaluate_full(const Shape& shape, Scoring score, const Perturbations<T>& p, const PackedData<T>& data, double* out) {
+void evaluate_full(const Shape& shape, Scoring score, const Perturbations<T>& p, const PackedData<T>& data,
+                   double* out) {
   constexpr size_t enough = 64;     // pairs of members that keep all threads busy without cutting the samples
   constexpr double too_long = 5e8;  // operations of a pair that must be cut, so that a signal can end the call
   const size_t n = parameter_count(p.parts), half = drawn_members(p), images = p.popsize / half;
@@ -257,7 +258,8 @@ void combine_noise_any(const Perturbations<T>& p, const double* weights, T* out)
 }
 
 template <class T>
-void evaluate_any(const Shape& shape, Scoring score, const Perturbations<T>& p, const PackedData<T>& data, double* out) {
+void evaluate_any(const Shape& shape, Scoring score, const Perturbations<T>& p, const PackedData<T>& data,
+                  double* out) {
   if (has_matrices(p))
     evaluate_low_rank(shape, score, p, data, out);
   else
@@ -278,11 +280,12 @@ size_t drawn_count(const std::vector<NoisePart>& parts, int rank) {
   return drawn;
 }
 
-#define POPGRAD_BOTH(T)                                                                                             \
-  void evaluate(const Shape& shape, Scoring score, const Perturbations<T>& p, const PackedData<T>& data, double* out) { \
-    evaluate_any(shape, score, p, data, out);                                                                       \
-  }                                                                                                                 \
-  void rows(const Perturbations<T>& p, size_t first, size_t count, T* out) { rows_any(p, first, count, out); }      \
+#define POPGRAD_BOTH(T)                                                                                        \
+  void evaluate(const Shape& shape, Scoring score, const Perturbations<T>& p, const PackedData<T>& data,       \
+                double* out) {                                                                                 \
+    evaluate_any(shape, score, p, data, out);                                                                  \
+  }                                                                                                            \
+  void rows(const Perturbations<T>& p, size_t first, size_t count, T* out) { rows_any(p, first, count, out); } \
   void combine_noise(const Perturbations<T>& p, const double* weights, T* out) { combine_noise_any(p, weights, out); }
 POPGRAD_BOTH(float)
 POPGRAD_BOTH(double)
