@@ -40,7 +40,7 @@ class Tables(NamedTuple):
 
 
 class Looping(Optimizer):
-    """An optimizer of which a native loop takes many steps."""
+    """An optimizer whose steps a native loop can take, many at a time."""
 
     # Whether a step needs only the gradient of its batch, so that a native loop can take many steps.
     is_plain: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Settings per layer: groups of tensors that one optimizer steps with settings of their own."""
+"""Settings per layer: one optimizer steps each group of tensors with its own settings."""
 
 from __future__ import annotations
 

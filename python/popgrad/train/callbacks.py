@@ -91,7 +91,7 @@ class Callback:
         """Called once at the end, also if an exception such as KeyboardInterrupt ends the run."""
 
     def on_record(self, run: TrainingRun) -> Any:
-        """Called after every record, the first of which is the untrained model."""
+        """Called after every record. The first record is the untrained model."""
 
     def on_epoch_begin(self, run: TrainingRun) -> Any:
         """Called before the first step of an epoch, and when a run resumes in the middle of one."""
