@@ -115,7 +115,7 @@ double sum_squares_any(const T* x, size_t n) {
 bool acts_on_norms(const StepExtras& extras) { return extras.skip_nonfinite || !std::isinf(extras.clip_norm); }
 bool acts_around(const StepExtras& extras) { return extras.noise != 0 || !std::isinf(extras.max_norm); }
 
-// The first extras of which this is true, or null.
+// The extras of the first tensor whose extras satisfy the condition, or null.
 template <class T>
 const StepExtras* first_extras(const StepArgs<T>* tensors, size_t count, bool (*holds)(const StepExtras&)) {
   for (size_t k = 0; k < count; ++k)

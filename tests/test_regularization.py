@@ -216,7 +216,7 @@ def mixture(step, samples, alpha, seed=0):
 
 
 def cycles(neighbors):
-    """The cycles of a permutation, of which the direction is not known."""
+    """The cycles of a permutation; the direction of a cycle is unknown."""
     left, found = set(range(len(neighbors))), []
     while left:
         at = min(left)

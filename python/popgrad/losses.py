@@ -70,7 +70,7 @@ class Loss(metaclass=Settings):
 
     def sampled(self, z: Array, random: np.random.Generator) -> Array:
         """Targets (B, 1) or (B, outputs), sampled from the distribution whose parameters are the raw outputs z."""
-        raise NotImplementedError
+        fail(self, "targets cannot be sampled for this loss, which is not a negative log-likelihood")
 
     def probabilities(self, z: Array) -> Array:
         """Class probabilities of raw outputs z (B, outputs)."""

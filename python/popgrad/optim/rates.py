@@ -57,25 +57,17 @@ class Rated(Wrapper):
         loss = objective.training_gradient(state.w, batch, state.gradient)
         if math.isfinite(loss):
             share = objective.size(batch) / objective.samples
-            self._follow(state.w, state.gradient, state.optimizer, loss, share, lambda w: objective.loss(w, batch))
+            self._follow(state, loss, share, lambda w: objective.loss(w, batch))
         else:
             state.failed = True
 
     @abstractmethod
-    def _follow(
-        self,
-        params: Array,
-        gradient: Array,
-        state: State,
-        loss: float,
-        share: float,
-        losses: Callable[[Array], float],
-    ) -> None:
-        """A step along a gradient.
+    def _follow(self, state: Descent, loss: float, share: float, losses: Callable[[Array], float]) -> None:
+        """A step along ``state.gradient``.
 
         Args:
-            params, gradient, state: see `Optimizer.step`.
-            loss: loss at `params`.
+            state: the parameters and their gradient.
+            loss: loss at these parameters.
             share: share of the training samples in the batch.
             losses: the loss at other parameters, on the same batch.
         """
@@ -154,16 +146,8 @@ class Hypergradient(Rated):
         self._move(params, gradient, state, rate, loss_scale)
         return None
 
-    def _follow(
-        self,
-        params: Array,
-        gradient: Array,
-        state: State,
-        loss: float,
-        share: float,
-        losses: Callable[[Array], float],
-    ) -> None:
-        self.step(params, gradient, state)
+    def _follow(self, state: Descent, loss: float, share: float, losses: Callable[[Array], float]) -> None:
+        self.step(state.w, state.gradient, state.optimizer)
 
     @property
     def bytes_per_parameter(self) -> float:
@@ -234,16 +218,8 @@ class SPS(Rated):
             state.numbers["rate"] = last
         return None
 
-    def _follow(
-        self,
-        params: Array,
-        gradient: Array,
-        state: State,
-        loss: float,
-        share: float,
-        losses: Callable[[Array], float],
-    ) -> None:
-        self.step(params, gradient, state, loss=loss, share=share)
+    def _follow(self, state: Descent, loss: float, share: float, losses: Callable[[Array], float]) -> None:
+        self.step(state.w, state.gradient, state.optimizer, loss=loss, share=share)
 
     @property
     def bytes_per_parameter(self) -> float:
@@ -324,16 +300,8 @@ class LineSearch(Rated):
         state.numbers["rate"] = rate
         return None
 
-    def _follow(
-        self,
-        params: Array,
-        gradient: Array,
-        state: State,
-        loss: float,
-        share: float,
-        losses: Callable[[Array], float],
-    ) -> None:
-        self.step(params, gradient, state, loss=loss, losses=losses, share=share)
+    def _follow(self, state: Descent, loss: float, share: float, losses: Callable[[Array], float]) -> None:
+        self.step(state.w, state.gradient, state.optimizer, loss=loss, losses=losses, share=share)
 
     def cost(self, objective: Objective, batch: Batch, state: Descent) -> Cost:
         """The cost of the inner optimizer, and of a loss for every try."""
